@@ -1,0 +1,5 @@
+"""Run Stowkeeper as `python -m stowkeeper`."""
+
+from stowkeeper.app.commands import main
+
+main()

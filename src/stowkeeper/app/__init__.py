@@ -1,0 +1,1 @@
+"""Settings, wiring, lifecycle and the command line."""

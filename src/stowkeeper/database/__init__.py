@@ -1,0 +1,1 @@
+"""The database: engine, writer lock, schema and migrations."""

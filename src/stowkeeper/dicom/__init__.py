@@ -1,0 +1,1 @@
+"""The vocabulary and the encodings of the DICOM standard, without I/O."""

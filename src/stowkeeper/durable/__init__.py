@@ -1,0 +1,1 @@
+"""Durable files: slots, links, folder syncs, and the seam where tests put faults."""

@@ -1,0 +1,1 @@
+"""What the network asks for, answered by the archive."""
