@@ -1,0 +1,422 @@
+"""Walk over the elements of a data set that comes in pieces, and keep the few values that are wanted.
+
+The walker never looks into a value that nobody wants: it steps over it by its length, in constant time for
+each piece. It keeps the bytes of one unfinished element header or wanted value, and nothing else. Sequences
+and items of undefined length are entered, because only their delimiters tell where they end; those with a
+length are stepped over as a whole. Nesting is kept on a stack of our own with a bound, so that no input can
+exhaust Python's.
+
+What real files do, and what becomes of it:
+- VR UN with undefined length holds items in implicit VR little endian (PS3.5 §6.2.2, CP-246), or in explicit
+  VR from senders that never heard of that: the first element of each item tells.
+- Items in implicit VR inside an explicit VR data set are read as such, with a remark.
+- Elements out of order, of odd length, or with a length in their delimiter: read; a remark for the first and
+  the last.
+- An element twice at the top level: the first one counts, as it does for DCMTK, with a remark.
+- A VR that is not two uppercase letters leaves the length unknown: that is where the walk ends.
+
+The two loops over elements repeat each other on purpose: they run for every element of every instance
+received, and a call or an object more per element is what they have no room for.
+"""
+
+import struct
+from typing import Final
+
+from stowkeeper.dicom.elements import (
+    EXPLICIT_LITTLE_ENDIAN,
+    IMPLICIT_LITTLE_ENDIAN,
+    PIXEL_DATA,
+    PRIVATE_RUN,
+    UNDEFINED_LENGTH,
+    Buffer,
+    Encoding,
+    format_tag,
+)
+from stowkeeper.dicom.limits import (
+    CAPTURED_BYTES_MAX,
+    CAPTURED_VALUE_MAX,
+    PIECE_BYTES_MAX,
+    REMARKS_MAX,
+    SEQUENCE_DEPTH_MAX,
+)
+
+_FOREVER: Final = 1 << 62
+_AT_ONCE_MAX: Final = 256
+"""Longest value that the loops copy without asking about bounds; anything beyond takes the careful way."""
+
+_COPY: Final = tuple(struct.Struct(f"{length}s").unpack_from for length in range(_AT_ONCE_MAX + 1))
+"""Copies so many bytes from a buffer, two times faster than slicing a memoryview does."""
+
+_ELEMENTS, _ITEMS, _FIRST_ELEMENT = range(3)
+"""What comes next: an element of a data set, an item or the end of a sequence, or the first element of an
+item, whose encoding is not settled yet."""
+
+
+class _Sequence:
+    """A sequence of undefined length that the walker is in."""
+
+    __slots__ = ("encoding", "fragments", "offset", "outer", "tag", "unsettled")
+
+    def __init__(
+        self, tag: int, offset: int, outer: Encoding, encoding: Encoding, *, fragments: bool, unsettled: bool
+    ) -> None:
+        self.tag = tag
+        self.offset = offset
+        self.outer = outer
+        self.encoding = encoding
+        self.fragments = fragments
+        self.unsettled = unsettled
+
+
+class ElementWalker:
+    """Walks over one data set, fed piece by piece.
+
+    `wanted` maps the raw tags of wanted elements to their tags and holds `encoding.delimiters` besides. When
+    the data set has ended, `finish` tells whether it parsed; `values` then maps tags to raw value bytes.
+    """
+
+    __slots__ = (
+        "_base",
+        "_captured",
+        "_encoding",
+        "_mode",
+        "_need",
+        "_pending",
+        "_sequences",
+        "_skip",
+        "_skipped",
+        "_skipped_at",
+        "_top_wanted",
+        "_wanted",
+        "problem",
+        "remarks",
+        "size",
+        "values",
+    )
+
+    def __init__(self, encoding: Encoding, wanted: dict[int, int]) -> None:
+        self.values: dict[int, bytes] = {}
+        self.problem: str | None = None
+        self.remarks: tuple[str, ...] = ()
+        self.size = 0
+        self._encoding = encoding
+        self._wanted = self._top_wanted = wanted
+        self._mode = _ELEMENTS
+        self._sequences: list[_Sequence] = []
+        self._pending = b""
+        self._need = 0
+        self._skip = 0
+        self._skipped = 0
+        self._skipped_at = 0
+        self._base = 0
+        self._captured = 0
+
+    def feed(self, view: Buffer) -> None:
+        """Walk on over `view`, the next piece of the data set, cut anywhere. Keeps no reference to it."""
+        size = len(view)
+        if self._skip >= size:
+            self._skip -= size
+            self.size += size
+            return
+        if size > PIECE_BYTES_MAX:
+            for start in range(0, size, PIECE_BYTES_MAX):
+                self.feed(memoryview(view)[start : start + PIECE_BYTES_MAX])
+            return
+        base = self.size
+        position = 0
+        while position < size:
+            if self._skip:
+                position += self._skip
+                self._skip = max(position - size, 0)
+            elif self._pending:
+                position = self._complete(view, position, size, base)
+            else:
+                self._base = base
+                position = self._walk(view, position, size)
+        self.size = base + size
+
+    def finish(self) -> str | None:
+        """Say in words why the data set does not parse to its end; None when it does."""
+        if self.problem is not None:
+            return self.problem
+        if self._skip:
+            return (
+                f"the data set ends at {self.size}, {self._skip} bytes before the end of the value of "
+                f"{format_tag(self._skipped)} at offset {self._skipped_at}"
+            )
+        if self._pending:
+            return self._unfinished()
+        if self._sequences:
+            sequence = self._sequences[-1]
+            return (
+                f"the data set ends at {self.size} inside the sequence {format_tag(sequence.tag)} "
+                f"at offset {sequence.offset}, whose delimiter is missing"
+            )
+        if not self.size:
+            return "the data set holds no elements"
+        return None
+
+    def _unfinished(self) -> str:
+        """Say what the bytes are that were left waiting for more."""
+        start = self.size - len(self._pending)
+        if len(self._pending) < 4:
+            return f"the data set ends at {self.size} inside the tag of an element at offset {start}"
+        (raw,) = self._encoding.unpack_length(self._pending, 0)
+        tag = format_tag(self._encoding.swap(raw))
+        return f"the data set ends at {self.size} inside the element {tag} at offset {start}"
+
+    def _complete(self, view: Buffer, position: int, size: int, base: int) -> int:
+        """Add to the unfinished element what it needs, walk over it when it has that; return where `view` goes on."""
+        take = min(self._need - len(self._pending), size - position)
+        pending = self._pending + view[position : position + take]
+        position += take
+        if len(pending) < self._need:
+            self._pending = pending
+            return position
+        self._pending = b""
+        self._base = base + position - len(pending)
+        walked = 0
+        while walked < len(pending):
+            walked = self._walk(pending, walked, len(pending))
+        return position
+
+    def _walk(self, view: Buffer, position: int, end: int) -> int:
+        """Walk until `view` ends or what comes next changes its kind; return how far that is."""
+        if self._mode == _ITEMS:
+            return self._walk_items(view, position, end)
+        if self._mode == _FIRST_ELEMENT and not self._settle(view, position, end):
+            return end
+        if self._encoding.explicit:
+            return self._walk_explicit(view, position, end)
+        return self._walk_implicit(view, position, end)
+
+    def _walk_explicit(self, view: Buffer, position: int, end: int) -> int:
+        encoding = self._encoding
+        unpack_header = encoding.unpack_header
+        short_vrs = encoding.short_vrs
+        wanted = self._wanted
+        values = self.values
+        copy = _COPY
+        last = end - 8
+        raw = start = 0
+        while position <= last:
+            raw, vr, length = unpack_header(view, position)
+            start = position + 8
+            if vr not in short_vrs:
+                if vr not in encoding.long_vrs or raw in encoding.delimiters:
+                    return self._leave(view, position, end, raw)
+                start = position + 12
+                if start > end:
+                    return self._wait(view, position, end, 12)
+                (length,) = encoding.unpack_length(view, position + 8)
+                if length == UNDEFINED_LENGTH:
+                    return self._enter(position, start, end, raw, vr)
+            if raw in wanted:
+                tag = wanted[raw]
+                stop = start + length
+                if not tag:
+                    if raw in encoding.delimiters:
+                        return self._leave(view, position, end, raw)
+                    position = self._after_private_run(view, position, stop)
+                    continue
+                if length <= _AT_ONCE_MAX and stop <= end and tag not in values:
+                    (values[tag],) = copy[length](view, start)
+                elif not self._capture(view, tag, start, stop, end):
+                    return self._wait(view, position, end, stop - position)
+            position = start + length
+        if position > end:
+            return self._skip_on(position, start, end, raw)
+        if position < end:
+            return self._wait(view, position, end, 8)
+        return end
+
+    def _walk_implicit(self, view: Buffer, position: int, end: int) -> int:
+        encoding = self._encoding
+        unpack_item = encoding.unpack_item
+        wanted = self._wanted
+        values = self.values
+        copy = _COPY
+        last = end - 8
+        raw = start = length = 0
+        while position <= last:
+            raw, length = unpack_item(view, position)
+            start = position + 8
+            if raw in wanted:
+                tag = wanted[raw]
+                stop = start + length
+                if not tag:
+                    return self._leave(view, position, end, raw)
+                if length <= _AT_ONCE_MAX and stop <= end and tag not in values:
+                    (values[tag],) = copy[length](view, start)
+                elif not self._capture(view, tag, start, stop, end):
+                    return self._wait(view, position, end, stop - position)
+            position = start + length
+        if position > end:
+            # No piece is long enough to hold a value of FFFFFFFFH bytes, so an undefined length always ends here.
+            if length == UNDEFINED_LENGTH:
+                return self._enter(start - 8, start, end, raw, 0)
+            return self._skip_on(position, start, end, raw)
+        if position < end:
+            return self._wait(view, position, end, 8)
+        return end
+
+    def _walk_items(self, view: Buffer, position: int, end: int) -> int:
+        """Walk over items with a length; enter one without; leave the sequence at its delimiter."""
+        sequence = self._sequences[-1]
+        encoding = sequence.encoding
+        unpack_item = encoding.unpack_item
+        raw_item = encoding.raw_item
+        last = end - 8
+        start = 0
+        while position <= last:
+            raw, length = unpack_item(view, position)
+            if raw != raw_item:
+                return self._leave_sequence(position, end, raw, length)
+            start = position + 8
+            if length == UNDEFINED_LENGTH:
+                return self._enter_item(position, start, end)
+            position = start + length
+        if position > end:
+            return self._skip_on(position, start, end, raw_item)
+        if position < end:
+            return self._wait(view, position, end, 8)
+        return end
+
+    def _after_private_run(self, view: Buffer, position: int, stop: int) -> int:
+        """Return where the run of private elements at `position` ends, whose first one ends at `stop`."""
+        run = PRIVATE_RUN.match(view, position)
+        return stop if run is None else max(stop, run.end())
+
+    def _skip_on(self, position: int, start: int, end: int, raw: int) -> int:
+        """Step over the rest of a value that reaches beyond this piece."""
+        self._skip = position - end
+        self._skipped = self._encoding.swap(raw)
+        self._skipped_at = self._base + start
+        return end
+
+    def _wait(self, view: Buffer, position: int, end: int, need: int) -> int:
+        """Keep the unfinished element at `position` until it has `need` bytes."""
+        self._pending = bytes(view[position:end])
+        self._need = need
+        return end
+
+    def _capture(self, view: Buffer, tag: int, start: int, stop: int, end: int) -> bool:
+        """Copy a wanted value if bounds allow; False when it is not all here yet.
+
+        True also where nothing is copied, since then nothing has to be waited for.
+        """
+        if tag in self.values:
+            self._remark(
+                f"{format_tag(tag)} occurs again at offset {self._base + start}; the first one counts"
+            )
+        elif stop - start == UNDEFINED_LENGTH:
+            self._remark(f"{format_tag(tag)} at offset {self._base + start} is a sequence; it was not read")
+        elif stop - start > CAPTURED_VALUE_MAX:
+            self._remark(f"{format_tag(tag)} has {stop - start} bytes; it was not read")
+        elif self._captured + stop - start > CAPTURED_BYTES_MAX:
+            self._remark(f"{format_tag(tag)} was not read: {CAPTURED_BYTES_MAX} bytes of other values were")
+        elif stop > end:
+            return False
+        else:
+            self.values[tag] = bytes(view[start:stop])
+            self._captured += stop - start
+        return True
+
+    def _enter(self, position: int, start: int, end: int, raw: int, vr: int) -> int:
+        """Enter the sequence or the fragments of an element of undefined length (PS3.5 §7.5, §A.4)."""
+        outer = self._encoding
+        tag = outer.swap(raw)
+        offset = self._base + position
+        if len(self._sequences) >= SEQUENCE_DEPTH_MAX:
+            return self._fail(
+                end,
+                f"sequences are nested deeper than {SEQUENCE_DEPTH_MAX} at {format_tag(tag)} at offset {offset}",
+            )
+        if vr in outer.never_undefined_vrs:
+            return self._fail(
+                end, f"{format_tag(tag)} at offset {offset} has a VR that allows no undefined length"
+            )
+        fragments = vr in outer.fragment_vrs or tag == PIXEL_DATA
+        unknown = outer.explicit and vr == outer.unknown_vr and not fragments
+        self._encoding = IMPLICIT_LITTLE_ENDIAN if unknown else outer
+        self._sequences.append(
+            _Sequence(tag, offset, outer, self._encoding, fragments=fragments, unsettled=outer.explicit)
+        )
+        self._mode = _ITEMS
+        return start
+
+    def _enter_item(self, position: int, start: int, end: int) -> int:
+        sequence = self._sequences[-1]
+        if sequence.fragments:
+            return self._fail(
+                end,
+                f"the fragment at offset {self._base + position} of {format_tag(sequence.tag)} has no length",
+            )
+        self._mode = _FIRST_ELEMENT if sequence.unsettled else _ELEMENTS
+        self._wanted = sequence.encoding.delimiters
+        return start
+
+    def _settle(self, view: Buffer, position: int, end: int) -> bool:
+        """Tell from the first element of an item whether it is in explicit VR; False when it is not here yet."""
+        if position + 8 > end:
+            self._wait(view, position, end, 8)
+            return False
+        sequence = self._sequences[-1]
+        expected = (
+            EXPLICIT_LITTLE_ENDIAN if sequence.encoding is IMPLICIT_LITTLE_ENDIAN else sequence.encoding
+        )
+        raw, vr, _ = expected.unpack_header(view, position)
+        if raw not in expected.delimiters:
+            if sequence.encoding.explicit:
+                if vr not in expected.short_vrs and vr not in expected.long_vrs and expected.little_endian:
+                    self._encoding = IMPLICIT_LITTLE_ENDIAN
+                    self._remark(f"the item at offset {self._base + position - 8} is in implicit VR")
+            elif vr in expected.known_vrs:
+                self._encoding = expected
+        self._wanted = self._encoding.delimiters
+        self._mode = _ELEMENTS
+        return True
+
+    def _leave(self, view: Buffer, position: int, end: int, raw: int) -> int:
+        """Leave an item at its delimiter; anything else that is no element is the end of the walk."""
+        encoding = self._encoding
+        offset = self._base + position
+        if raw == encoding.raw_item_delimitation and self._sequences:
+            _, length = encoding.unpack_item(view, position)
+            if length:
+                self._remark(f"the item delimiter at offset {offset} has a length")
+            self._encoding = self._sequences[-1].encoding
+            self._mode = _ITEMS
+            return position + 8
+        tag = format_tag(encoding.swap(raw))
+        if raw in encoding.delimiters:
+            return self._fail(end, f"{tag} at offset {offset} stands where an element should")
+        guess = "" if offset else "; is the data set in implicit VR?"
+        return self._fail(end, f"the VR of {tag} at offset {offset} is not two uppercase letters{guess}")
+
+    def _leave_sequence(self, position: int, end: int, raw: int, length: int) -> int:
+        sequence = self._sequences[-1]
+        offset = self._base + position
+        if raw != sequence.encoding.raw_sequence_delimitation:
+            return self._fail(
+                end,
+                f"{format_tag(sequence.encoding.swap(raw))} at offset {offset} stands where an item or the "
+                f"delimiter of the sequence {format_tag(sequence.tag)} should",
+            )
+        if length:
+            self._remark(f"the sequence delimiter at offset {offset} has a length")
+        self._sequences.pop()
+        self._encoding = sequence.outer
+        self._wanted = sequence.outer.delimiters if self._sequences else self._top_wanted
+        self._mode = _ELEMENTS
+        return position + 8
+
+    def _fail(self, end: int, problem: str) -> int:
+        """Note the first problem; what follows cannot be told apart any more and is let pass."""
+        self.problem = problem
+        self._skip = _FOREVER
+        return end
+
+    def _remark(self, text: str) -> None:
+        if len(self.remarks) < REMARKS_MAX:
+            self.remarks += (text,)

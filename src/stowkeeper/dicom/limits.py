@@ -1,0 +1,37 @@
+"""The bounds of this room: what a data set or a file may ask of us before we say no, and why so much."""
+
+from typing import Final
+
+CAPTURED_VALUE_MAX: Final = 4096
+"""Bytes of one value that the header scanner copies. The longest text the catalog keeps is an LT or ST of
+1024 characters (PS3.5 §6.2), four bytes each at most; a longer value is a remark, not a problem."""
+
+CAPTURED_BYTES_MAX: Final = 65_536
+"""Bytes that the header scanner copies from one data set. A header with every wanted value in it takes about
+2 kB; with this bound a forged one cannot take more than thirty times as much."""
+
+SEQUENCE_DEPTH_MAX: Final = 64
+"""Sequences of undefined length inside one another. The deepest real objects, structured reports, stay below
+twenty; readers that recurse, as pydicom does, give up at about two hundred."""
+
+REMARKS_MAX: Final = 16
+"""Remarks kept about one data set. They are for people, who need no more to see what kind of sender it is."""
+
+INFLATED_BYTES_MAX: Final = 1 << 30
+"""Bytes of a deflated data set after inflating. Deflate reaches 1:1032, so that a megabyte sent could keep a
+processor busy with a gigabyte; the deflated syntaxes are meant for objects far smaller (PS3.5 §A.5)."""
+
+INFLATED_CHUNK_BYTES: Final = 65_536
+"""Bytes that are inflated in one step. This, not the size of the data set, is what inflating costs in memory."""
+
+DEFLATED_SLICE_BYTES: Final = 16_384
+"""Bytes given to the inflater in one step. It copies what it has not used yet once per inflated chunk, so a
+long input would be copied over and over."""
+
+PIECE_BYTES_MAX: Final = 1 << 30
+"""Bytes that the header scanner looks at in one go; longer pieces are cut. It must stay below FFFFFFFFH, the
+undefined length, which is told from a real one by reaching beyond the piece."""
+
+FILE_META_LENGTH_MAX: Final = 1 << 20
+"""Bytes of file meta information, preamble included. Real ones take some hundred bytes, ours some thousand;
+the rest is room for the private information that others put there (PS3.10 §7.1)."""
