@@ -1,0 +1,120 @@
+"""Whether another instance may come in: space, inodes, the catalog's backlog, and trust in the disk.
+
+The event loop asks `refusal()` and `accepts_storage()` and never waits for a disk: both read what worker
+threads saw last.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stowkeeper.archive.limits import SPACE_CHECK_EVERY_BYTES, SPACE_CHECK_SECONDS
+from stowkeeper.durable.filesystem import FileSystem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskMarks:
+    """Free bytes and inodes below which instances are answered A700H, and associations refused.
+
+    Below `instance_bytes` or `instance_inodes` each instance is refused; below the association marks
+    storage is not negotiated at all.
+    """
+
+    instance_bytes: int
+    association_bytes: int
+    instance_inodes: int
+    association_inodes: int
+
+
+class Admission:
+    """Says yes or no to the next instance, and why not, in words for the sender and the ledger."""
+
+    def __init__(
+        self,
+        files: FileSystem,
+        root: str,
+        marks: DiskMarks,
+        *,
+        uncatalogued_max: int,
+        uncatalogued: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._files = files
+        self._root = root
+        self._marks = marks
+        self._uncatalogued_max = uncatalogued_max
+        self._uncatalogued = uncatalogued
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._written_since_check = 0
+        self._next_check = 0.0
+        self._instance_words = ""
+        self._association_words = ""
+        self._distrust = ""
+        self.check_space()
+
+    def refusal(self) -> str:
+        """Why no instance is admitted now; an empty string when one is."""
+        if self._distrust:
+            return self._distrust
+        if self._instance_words:
+            return self._instance_words
+        if self._uncatalogued() >= self._uncatalogued_max:
+            return "the catalog is behind, try again later"
+        return ""
+
+    def association_refusal(self) -> str:
+        """Why storage is not negotiated now; an empty string when it is."""
+        return self._distrust or self._association_words
+
+    def distrust(self, words: str) -> None:
+        """Admit nothing more: a sync failed. Only a probe that succeeds calls `trust`."""
+        self._distrust = words
+
+    def trust(self) -> None:
+        """Admit again: the whole path of an instance worked on this disk."""
+        self._distrust = ""
+
+    @property
+    def distrusted(self) -> bool:
+        """Whether a sync failed and no probe has succeeded since."""
+        return bool(self._distrust)
+
+    def account(self, count: int) -> str:
+        """Count bytes about to be written, by a worker; look at the disk now and then.
+
+        Returns why these bytes should not be written, or an empty string.
+        """
+        self._written_since_check += count
+        if self._written_since_check >= SPACE_CHECK_EVERY_BYTES or self._clock() >= self._next_check:
+            self.check_space()
+        return self._instance_words
+
+    def check_space(self) -> None:
+        """Look at free bytes and inodes. A disk that cannot be asked admits nothing."""
+        with self._lock:
+            self._written_since_check = 0
+            self._next_check = self._clock() + SPACE_CHECK_SECONDS
+            try:
+                space = self._files.free_space(self._root)
+            except OSError as error:
+                self._instance_words = self._association_words = (
+                    f"the free space cannot be read: {error.strerror}"
+                )
+                return
+            marks = self._marks
+            self._instance_words = _below(
+                space.bytes, marks.instance_bytes, space.inodes, marks.instance_inodes
+            )
+            self._association_words = _below(
+                space.bytes, marks.association_bytes, space.inodes, marks.association_inodes
+            )
+
+
+def _below(free_bytes: int, mark_bytes: int, inodes: int | None, mark_inodes: int) -> str:
+    if free_bytes < mark_bytes:
+        return "the disk is full"
+    if inodes is not None and inodes < mark_inodes:
+        return "the disk has no inodes left"
+    return ""

@@ -1,0 +1,364 @@
+"""The finisher: what happens to an instance a moment after it was answered.
+
+In batches: link to the shelf, sync the folders, write the rows in one transaction, and only then remove the
+depot name. Each step can be done again: after a crash at any point the same steps run over what the depot
+still holds, and one receipt id makes one change row however often it passes through here.
+"""
+
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import structlog
+
+from stowkeeper.archive import catalog, ledger
+from stowkeeper.archive.catalog_values import CatalogEntry
+from stowkeeper.archive.examine import Finding, examine
+from stowkeeper.archive.intake import SERIES_INSTANCE_UID, STUDY_INSTANCE_UID, Received
+from stowkeeper.archive.ledger import AssociationRecord, RequestRecord
+from stowkeeper.archive.limits import (
+    FINISHER_BACKLOG,
+    FINISHER_BATCH_MAX,
+    FINISHER_DELAY_SECONDS_MAX,
+    FINISHER_QUIET_SECONDS,
+    FINISHER_RETRY_SECONDS,
+    FINISHER_STOP_SECONDS,
+    THROTTLE_SECONDS_MAX,
+    THROTTLE_SHARE,
+    UNCATALOGUED_MAX,
+)
+from stowkeeper.archive.quarantine import Quarantine
+from stowkeeper.archive.shelf import Placed, Placing, Shelf, folder_of
+from stowkeeper.database.engine import Database, DatabaseUnavailable
+from stowkeeper.dicom.attributes import extract
+from stowkeeper.dicom.uid import strip_uid
+from stowkeeper.durable.filesystem import FileSystem
+
+log = structlog.get_logger("stowkeeper.archive")
+
+Row = Callable[[], RequestRecord | AssociationRecord]
+"""Makes a row of the ledger. It is called on the finisher's thread, off the path of the answer."""
+
+
+class Finisher:
+    """Finishes instances on a thread of its own, and writes the ledger's rows with them.
+
+    `on_disk_failure` is told in words when a folder sync failed or space ran out.
+    """
+
+    def __init__(
+        self,
+        files: FileSystem,
+        root: str,
+        database: Database,
+        *,
+        uncatalogued_max: int = UNCATALOGUED_MAX,
+        on_disk_failure: Callable[[OSError | DatabaseUnavailable], None],
+    ) -> None:
+        self._files = files
+        self._database = database
+        self._root = root
+        self._avoided: dict[str, frozenset[str]] = {}
+        self._shelf = Shelf(files, root)
+        self._quarantine = Quarantine(files, root)
+        self._on_disk_failure = on_disk_failure
+        self._throttle_from = int(uncatalogued_max * THROTTLE_SHARE)
+        self._condition = threading.Condition()
+        self._waiting: deque[Received] = deque()
+        self._rows: deque[Row] = deque()
+        self._working = 0
+        self._busy = False
+        self._in_flight: Counter[str] = Counter()
+        self._first_at = 0.0
+        self._last_at = 0.0
+        self._stopping = False
+        self._finishing = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="finisher", daemon=True)
+
+    def start(self) -> None:
+        """Start the finisher's thread."""
+        self._thread.start()
+
+    def stop(self, seconds: float = FINISHER_STOP_SECONDS) -> bool:
+        """Finish what is there and end; False when that took longer than `seconds` and something is left."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify_all()
+        self._thread.join(seconds)
+        return not self._thread.is_alive() and self.uncatalogued() == 0
+
+    def uncatalogued(self) -> int:
+        """Return the number of instances that are kept but not yet in the catalog."""
+        return len(self._waiting) + self._working
+
+    def submit(self, received: Received) -> None:
+        """Take over a synced instance. Called on worker threads; waits a little when far behind."""
+        with self._condition:
+            now = time.monotonic()
+            if not self._waiting and not self._rows:
+                self._first_at = now
+                self._condition.notify_all()
+            self._last_at = now
+            self._waiting.append(received)
+            self._in_flight[received.receipt.sop_instance_uid] += 1
+            if self.uncatalogued() > self._throttle_from:
+                self._condition.notify_all()
+                self._condition.wait_for(
+                    lambda: self.uncatalogued() <= self._throttle_from or self._stopping, THROTTLE_SECONDS_MAX
+                )
+
+    def record(self, row: Row) -> None:
+        """Add a row to the ledger with the next batch. Waits for nothing."""
+        with self._condition:
+            if not self._waiting and not self._rows:
+                self._first_at = self._last_at = time.monotonic()
+                self._condition.notify_all()
+            self._rows.append(row)
+
+    def is_duplicate(self, sop_instance_uid: str) -> bool:
+        """Tell whether a version of the instance is on its way to the catalog, or in it."""
+        if self._in_flight.get(sop_instance_uid):
+            return True
+        with self._database.read() as connection:
+            return bool(catalog.find_versions(connection, [sop_instance_uid]))
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Wait until nothing is left to finish or to write; False when that took longer."""
+        with self._condition:
+            return self._condition.wait_for(
+                lambda: not self._waiting and not self._rows and not self._busy, seconds
+            )
+
+    # The finisher's thread.
+
+    def _run(self) -> None:
+        while True:
+            batch, rows = self._next_batch()
+            if not batch and not rows:
+                return
+            try:
+                left = self.finish(batch, rows)
+                rows = []
+            except DatabaseUnavailable as error:
+                log.error("error", what="the catalog cannot be written", reason=str(error))
+                self._on_disk_failure(error)
+                left = batch
+            except OSError as error:
+                self._on_disk_failure(error)
+                left = batch
+            except Exception:
+                log.exception("error", what="a batch could not be finished")
+                left = batch
+            self._settle(batch, left, rows)
+
+    def _next_batch(self) -> tuple[list[Received], list[Row]]:
+        with self._condition:
+            while True:
+                if not self._waiting and not self._rows:
+                    if self._stopping:
+                        return [], []
+                    self._condition.wait()
+                    continue
+                now = time.monotonic()
+                due = min(self._last_at + FINISHER_QUIET_SECONDS, self._first_at + FINISHER_DELAY_SECONDS_MAX)
+                if now >= due or self._stopping or len(self._waiting) >= FINISHER_BACKLOG:
+                    break
+                self._condition.wait(due - now)
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), FINISHER_BATCH_MAX))]
+            rows = [self._rows.popleft() for _ in range(min(len(self._rows), 2 * FINISHER_BATCH_MAX))]
+            self._working = len(batch)
+            self._busy = True
+            return batch, rows
+
+    def _settle(self, batch: list[Received], left: list[Received], rows: list[Row]) -> None:
+        """Account for a batch; put back what is left of it and pause, so that a fault is not hammered."""
+        with self._condition:
+            for received in left:
+                self._waiting.append(received)
+            self._rows.extendleft(reversed(rows))
+            self._working = 0
+            self._busy = False
+            unfinished = {id(received) for received in left}
+            for received in batch:
+                uid = received.receipt.sop_instance_uid
+                if id(received) not in unfinished:
+                    self._in_flight[uid] -= 1
+                    if not self._in_flight[uid]:
+                        del self._in_flight[uid]
+            self._first_at = time.monotonic()
+            self._condition.notify_all()
+            if (left or rows) and not self._stopping:
+                self._condition.wait_for(lambda: self._stopping, FINISHER_RETRY_SECONDS)
+            if (left or rows) and self._stopping:
+                # A clean stop does not wait for a disk or a database that fails: recovery has the rest.
+                self._waiting.clear()
+                self._rows.clear()
+
+    def finish(self, batch: Sequence[Received], rows: Sequence[Row] = ()) -> list[Received]:
+        """Finish a batch on the calling thread; return those that could not be and stay in the depot.
+
+        Raises DatabaseUnavailable or OSError when the batch as a whole failed; nothing of it is lost.
+        """
+        with self._finishing:  # the shelf is for one thread, and recovery finishes beside us
+            return self._finish(batch, rows)
+
+    def _finish(self, batch: Sequence[Received], rows: Sequence[Row]) -> list[Received]:
+        placed: list[tuple[Received, Placed]] = []
+        left: list[Received] = []
+        for received in batch:
+            try:
+                placed.append((received, self._place(received)))
+            except FileNotFoundError:
+                if self._is_listed(received):
+                    continue
+                left.append(received)
+                self._report(received, "its depot file is gone")
+            except OSError as error:
+                left.append(received)
+                self._report(received, str(error.strerror))
+                self._on_disk_failure(error)
+        try:
+            self._shelf.synchronize()
+        except OSError:
+            # Take the names back: only a new link makes a new journal entry that a later sync can prove.
+            self._unplace(placed)
+            raise
+        undecided = self._list(placed, rows)
+        for received, place in placed:
+            try:
+                if received.receipt.receipt_id in undecided:
+                    left.append(received)
+                    self._decide_again(received, place)
+                else:
+                    self._clear(received, place)
+            except (OSError, DatabaseUnavailable) as error:
+                # The rows are durable: what is left to do is done by the next finisher that sees the depot name.
+                self._report(received, str(error))
+        return left
+
+    def _clear(self, received: Received, place: Placed) -> None:
+        """Remove the depot name of a listed instance, and put away the damaged file that it replaces."""
+        self._avoided.pop(received.receipt.receipt_id, None)
+        if place.damaged_path:
+            self._quarantine.put_away(place.damaged_path, "a re-send of the same instance replaced it")
+        with suppress(FileNotFoundError):
+            self._files.unlink(received.depot_path)
+        receipt = received.receipt
+        log.info(
+            "write",
+            what="identical" if place.how is Placing.IDENTICAL else "kept",
+            path=place.path,
+            receipt=receipt.receipt_id,
+            association=receipt.association_id,
+            bytes=receipt.data_set_length,
+        )
+
+    def _place(self, received: Received) -> Placed:
+        return self._shelf.place(
+            received.depot_path,
+            received.receipt,
+            _folder(received),
+            avoid=self._avoided.get(received.receipt.receipt_id, frozenset()),
+        )
+
+    def _list(self, placed: list[tuple[Received, Placed]], rows: Sequence[Row]) -> set[str]:
+        """Write the rows of everything that is on the shelf now, in one durable transaction.
+
+        Returns the receipt ids of instances that are identical to a file whose row is not there or says that it
+        is going: those must be decided again.
+        """
+        undecided: set[str] = set()
+        stored: list[CatalogEntry] = []
+        identical: list[tuple[CatalogEntry, str]] = []
+        for received, place in placed:
+            attributes, verdicts = extract(received.values, received.little_endian)
+            entry = CatalogEntry(
+                receipt=received.receipt,
+                path=place.path,
+                file_size=received.file_size,
+                attributes=attributes,
+                verdicts=(*received.remarks, *verdicts),
+                answer_known=received.answer_known,
+            )
+            if place.older is not None:
+                identical.append((entry, place.older.receipt_id))
+            else:
+                stored.append(entry)
+        with self._database.write() as transaction:
+            if stored:
+                catalog.insert(transaction, stored)
+            if identical:
+                results = catalog.insert_identical(transaction, identical)
+                undecided = {result.receipt_id for result in results if result.outcome is None}
+            for _, place in placed:
+                if place.damaged_path:
+                    catalog.mark_damaged(transaction, place.damaged_path, "replaced by a re-send")
+            made = [row() for row in rows]
+            requests = [row for row in made if isinstance(row, RequestRecord)]
+            associations = [row for row in made if isinstance(row, AssociationRecord)]
+            if associations:
+                ledger.record_associations(transaction, associations)
+            if requests:
+                ledger.record_requests(transaction, requests)
+        return undecided
+
+    def _decide_again(self, received: Received, place: Placed) -> None:
+        """Mend what kept an identical instance undecided: list a file that has no row, or pass by one that goes."""
+        older = place.older
+        if older is None:
+            return
+        with self._database.read() as connection:
+            listed = catalog.has_receipt(connection, older.receipt_id)
+        if listed:
+            avoided = self._avoided.get(received.receipt.receipt_id, frozenset())
+            self._avoided[received.receipt.receipt_id] = avoided | {place.path}
+            return
+        examination = examine(self._files, os.path.join(self._root, place.path), scan=True)
+        if examination.finding is not Finding.WHOLE or examination.receipt is None:
+            return
+        attributes, verdicts = extract(examination.values, examination.little_endian)
+        entry = CatalogEntry(
+            receipt=examination.receipt,
+            path=place.path,
+            file_size=examination.size,
+            attributes=attributes,
+            verdicts=verdicts,
+            answer_known=False,
+        )
+        with self._database.write() as transaction:
+            catalog.insert(transaction, [entry])
+
+    def _unplace(self, placed: list[tuple[Received, Placed]]) -> None:
+        for _, place in placed:
+            if place.how is not Placing.IDENTICAL:
+                try:
+                    self._shelf.take_back(place.path)
+                except OSError as error:
+                    log.warning(
+                        "error", what="a name could not be taken back", path=place.path, error=error.strerror
+                    )
+
+    def _is_listed(self, received: Received) -> bool:
+        """Tell whether an earlier run finished this receipt and was cut off after its depot name went."""
+        with self._database.read() as connection:
+            return catalog.has_receipt(connection, received.receipt.receipt_id)
+
+    def _report(self, received: Received, words: str) -> None:
+        log.error(
+            "error",
+            what="an instance waits in the depot",
+            reason=words,
+            depot=os.path.basename(received.depot_path),
+            sop_instance_uid=received.receipt.sop_instance_uid,
+        )
+
+
+def _folder(received: Received) -> str:
+    return folder_of(
+        study_instance_uid=strip_uid(received.values.get(STUDY_INSTANCE_UID, b"")),
+        series_instance_uid=strip_uid(received.values.get(SERIES_INSTANCE_UID, b"")),
+        sop_class_uid=received.receipt.sop_class_uid,
+    )

@@ -1,0 +1,506 @@
+"""Intake: the one path of an instance in, whoever the sender is. Begin, write, commit or abort.
+
+The caller's side (`Incoming.write`, `commit`, `abort`, `flush`) never waits and touches no disk: it hands
+pieces to a worker thread and is told the outcome by a callback, on that thread. The worker scans, hashes and
+writes; after the last piece it checks, seals the receipt, syncs once, hands the instance to the finisher, and
+only then reports Success. No cancellation on the caller's side can lose or reuse a synced slot.
+
+An instance whose pieces all come before the first flush (a small one) takes one write and one sync, and no
+slot at all when it is refused.
+"""
+
+import errno
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import chain
+from queue import SimpleQueue
+from typing import Protocol
+
+import structlog
+from blake3 import blake3
+
+from stowkeeper.archive.admission import Admission
+from stowkeeper.archive.limits import SYNC_EVERY_BYTES, WORKER_THREADS
+from stowkeeper.archive.outcome import Outcome, Refusal, Refused
+from stowkeeper.archive.receipt import (
+    EMPTY_RECEIPT,
+    RECEIPT_LENGTH,
+    Receipt,
+    ReceiptIds,
+    encode_head,
+    seal_head,
+    timestamp,
+)
+from stowkeeper.dicom.attributes import WANTED
+from stowkeeper.dicom.header import HeaderScanner, Scan
+from stowkeeper.dicom.sop_classes import required_identifiers
+from stowkeeper.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
+from stowkeeper.dicom.uid import is_acceptable_uid, strip_uid
+from stowkeeper.durable.filesystem import FileSystem
+from stowkeeper.durable.slots import Slot, SlotPool
+
+log = structlog.get_logger("stowkeeper.archive")
+
+SOP_CLASS_UID = 0x00080016
+SOP_INSTANCE_UID = 0x00080018
+STUDY_INSTANCE_UID = 0x0020000D
+SERIES_INSTANCE_UID = 0x0020000E
+
+_OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
+
+
+class DuplicatePolicy(StrEnum):
+    """What happens to a second version of an instance, the same UID with other bytes."""
+
+    KEEP = "keep"
+    REPLACE = "replace"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """How an instance comes: its identifiers as the sender names them, and the sender's."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    received_by: str
+    calling_ae_title: str = ""
+    called_ae_title: str = ""
+    writing_ae_title: str = ""
+    peer_address: str = ""
+    association_id: str = ""
+    duplicates: DuplicatePolicy = DuplicatePolicy.KEEP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A whole, synced instance in the depot, on its way to the shelf and the catalog."""
+
+    receipt: Receipt
+    depot_path: str
+    file_size: int
+    values: dict[int, bytes]
+    little_endian: bool
+    remarks: tuple[str, ...]
+    answer_known: bool
+    duplicates: DuplicatePolicy
+
+
+class Finishing(Protocol):
+    """What intake needs of the finisher."""
+
+    def submit(self, received: Received) -> None:
+        """Take over an instance that is synced; called on a worker thread, may wait to slow the sender."""
+        ...
+
+    def is_duplicate(self, sop_instance_uid: str) -> bool:
+        """Tell whether a version of the instance is in the catalog or on its way there."""
+        ...
+
+
+class Intake:
+    """Takes instances in. `start` its worker threads first, and `stop` them after the last outcome."""
+
+    def __init__(
+        self,
+        files: FileSystem,
+        slots: SlotPool,
+        admission: Admission,
+        finisher: Finishing,
+        *,
+        threads: int = WORKER_THREADS,
+        sync_every: int = SYNC_EVERY_BYTES,
+    ) -> None:
+        self.files = files
+        self.slots = slots
+        self.admission = admission
+        self.finisher = finisher
+        self.sync_every = sync_every
+        self.receipt_ids = ReceiptIds()
+        self.queue: SimpleQueue[Incoming | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"intake-{number}", daemon=True)
+            for number in range(threads)
+        ]
+
+    def start(self) -> None:
+        """Start the worker threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End the worker threads after the work that is queued."""
+        for _ in self._threads:
+            self.queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def begin(
+        self, arrival: Arrival, done: Callable[[Outcome], None], *, class_accepted: bool = True
+    ) -> "Incoming":
+        """Begin to receive an instance. `done` is called once, on a worker thread; after `abort` it is not.
+
+        `class_accepted` is the caller's rule on the SOP class that the sender names.
+        """
+        return Incoming(self, arrival, done, self._first_refusal(arrival, class_accepted))
+
+    def _first_refusal(self, arrival: Arrival, class_accepted: bool) -> Refused | None:
+        if not is_acceptable_uid(arrival.sop_instance_uid):
+            return Refused(
+                Refusal.INVALID_SOP_INSTANCE,
+                "Affected SOP Instance UID is absent or no UID",
+                (0x00001000,),
+            )
+        if not is_acceptable_uid(arrival.sop_class_uid):
+            return Refused(
+                Refusal.SOP_CLASS_NOT_SUPPORTED, "Affected SOP Class UID is absent or no UID", (0x00000002,)
+            )
+        if not class_accepted:
+            return Refused(
+                Refusal.SOP_CLASS_NOT_SUPPORTED, "the SOP class is not accepted here", (0x00000002,)
+            )
+        words = self.admission.refusal()
+        return Refused(Refusal.OUT_OF_RESOURCES, words) if words else None
+
+    def _work(self) -> None:
+        while (incoming := self.queue.get()) is not None:
+            incoming.run()
+
+
+_COMMIT = object()
+_ABORT = object()
+
+Piece = tuple[memoryview, Callable[[], None] | None]
+
+
+class Incoming:
+    """One instance on its way in. Its work is done in order, by one worker thread at a time."""
+
+    __slots__ = (
+        "_arrival",
+        "_batches",
+        "_done",
+        "_failure",
+        "_hasher",
+        "_head",
+        "_intake",
+        "_length",
+        "_lock",
+        "_offset",
+        "_pending",
+        "_scanner",
+        "_scheduled",
+        "_slot",
+        "_unsynced",
+    )
+
+    def __init__(
+        self, intake: Intake, arrival: Arrival, done: Callable[[Outcome], None], failure: Refused | None
+    ) -> None:
+        self._intake = intake
+        self._arrival = arrival
+        self._done = done
+        self._failure = failure
+        self._pending: list[object] = []
+        self._batches: list[list[object]] = []
+        self._lock = threading.Lock()
+        self._scheduled = False
+        self._hasher = blake3()
+        self._scanner = HeaderScanner(arrival.transfer_syntax_uid, WANTED)
+        self._slot: Slot | None = None
+        self._head = b""
+        self._length = 0
+        self._offset = 0
+        self._unsynced = 0
+
+    # The caller's side.
+
+    def write(self, piece: memoryview, release: Callable[[], None] | None = None) -> None:
+        """Add the next bytes of the data set; `release` is called when they are no longer needed."""
+        self._pending.append((piece, release))
+
+    def commit(self) -> None:
+        """Say that the data set is complete, and flush."""
+        self._pending.append(_COMMIT)
+        self.flush()
+
+    def abort(self) -> None:
+        """Give the instance up: what was written of it is removed, and no outcome is reported."""
+        self._pending.append(_ABORT)
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand what was added since the last flush to a worker thread."""
+        batch = self._pending
+        if not batch:
+            return
+        self._pending = []
+        with self._lock:
+            self._batches.append(batch)
+            if self._scheduled:
+                return
+            self._scheduled = True
+        self._intake.queue.put(self)
+
+    # The worker's side.
+
+    def run(self) -> None:
+        """Do all the work there is. Called on worker threads only, never on two at once."""
+        while True:
+            with self._lock:
+                if not self._batches:
+                    self._scheduled = False
+                    return
+                batches = self._batches
+                self._batches = []
+            self._perform(batches[0] if len(batches) == 1 else list(chain.from_iterable(batches)))
+
+    def _perform(self, batch: list[object]) -> None:
+        end = batch.pop() if batch[-1] is _COMMIT or batch[-1] is _ABORT else None
+        pieces: list[Piece] = batch  # type: ignore[assignment]  # an end mark is always the last item
+        outcome: Outcome | None = None
+        try:
+            if end is _ABORT:
+                self._give_up()
+            elif end is _COMMIT:
+                outcome = self._finish([piece for piece, _ in pieces])
+            else:
+                self._store([piece for piece, _ in pieces])
+        except Refused as refused:
+            self._failure = refused
+            self._give_up()
+        except OSError as error:
+            self._failure = self._disk_failure(error)
+            self._give_up()
+        except Exception:
+            log.exception(
+                "error",
+                what="an instance could not be processed",
+                sop_instance_uid=self._arrival.sop_instance_uid,
+            )
+            self._failure = Refused(Refusal.PROCESSING_FAILURE, "internal error, see the server's log")
+            self._give_up()
+        finally:
+            for _, release in pieces:
+                if release is not None:
+                    release()
+        if end is _COMMIT:
+            self._done(outcome or self._refused_outcome())
+
+    def _refused_outcome(self) -> Outcome:
+        failure = self._failure or Refused(Refusal.PROCESSING_FAILURE, "")
+        return Outcome(
+            refusal=failure.refusal,
+            comment=failure.comment,
+            offending=failure.offending,
+            data_set_length=self._length,
+        )
+
+    def _take_in(self, pieces: list[memoryview]) -> None:
+        """Scan and hash pieces, in order."""
+        feed = self._scanner.feed
+        update = self._hasher.update
+        for piece in pieces:
+            self._length += len(piece)
+            feed(piece)
+            update(piece)
+
+    def _store(self, pieces: list[memoryview]) -> None:
+        """Take pieces of an instance that is not complete yet into the slot."""
+        if self._failure is not None:
+            self._length += sum(map(len, pieces))
+            return
+        if self._slot is None:
+            self._refuse_duplicate()
+            self._head = self._encode_head()
+            self._slot = self._intake.slots.take()
+            pieces = [memoryview(self._head), *pieces]
+            self._write(pieces)
+            self._take_in(pieces[1:])
+        else:
+            self._write(pieces)
+            self._take_in(pieces)
+        if self._unsynced >= self._intake.sync_every:
+            self._synchronize()
+
+    def _finish(self, pieces: list[memoryview]) -> Outcome:
+        """Take the last pieces, check, seal, sync, hand over. Success is said of nothing less."""
+        if self._failure is not None:
+            self._length += sum(map(len, pieces))
+            raise self._failure
+        started = time.perf_counter()
+        if self._slot is None:
+            self._refuse_duplicate()
+        self._take_in(pieces)
+        scan = self._scanner.finish()
+        self._check(scan)
+        receipt = self._make_receipt()
+        if self._slot is None:
+            self._head = sealed = seal_head(self._encode_head(), receipt)
+            self._slot = self._intake.slots.take()
+            self._write([memoryview(sealed), *pieces])
+        else:
+            self._write(pieces)
+            sealed = seal_head(self._head, receipt)
+            self._intake.files.write(
+                self._slot.descriptor, [sealed[-RECEIPT_LENGTH:]], len(sealed) - RECEIPT_LENGTH
+            )
+        self._synchronize()
+        slot, self._slot = self._slot, None
+        try:
+            self._intake.files.close(slot.descriptor)
+        except OSError:
+            # The descriptor is gone even so, its number may be another file's by now; only the name is ours.
+            self._intake.files.unlink(slot.path)
+            raise
+        self._intake.finisher.submit(
+            Received(
+                receipt=receipt,
+                depot_path=slot.path,
+                file_size=len(sealed) + self._length,
+                values=scan.values,
+                little_endian=scan.little_endian,
+                remarks=scan.remarks,
+                answer_known=True,
+                duplicates=self._arrival.duplicates,
+            )
+        )
+        return Outcome(
+            refusal=None,
+            receipt=receipt,
+            data_set_length=self._length,
+            disk_seconds=time.perf_counter() - started,
+        )
+
+    def _refuse_duplicate(self) -> None:
+        arrival = self._arrival
+        if arrival.duplicates is DuplicatePolicy.REFUSE and self._intake.finisher.is_duplicate(
+            arrival.sop_instance_uid
+        ):
+            raise Refused(Refusal.DUPLICATE, "the instance is kept already", (0x00001000,))
+
+    def _write(self, pieces: list[memoryview]) -> None:
+        count = sum(map(len, pieces))
+        words = self._intake.admission.account(count)
+        if words:
+            raise Refused(Refusal.OUT_OF_RESOURCES, words)
+        slot = self._slot
+        if slot is None:  # pragma: no cover - the callers take one first
+            msg = "no slot"
+            raise RuntimeError(msg)
+        self._intake.files.write(slot.descriptor, pieces, self._offset)
+        self._offset += count
+        self._unsynced += count
+
+    def _synchronize(self) -> None:
+        """Sync the slot. A failure is final for this instance and closes the door for all others."""
+        slot = self._slot
+        if slot is None:  # pragma: no cover - the callers took one
+            msg = "no slot"
+            raise RuntimeError(msg)
+        try:
+            self._intake.files.synchronize(slot.descriptor)
+        except OSError as error:
+            # A later sync of this file that says ok would prove nothing, so there is none.
+            self._intake.admission.distrust("the disk failed to sync")
+            log.error("error", what="sync failed", depot=slot.path, error=error.strerror)
+            raise
+        self._unsynced = 0
+
+    def _check(self, scan: Scan) -> None:
+        """Refuse what must not be kept: C000H for an unreadable data set, A900H for another's identifiers."""
+        if scan.problem is not None:
+            raise Refused(Refusal.CANNOT_UNDERSTAND, scan.problem)
+        arrival = self._arrival
+        values = scan.values
+        if arrival.transfer_syntax_uid not in TRANSFER_SYNTAXES:
+            return
+        for tag, expected in (
+            (SOP_CLASS_UID, arrival.sop_class_uid),
+            (SOP_INSTANCE_UID, arrival.sop_instance_uid),
+        ):
+            found = strip_uid(values.get(tag, b""))
+            if not found:
+                raise Refused(
+                    Refusal.CANNOT_UNDERSTAND, f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing", (tag,)
+                )
+            if found != expected:
+                raise Refused(
+                    Refusal.DOES_NOT_MATCH,
+                    f"({tag >> 16:04X},{tag & 0xFFFF:04X}) differs from the command's",
+                    (tag,),
+                )
+        for tag in required_identifiers(arrival.sop_class_uid):
+            if not strip_uid(values.get(tag, b"")):
+                raise Refused(
+                    Refusal.CANNOT_UNDERSTAND, f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing", (tag,)
+                )
+
+    def _encode_head(self) -> bytes:
+        arrival = self._arrival
+        return encode_head(
+            sop_class_uid=arrival.sop_class_uid,
+            sop_instance_uid=arrival.sop_instance_uid,
+            transfer_syntax_uid=arrival.transfer_syntax_uid,
+            writing_ae_title=arrival.writing_ae_title,
+            sending_ae_title=arrival.calling_ae_title,
+            receiving_ae_title=arrival.called_ae_title,
+        )
+
+    def _make_receipt(self) -> Receipt:
+        arrival = self._arrival
+        now = time.time_ns()
+        return Receipt(
+            receipt_id=self._intake.receipt_ids.next(now),
+            digest=self._hasher.hexdigest(),
+            data_set_length=self._length,
+            sop_class_uid=arrival.sop_class_uid,
+            sop_instance_uid=arrival.sop_instance_uid,
+            transfer_syntax_uid=arrival.transfer_syntax_uid,
+            received_at=timestamp(now),
+            received_by=arrival.received_by,
+            calling_ae_title=arrival.calling_ae_title,
+            called_ae_title=arrival.called_ae_title,
+            peer_address=arrival.peer_address,
+            association_id=arrival.association_id,
+        )
+
+    def _disk_failure(self, error: OSError) -> Refused:
+        if error.errno in _OUT_OF_SPACE:
+            self._intake.admission.check_space()
+            return Refused(Refusal.OUT_OF_RESOURCES, "the disk is full")
+        log.error(
+            "error",
+            what="the depot cannot be written",
+            path=self._slot.path if self._slot else error.filename,
+            error=error.strerror,
+        )
+        return Refused(Refusal.OUT_OF_RESOURCES, "the disk cannot be written")
+
+    def _give_up(self) -> None:
+        """Remove what was written of the instance: receipt zeroed, name unlinked. It was never answered."""
+        slot, self._slot = self._slot, None
+        if slot is None:
+            return
+        files = self._intake.files
+        head_length = len(self._head)
+        steps: list[Callable[[], None]] = []
+        if head_length and self._offset >= head_length:
+            steps.append(lambda: files.write(slot.descriptor, [EMPTY_RECEIPT], head_length - RECEIPT_LENGTH))
+        steps.append(lambda: files.unlink(slot.path))
+        steps.append(lambda: files.close(slot.descriptor))
+        for step in steps:
+            try:
+                step()
+            except OSError as error:
+                # Recovery finds a slot whose receipt is zeros or whose sync never held, and removes it.
+                log.warning(
+                    "error",
+                    what="a given-up slot could not be removed",
+                    depot=slot.path,
+                    error=error.strerror,
+                )

@@ -1,0 +1,61 @@
+"""The bounds of the archive, each with its reason."""
+
+WORKER_THREADS = 16
+"""Threads that write, hash and sync. Syncs of several threads share one journal commit, so more threads than
+processors pay; more than this gained nothing in measurements."""
+
+UNCATALOGUED_MAX = 8192
+"""Instances that are kept and answered but not yet in the catalog. Beyond it a sender gets A700H. Each holds a
+few kilobytes of header values in memory, and at the slowest measured rate a recovery finishes this many in
+under half a minute."""
+
+THROTTLE_SHARE = 0.5
+"""The share of UNCATALOGUED_MAX from which on answers wait for the finisher, so that a slow catalog slows the
+senders before it refuses them."""
+
+THROTTLE_SECONDS_MAX = 2.0
+"""How long one answer waits for the finisher at most: well under any sender's response timeout."""
+
+FINISHER_BATCH_MAX = 512
+"""Instances finished in one transaction: past a few hundred the cost of the commit no longer shows."""
+
+FINISHER_BACKLOG = 2048
+"""While instances keep coming the finisher lets this many gather: the interpreter, the processors and the disk
+are then the senders', and a batch that spans more instances of a series syncs its folder once."""
+
+FINISHER_QUIET_SECONDS = 0.03
+"""The finisher starts when no instance came for this long, so that it does not compete with a burst."""
+
+FINISHER_DELAY_SECONDS_MAX = 3.0
+"""The finisher starts at the latest this long after the first unfinished instance, also while others come."""
+
+FINISHER_RETRY_SECONDS = 1.0
+"""Pause after a batch that failed as a whole (database or disk), before the next try."""
+
+FINISHER_STOP_SECONDS = 20.0
+"""How long a clean stop waits for the finisher. What is left then is finished at the next start."""
+
+SYNC_EVERY_BYTES = 32 * 1024 * 1024
+"""A large instance is synced each time this much of it was written, so that the last sync is short and dirty
+pages do not pile up."""
+
+SPACE_CHECK_EVERY_BYTES = 8 * 1024 * 1024
+"""Free space is looked at again each time this much was written."""
+
+SPACE_CHECK_SECONDS = 1.0
+"""Free space is looked at again at the latest after this time, since others fill the disk too."""
+
+PROBE_SECONDS = 5.0
+"""Pause between probes of a disk whose sync failed."""
+
+RECOVERY_SCAN_SECONDS = 30.0
+"""Pause between looks at the depot folders of other processes that may have died."""
+
+READ_BLOCK_BYTES = 1024 * 1024
+"""Bytes read at a time when a file is examined."""
+
+HEAD_READ_BYTES = 16 * 1024
+"""Bytes read first when a file is examined: more than any head that the archive writes."""
+
+PATH_COMPONENT_MAX = 120
+"""Longest escaped name of a folder or a file's stem: names above 255 bytes exist on no file system we use."""

@@ -1,0 +1,462 @@
+"""Versions: the files of the archive as rows, their states, and the pointer to the current one.
+
+Versions of an instance are ordered by (time received, receipt id). The current one is the newest that is kept; every
+move of the pointer is a change row. Two versions are in conflict when they differ in digest, SOP class or transfer
+syntax and both count (kept, superseded or damaged). `settle` derives pointer and conflict marks from the rows, after
+whatever changed them.
+
+What takes a version away asks `holds` in the same transaction: a held version is neither superseded nor removed.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from enum import Enum, auto
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
+
+from stowkeeper.archive import patient_tree
+from stowkeeper.archive.catalog_values import Version, VersionState, portions
+from stowkeeper.database.engine import Database, Transaction
+from stowkeeper.database.limits import ROWS_PER_PAGE
+from stowkeeper.database.schema import (
+    LEAVING,
+    ON_SHELF,
+    changes,
+    holds,
+    instances,
+    receipts,
+    series,
+    studies,
+    versions,
+)
+
+PRESENT = (VersionState.KEPT, VersionState.SUPERSEDED, VersionState.REMOVING, VersionState.DAMAGED)
+"""The states of versions that are not gone for good."""
+
+COUNTED = (VersionState.KEPT, VersionState.SUPERSEDED, VersionState.DAMAGED)
+"""The states of versions that another one can be in conflict with."""
+
+REMOVABLE = (VersionState.KEPT, VersionState.SUPERSEDED, VersionState.REMOVING)
+"""The states of versions whose file a removal takes away. Damaged files are evidence and never deleted by us."""
+
+
+class VersionOrder(Enum):
+    """The orders in which all versions can be walked through."""
+
+    LISTED = auto()  # as they came into the catalog
+    FOLDER = auto()  # folder by folder, each folder's versions next to each other
+
+
+def _versions() -> Select[Any]:
+    held = exists().where(holds.c.version_key == versions.c.version_key)
+    return (
+        select(
+            versions.c.version_key,
+            versions.c.instance_key,
+            instances.c.sop_instance_uid,
+            versions.c.sop_class_uid,
+            versions.c.transfer_syntax_uid,
+            studies.c.study_instance_uid,
+            series.c.series_instance_uid,
+            versions.c.series_key,
+            versions.c.path,
+            versions.c.file_size,
+            versions.c.state,
+            versions.c.conflict,
+            (instances.c.current_version_key == versions.c.version_key).label("is_current"),
+            held.label("is_held"),
+            receipts.c.receipt_id,
+            receipts.c.digest,
+            receipts.c.data_set_length,
+            receipts.c.received_at,
+        )
+        .join(instances, instances.c.instance_key == versions.c.instance_key)
+        .join(receipts, receipts.c.receipt_key == versions.c.version_key)
+        .outerjoin(series, series.c.series_key == versions.c.series_key)
+        .outerjoin(studies, studies.c.study_key == series.c.study_key)
+    )
+
+
+_OLDEST_FIRST = (receipts.c.received_at, receipts.c.receipt_id)
+
+
+def _version(row: Any) -> Version:  # noqa: ANN401 - a row has its query's columns, no type of its own
+    return Version(
+        version_key=row.version_key,
+        instance_key=row.instance_key,
+        sop_instance_uid=row.sop_instance_uid,
+        sop_class_uid=row.sop_class_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        study_instance_uid=row.study_instance_uid,
+        series_instance_uid=row.series_instance_uid or None,
+        path=row.path,
+        file_size=row.file_size,
+        state=VersionState(row.state),
+        conflict=bool(row.conflict),
+        is_current=bool(row.is_current),
+        is_held=bool(row.is_held),
+        receipt_id=row.receipt_id,
+        digest=row.digest,
+        data_set_length=row.data_set_length,
+        received_at=row.received_at,
+    )
+
+
+# Looking.
+
+
+def find_versions(
+    connection: Connection, sop_instance_uids: Iterable[str], states: Collection[VersionState] = PRESENT
+) -> dict[str, list[Version]]:
+    """Return the versions of some instances, oldest first; an instance without any is not in the answer."""
+    found: dict[str, list[Version]] = defaultdict(list)
+    for portion in portions(sop_instance_uids):
+        rows = connection.execute(
+            _versions()
+            .where(instances.c.sop_instance_uid.in_(portion), versions.c.state.in_(states))
+            .order_by(*_OLDEST_FIRST)
+        )
+        for row in rows:
+            found[row.sop_instance_uid].append(_version(row))
+    return dict(found)
+
+
+def find_version_by_receipt(connection: Connection, receipt_id: str) -> Version | None:
+    """Return the version that a receipt proves, be it by its own file or as identical to an older one."""
+    proved = select(receipts.c.version_key).where(receipts.c.receipt_id == receipt_id).scalar_subquery()
+    row = connection.execute(_versions().where(versions.c.version_key == proved)).one_or_none()
+    return None if row is None else _version(row)
+
+
+def find_version_by_path(connection: Connection, path: str) -> Version | None:
+    """Return the version whose file stands at a path (relative to the archive), None when none is listed there."""
+    row = connection.execute(_versions().where(versions.c.path == path, text(ON_SHELF))).one_or_none()
+    return None if row is None else _version(row)
+
+
+def versions_for_removal(connection: Connection, uid: str) -> Iterator[Version]:
+    """Yield the versions that the removal of a study, a series or an instance is about, removing ones included.
+
+    Held ones are among them (`is_held`); damaged ones are not, they are never deleted by us.
+    """
+    of_instance = select(instances.c.instance_key).where(instances.c.sop_instance_uid == uid)
+    of_series = select(series.c.series_key).where(series.c.series_instance_uid == uid)
+    of_study = (
+        select(series.c.series_key)
+        .join(studies, studies.c.study_key == series.c.study_key)
+        .where(studies.c.study_instance_uid == uid)
+    )
+    for condition in (
+        versions.c.instance_key.in_(of_instance),
+        versions.c.series_key.in_(of_series) & ~versions.c.instance_key.in_(of_instance),
+        versions.c.series_key.in_(of_study) & ~versions.c.series_key.in_(of_series),
+    ):
+        query = _versions().where(condition, versions.c.state.in_(REMOVABLE))
+        yield from map(_version, connection.execute(query))
+
+
+def due_for_removal(connection: Connection, now: str) -> list[Version]:
+    """Return the versions to remove now: superseded and due and not held, or left in the middle of a removal."""
+    due = and_(
+        versions.c.state == VersionState.SUPERSEDED,
+        versions.c.removal_due_at <= now,
+        ~exists().where(holds.c.version_key == versions.c.version_key),
+    )
+    query = _versions().where(text(LEAVING), or_(due, versions.c.state == VersionState.REMOVING))
+    return list(map(_version, connection.execute(query)))
+
+
+def conflicts(connection: Connection) -> Iterator[tuple[str, list[Version]]]:
+    """Yield the instances that have versions in conflict, each with those versions, oldest first."""
+    query = _versions().where(text("conflict = 1")).order_by(versions.c.instance_key, *_OLDEST_FIRST)
+    uid, found = "", list[Version]()
+    for row in connection.execute(query):
+        if row.sop_instance_uid != uid and found:
+            yield uid, found
+            found = []
+        uid = row.sop_instance_uid
+        found.append(_version(row))
+    if found:
+        yield uid, found
+
+
+def iterate_versions(
+    database: Database,
+    order: VersionOrder = VersionOrder.LISTED,
+    states: Collection[VersionState] = PRESENT,
+    page: int = ROWS_PER_PAGE,
+) -> Iterator[Version]:
+    """Yield every version, page by page, each page from a short look of its own.
+
+    So no snapshot stays open, memory is a page, and what comes or goes meanwhile may be in it or not.
+    """
+    walk = _walk_as_listed if order is VersionOrder.LISTED else _walk_by_folder
+    yield from walk(database, _versions().where(versions.c.state.in_(states)).limit(page))
+
+
+def _walk_as_listed(database: Database, query: Select[Any]) -> Iterator[Version]:
+    query = query.order_by(versions.c.version_key)
+    after = 0
+    while found := _page(database, query.where(versions.c.version_key > after)):
+        after = found[-1].version_key
+        yield from map(_version, found)
+
+
+def _walk_by_folder(database: Database, query: Select[Any]) -> Iterator[Version]:
+    outside = query.where(versions.c.series_key.is_(None)).order_by(
+        versions.c.instance_key, versions.c.version_key
+    )
+    place = tuple_(versions.c.instance_key, versions.c.version_key)
+    after = (0, 0)
+    while found := _page(database, outside.where(place > after)):
+        after = (found[-1].instance_key, found[-1].version_key)
+        yield from map(_version, found)
+    inside = query.order_by(versions.c.series_key, versions.c.instance_key, versions.c.version_key)
+    place = tuple_(versions.c.series_key, versions.c.instance_key, versions.c.version_key)
+    key = (0, 0, 0)
+    while found := _page(database, inside.where(place > key)):
+        key = (found[-1].series_key, found[-1].instance_key, found[-1].version_key)
+        yield from map(_version, found)
+
+
+def _page(database: Database, query: Select[Any]) -> Sequence[Any]:
+    with database.read() as connection:
+        return connection.execute(query).all()
+
+
+# Changing states.
+
+
+def mark_superseded(
+    transaction: Transaction, version_keys: Iterable[int], *, removal_due_at: str, reason: str
+) -> list[Version]:
+    """Mark kept versions as superseded, to be removed later; return those marked. Held ones are left alone."""
+    return _mark(
+        transaction,
+        _load(transaction, version_keys),
+        VersionState.SUPERSEDED,
+        (VersionState.KEPT,),
+        reason,
+        removal_due_at=removal_due_at,
+    )
+
+
+def mark_removing(transaction: Transaction, version_keys: Iterable[int], *, reason: str) -> list[Version]:
+    """Mark versions before their files are unlinked; return those marked. Held ones are left alone.
+
+    Only after this transaction is durable may a file go.
+    """
+    return _mark(
+        transaction,
+        _load(transaction, version_keys),
+        VersionState.REMOVING,
+        (VersionState.KEPT, VersionState.SUPERSEDED),
+        reason,
+    )
+
+
+def mark_removed(transaction: Transaction, version_keys: Iterable[int], *, reason: str = "") -> list[Version]:
+    """Mark versions whose files are gone, name and all, durably; return those marked.
+
+    Patients, studies and series that are left without versions lose what describes them.
+    """
+    loaded = _load(transaction, version_keys)
+    marked = _mark(transaction, loaded, VersionState.REMOVED, (VersionState.REMOVING,), reason)
+    keys = {version.version_key for version in marked}
+    series_keys = {key for version, key in loaded if version.version_key in keys and key is not None}
+    patient_tree.forget(transaction, sorted(series_keys))
+    return marked
+
+
+def mark_damaged(transaction: Transaction, path: str, reason: str) -> Version | None:
+    """Mark the version whose file at `path` no longer fits its receipt, held or not; None when none is listed there."""
+    version = find_version_by_path(transaction.connection, path)
+    if version is None:
+        return None
+    loaded = _load(transaction, [version.version_key])
+    _mark(transaction, loaded, VersionState.DAMAGED, (VersionState.KEPT, VersionState.SUPERSEDED), reason)
+    return version
+
+
+def hold(transaction: Transaction, version_keys: Iterable[int], reason: str) -> None:
+    """Hold versions for a reason: they are neither superseded nor removed until it is released. Twice is once."""
+    keys = sorted(set(version_keys))
+    held: set[int] = set()
+    for portion in portions(keys):
+        query = select(holds.c.version_key).where(holds.c.version_key.in_(portion), holds.c.reason == reason)
+        held.update(transaction.execute(query).scalars())
+    new = [key for key in keys if key not in held]
+    if new:
+        rows = [{"version_key": key, "reason": reason, "held_since": transaction.at} for key in new]
+        transaction.execute(insert(holds), rows)
+        _note(transaction, "held", new, reason)
+
+
+def release_hold(transaction: Transaction, version_keys: Iterable[int], reason: str) -> None:
+    """Release what `hold` held for this reason; other reasons go on holding."""
+    for portion in portions(sorted(set(version_keys))):
+        condition = and_(holds.c.version_key.in_(portion), holds.c.reason == reason)
+        held = transaction.execute(select(holds.c.version_key).where(condition)).scalars().all()
+        if held:
+            transaction.execute(delete(holds).where(condition))
+            _note(transaction, "released", held, reason)
+
+
+def _load(transaction: Transaction, version_keys: Iterable[int]) -> list[tuple[Version, int | None]]:
+    """Return versions with the keys of their series."""
+    return [
+        (_version(row), row.series_key)
+        for portion in portions(sorted(set(version_keys)))
+        for row in transaction.execute(_versions().where(versions.c.version_key.in_(portion)))
+    ]
+
+
+def _mark(
+    transaction: Transaction,
+    loaded: Iterable[tuple[Version, int | None]],
+    state: VersionState,
+    allowed: Collection[VersionState],
+    reason: str,
+    *,
+    removal_due_at: str | None = None,
+) -> list[Version]:
+    guarded = state in (VersionState.SUPERSEDED, VersionState.REMOVING)
+    marked = [
+        version for version, _ in loaded if version.state in allowed and not (guarded and version.is_held)
+    ]
+    keys = [version.version_key for version in marked]
+    for portion in portions(keys):
+        transaction.execute(
+            update(versions)
+            .where(versions.c.version_key.in_(portion))
+            .values(state=state, state_since=transaction.at, removal_due_at=removal_due_at)
+        )
+    _note(transaction, state, keys, reason)
+    settle(transaction, {version.instance_key for version in marked})
+    return marked
+
+
+def _note(transaction: Transaction, kind: str, version_keys: Sequence[int], reason: str) -> None:
+    """Write a change row for each version. A version's key is that of its receipt."""
+    if version_keys:
+        transaction.execute(
+            insert(changes),
+            [
+                {
+                    "at": transaction.at,
+                    "kind": kind,
+                    "receipt_key": key,
+                    "version_key": key,
+                    "detail": reason or None,
+                }
+                for key in version_keys
+            ],
+        )
+
+
+# The pointer and the conflict marks.
+
+_SET_CURRENT = (
+    update(instances)
+    .where(instances.c.instance_key == bindparam("the_key"))
+    .values(current_version_key=bindparam("current"))
+)
+_SET_CONFLICT = (
+    update(versions)
+    .where(versions.c.version_key == bindparam("the_key"))
+    .values(conflict=bindparam("conflict"))
+)
+
+
+_OF_INSTANCES = (
+    select(
+        versions.c.version_key,
+        versions.c.instance_key,
+        versions.c.state,
+        versions.c.conflict,
+        versions.c.sop_class_uid,
+        versions.c.transfer_syntax_uid,
+        receipts.c.digest,
+        instances.c.current_version_key,
+    )
+    .join(instances, instances.c.instance_key == versions.c.instance_key)
+    .join(receipts, receipts.c.receipt_key == versions.c.version_key)
+    .order_by(versions.c.instance_key, *_OLDEST_FIRST)
+)
+
+
+def settle(transaction: Transaction, instance_keys: Iterable[int]) -> None:
+    """Derive the pointer to the current version and the conflict marks of some instances from their versions."""
+    for portion in portions(sorted(set(instance_keys))):
+        rows = transaction.execute(_OF_INSTANCES.where(versions.c.instance_key.in_(portion))).all()
+        marks: list[dict[str, int]] = []
+        moves: list[dict[str, int | None]] = []
+        heirs: dict[int, int] = {}
+        for instance_key, group in groupby(rows, lambda row: row.instance_key):
+            found = list(group)
+            contents = {_content(row) for row in found if row.state in COUNTED}
+            kept = {_content(row): row.version_key for row in found if row.state == VersionState.KEPT}
+            for row in found:
+                conflict = int(len(contents) > 1 and row.state in COUNTED)
+                if conflict != row.conflict:
+                    marks.append({"the_key": row.version_key, "conflict": conflict})
+                if row.state == VersionState.DAMAGED and _content(row) in kept:
+                    heirs[row.version_key] = kept[_content(row)]
+            current = next(
+                (row.version_key for row in reversed(found) if row.state == VersionState.KEPT), None
+            )
+            if current != found[0].current_version_key:
+                moves.append(
+                    {"the_key": instance_key, "current": current, "previous": found[0].current_version_key}
+                )
+        if marks:
+            transaction.execute(_SET_CONFLICT, marks)
+        if moves:
+            transaction.execute(_SET_CURRENT, moves)
+            _note_moves(transaction, moves)
+        _inherit_holds(transaction, heirs)
+
+
+def _content(row: Any) -> tuple[str, str, str]:  # noqa: ANN401 - a row has its query's columns, no type of its own
+    return row.digest, row.sop_class_uid, row.transfer_syntax_uid
+
+
+def _inherit_holds(transaction: Transaction, heirs: Mapping[int, int]) -> None:
+    """Hold the re-send that repairs a damaged version for the same reasons: the promise was about these bytes."""
+    for portion in portions(heirs):
+        held = transaction.execute(
+            select(holds.c.version_key, holds.c.reason).where(holds.c.version_key.in_(portion))
+        ).all()
+        for row in held:
+            hold(transaction, [heirs[row.version_key]], row.reason)
+
+
+def _note_moves(transaction: Transaction, moves: Iterable[dict[str, int | None]]) -> None:
+    transaction.execute(
+        insert(changes),
+        [
+            {
+                "at": transaction.at,
+                "kind": "current",
+                "receipt_key": move["current"] or move["previous"],
+                "version_key": move["current"],
+                "previous_version_key": move["previous"],
+            }
+            for move in moves
+        ],
+    )

@@ -1,0 +1,63 @@
+"""What the database room says when it cannot do its part. All of it is ours or the machine's doing, never the peer's."""
+
+import sqlite3
+
+import sqlalchemy.exc
+
+
+class DatabaseError(Exception):
+    """The database cannot be used; the text says what happened, to which file, and what to do."""
+
+
+class DatabaseUnavailable(DatabaseError):  # noqa: N818 - names a state that can pass, like a busy line
+    """The database cannot be read or written now. Nothing of the transaction was written; it can be tried again."""
+
+
+class DatabaseDamaged(DatabaseUnavailable):
+    """The bytes of the database are not what SQLite wrote. The files of the archive are not touched by that."""
+
+
+class DatabaseForeign(DatabaseError):  # noqa: N818 - says what the file is, like NotADirectory
+    """The file is not a database of this program, or its schema is newer than this program knows."""
+
+
+# SQLite's primary result codes (the low byte of an extended code).
+_PERMISSION, _BUSY, _LOCKED, _NO_MEMORY, _READ_ONLY = 3, 5, 6, 7, 8
+_IO_ERROR, _CORRUPT, _FULL, _CANNOT_OPEN, _PROTOCOL, _NOT_A_DATABASE = 10, 11, 13, 14, 15, 26
+
+_WORDS = {
+    _PERMISSION: "access is denied: check who owns it and its folder",
+    _BUSY: "another program holds it locked: end that program's transaction (a shell, a backup tool), it goes on then",
+    _LOCKED: "another program holds it locked: end that program's transaction (a shell, a backup tool), it goes on then",
+    _NO_MEMORY: "memory ran out: give the process more, or the machine fewer of them",
+    _READ_ONLY: "it cannot be written: check the owner and mode of the file, of its -wal and -shm files and of its"
+    " folder, and whether the file system is mounted read-only",
+    _IO_ERROR: "the disk or file system reports an error: see the system's log, then check the disk",
+    _FULL: "the disk is full: free space or move the archive to a larger disk, it goes on by itself then",
+    _CANNOT_OPEN: "it cannot be opened: check that its folder is there and that we may write in it",
+    _PROTOCOL: "its locks do not work: the file system must give working file locks (network file systems often do not)",
+}
+
+
+def translate(error: BaseException, path: str) -> DatabaseError | None:
+    """Turn a failure of the driver into words, None for a defect of the program (a wrong statement, a constraint)."""
+    if isinstance(error, sqlalchemy.exc.TimeoutError):
+        return DatabaseUnavailable(
+            f"{path}: every reading connection is in use: try again, or with fewer readers"
+        )
+    cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+    if not isinstance(cause, sqlite3.Error):
+        return None
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    name = getattr(cause, "sqlite_errorname", "")
+    if code == _NOT_A_DATABASE:
+        return DatabaseForeign(
+            f"{path} is not a SQLite database: move it away and run `stowkeeper rebuild`, or give the right archive"
+        )
+    if code == _CORRUPT:
+        return DatabaseDamaged(
+            f"{path} is damaged ({name}): restore it from a backup, or move it away with its -wal and -shm files and"
+            " run `stowkeeper rebuild`, which restores it from the files of the archive"
+        )
+    words = _WORDS.get(code)
+    return None if words is None else DatabaseUnavailable(f"{path}: {words} ({name})")

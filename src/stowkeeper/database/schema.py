@@ -1,0 +1,418 @@
+"""The schema: every table and column, with what it means. Queries are built from these tables.
+
+The tables come into being by the migrations beside this file; a test keeps both equal.
+
+Keys ending in `_key` are integers that mean nothing outside this file. UIDs, receipt ids and association ids are text.
+Times are UTC in ISO 8601 with microseconds and a Z, so that their order as text is their order in time. Booleans are 0
+and 1. Only two indexes have keys without an order in time, `instances.sop_instance_uid` and, within the series that
+arrive just now, `versions.path`: that keeps the insert rate flat.
+"""
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData()
+
+VERSION_STATES = ("kept", "superseded", "removing", "removed", "damaged")
+RECEIPT_OUTCOMES = ("stored", "identical", "conflict")
+ANSWERS = ("known", "unknown")
+
+ON_SHELF = "state IN ('kept', 'superseded', 'removing')"
+"""The versions whose path names their file. The partial unique index on the path has this very condition; a query
+that wants the index must say it in the same words."""
+
+LEAVING = "state IN ('superseded', 'removing')"
+"""The versions that a removal is due for, sooner or later; the condition of another partial index."""
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_is_known")
+
+
+def _described() -> tuple[Column[str], Column[str]]:
+    """Return the columns that say which receipt the attributes of a row come from: the newest one, however it came."""
+    return (
+        Column(
+            "described_at",
+            Text,
+            nullable=False,
+            comment="time received of the version the attributes come from",
+        ),
+        Column(
+            "described_by",
+            Text,
+            nullable=False,
+            comment="receipt id of that version; both '' after the last left",
+        ),
+    )
+
+
+archive = Table(
+    "archive",
+    metadata,
+    Column("archive_key", Integer, CheckConstraint("archive_key = 1", name="there_is_one"), primary_key=True),
+    Column("archive_id", Text, comment="the UUID in the file archive.id; null until the archive is set up"),
+    Column("created_at", Text, nullable=False, comment="when this database was made"),
+    Column("created_by", Text, nullable=False, comment="version of Stowkeeper that made it"),
+    Column("migrated_at", Text, nullable=False, comment="when its schema was last changed"),
+    Column(
+        "migrated_by",
+        Text,
+        nullable=False,
+        comment="version of Stowkeeper that changed it, named to older ones",
+    ),
+)
+
+# The patient tree (PS3.4 §C.6.2). Each row describes itself by the newest version received below it.
+
+patients = Table(
+    "patients",
+    metadata,
+    Column("patient_key", Integer, primary_key=True),
+    Column("patient_id", Text, nullable=False, comment="(0010,0020); '' where the instances have none"),
+    Column("issuer_of_patient_id", Text, nullable=False, comment="(0010,0021) or ''; part of the identity"),
+    Column(
+        "study_instance_uid",
+        Text,
+        nullable=False,
+        comment="the one study of a patient without Patient ID, else '': two such studies are two patients",
+    ),
+    Column("patient_name", Text, comment="(0010,0010)"),
+    Column("patient_birth_date", Text, comment="(0010,0030)"),
+    Column("patient_birth_time", Text, comment="(0010,0032)"),
+    Column("patient_sex", Text, comment="(0010,0040)"),
+    Column("other_patient_ids", Text, comment="(0010,1000)"),
+    Column("other_patient_names", Text, comment="(0010,1001)"),
+    Column("ethnic_group", Text, comment="(0010,2160)"),
+    Column("patient_comments", Text, comment="(0010,4000)"),
+    *_described(),
+    UniqueConstraint("patient_id", "issuer_of_patient_id", "study_instance_uid", name="patients_identity"),
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("study_key", Integer, primary_key=True),
+    Column("study_instance_uid", Text, nullable=False, comment="(0020,000D)"),
+    Column(
+        "patient_key",
+        Integer,
+        ForeignKey("patients.patient_key"),
+        comment="null after its last version was removed",
+    ),
+    Column("study_date", Text, comment="(0008,0020)"),
+    Column("study_time", Text, comment="(0008,0030)"),
+    Column("accession_number", Text, comment="(0008,0050)"),
+    Column("study_id", Text, comment="(0020,0010)"),
+    Column("study_description", Text, comment="(0008,1030)"),
+    Column("referring_physician_name", Text, comment="(0008,0090)"),
+    Column("name_of_physicians_reading_study", Text, comment="(0008,1060)"),
+    Column("admitting_diagnoses_description", Text, comment="(0008,1080)"),
+    Column("patient_age", Text, comment="(0010,1010)"),
+    Column("patient_size", Text, comment="(0010,1020)"),
+    Column("patient_weight", Text, comment="(0010,1030)"),
+    Column("occupation", Text, comment="(0010,2180)"),
+    Column("additional_patient_history", Text, comment="(0010,21B0)"),
+    *_described(),
+    UniqueConstraint("study_instance_uid", name="studies_uid"),
+    Index("studies_of_patient", "patient_key"),
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("series_key", Integer, primary_key=True),
+    Column("study_key", Integer, ForeignKey("studies.study_key"), nullable=False),
+    Column(
+        "series_instance_uid",
+        Text,
+        nullable=False,
+        comment="(0020,000E), '' where instances of a study have none; one UID in two studies makes two rows",
+    ),
+    Column("modality", Text, comment="(0008,0060)"),
+    Column("series_number", Integer, comment="(0020,0011)"),
+    Column("series_description", Text, comment="(0008,103E)"),
+    Column("series_date", Text, comment="(0008,0021)"),
+    Column("series_time", Text, comment="(0008,0031)"),
+    Column("manufacturer", Text, comment="(0008,0070)"),
+    Column("institution_name", Text, comment="(0008,0080)"),
+    Column("station_name", Text, comment="(0008,1010)"),
+    Column("institutional_department_name", Text, comment="(0008,1040)"),
+    Column("performing_physician_name", Text, comment="(0008,1050)"),
+    Column("operators_name", Text, comment="(0008,1070)"),
+    Column("manufacturer_model_name", Text, comment="(0008,1090)"),
+    Column("body_part_examined", Text, comment="(0018,0015)"),
+    Column("protocol_name", Text, comment="(0018,1030)"),
+    Column("frame_of_reference_uid", Text, comment="(0020,0052)"),
+    Column("laterality", Text, comment="(0020,0060)"),
+    Column("performed_procedure_step_start_date", Text, comment="(0040,0244)"),
+    Column("performed_procedure_step_start_time", Text, comment="(0040,0245)"),
+    Column("performed_procedure_step_id", Text, comment="(0040,0253)"),
+    Column("performed_procedure_step_description", Text, comment="(0040,0254)"),
+    *_described(),
+    UniqueConstraint("series_instance_uid", "study_key", name="series_uid"),
+    Index("series_of_study", "study_key"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("instance_key", Integer, primary_key=True, comment="the version_key of its first version"),
+    Column("sop_instance_uid", Text, nullable=False, comment="(0008,0018)"),
+    Column(
+        "current_version_key",
+        Integer,
+        comment="the newest kept version by (received_at, receipt_id), null when none is kept; without a foreign key,"
+        " since versions refer to instances already",
+    ),
+    UniqueConstraint("sop_instance_uid", name="instances_uid"),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("version_key", Integer, primary_key=True, comment="the receipt_key of the receipt in its file"),
+    Column("instance_key", Integer, ForeignKey("instances.instance_key"), nullable=False),
+    Column(
+        "series_key",
+        Integer,
+        ForeignKey("series.series_key"),
+        comment="null for instances outside of studies",
+    ),
+    Column("sop_class_uid", Text, nullable=False, comment="(0008,0016)"),
+    Column("transfer_syntax_uid", Text, nullable=False, comment="(0002,0010)"),
+    Column("path", Text, nullable=False, comment="of the file, relative to the archive"),
+    Column("file_size", Integer, nullable=False, comment="bytes of the file, its head included"),
+    Column(
+        "state",
+        Text,
+        _one_of("state", VERSION_STATES),
+        nullable=False,
+        comment="kept: its file is on the shelf. superseded: so too, and due for removal unless held. removing: its file"
+        " is gone or about to go. removed: gone. damaged: its bytes no longer fit the receipt; never deleted by us",
+    ),
+    Column(
+        "conflict",
+        Integer,
+        nullable=False,
+        comment="1: another version of the instance, not removed, differs",
+    ),
+    Column("state_since", Text, comment="time of the last change of state; null while it is as received"),
+    Column("removal_due_at", Text, comment="when a superseded version may be removed"),
+    Column("instance_number", Integer, comment="(0020,0013)"),
+    Column("number_of_frames", Integer, comment="(0028,0008)"),
+    Column("rows", Integer, comment="(0028,0010)"),
+    Column("columns", Integer, comment="(0028,0011)"),
+    Column("bits_allocated", Integer, comment="(0028,0100)"),
+    Column("specific_character_set", Text, comment="(0008,0005)"),
+    Column("image_type", Text, comment="(0008,0008)"),
+    Column("instance_creation_date", Text, comment="(0008,0012)"),
+    Column("instance_creation_time", Text, comment="(0008,0013)"),
+    Column("acquisition_date", Text, comment="(0008,0022)"),
+    Column("content_date", Text, comment="(0008,0023)"),
+    Column("acquisition_date_time", Text, comment="(0008,002A)"),
+    Column("acquisition_time", Text, comment="(0008,0032)"),
+    Column("content_time", Text, comment="(0008,0033)"),
+    Column("timezone_offset_from_utc", Text, comment="(0008,0201)"),
+    Column("acquisition_number", Integer, comment="(0020,0012)"),
+    Column("observation_date_time", Text, comment="(0040,A032)"),
+    Column("completion_flag", Text, comment="(0040,A491)"),
+    Column("verification_flag", Text, comment="(0040,A493)"),
+    Column("document_title", Text, comment="(0042,0010)"),
+    Column("mime_type_of_encapsulated_document", Text, comment="(0042,0012)"),
+    Column("content_label", Text, comment="(0070,0080)"),
+    Column("content_description", Text, comment="(0070,0081)"),
+    Column("presentation_creation_date", Text, comment="(0070,0082)"),
+    Column("presentation_creation_time", Text, comment="(0070,0083)"),
+    Column("content_creator_name", Text, comment="(0070,0084)"),
+    Column("structure_set_label", Text, comment="(3006,0002)"),
+    Column("structure_set_date", Text, comment="(3006,0008)"),
+    Column("structure_set_time", Text, comment="(3006,0009)"),
+    Column("rt_plan_label", Text, comment="(300A,0002)"),
+    Column("rt_plan_date", Text, comment="(300A,0006)"),
+    Column("rt_plan_time", Text, comment="(300A,0007)"),
+    Index("versions_of_instance", "instance_key"),
+    Index("versions_of_series", "series_key", "instance_key"),
+    Index("versions_path", "path", unique=True, sqlite_where=text(ON_SHELF)),
+    Index("versions_in_conflict", "instance_key", sqlite_where=text("conflict = 1")),
+    Index("versions_leaving", "removal_due_at", sqlite_where=text(LEAVING)),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column(
+        "receipt_key",
+        Integer,
+        primary_key=True,
+        comment="given in the order of commits; rows are never deleted",
+    ),
+    Column("receipt_id", Text, nullable=False, comment="32 hexadecimal digits, the time received first"),
+    Column(
+        "version_key",
+        Integer,
+        ForeignKey("versions.version_key"),
+        nullable=False,
+        comment="the version it proves",
+    ),
+    Column(
+        "outcome",
+        Text,
+        _one_of("outcome", RECEIPT_OUTCOMES),
+        nullable=False,
+        comment="stored: made the version. conflict: made it beside another that differs. identical: the same digest,"
+        " class and transfer syntax was there and had been read from the medium; no file of its own is kept",
+    ),
+    Column("received_at", Text, nullable=False, comment="when the last byte was there"),
+    Column("received_by", Text, nullable=False, comment="C-STORE, STOW-RS or import"),
+    Column("calling_ae_title", Text, nullable=False),
+    Column("called_ae_title", Text, nullable=False),
+    Column("peer_address", Text, nullable=False),
+    Column("association_id", Text, nullable=False, comment="'' where it came without one"),
+    Column("digest", Text, nullable=False, comment="BLAKE3-256 of the data set's bytes, hexadecimal"),
+    Column("data_set_length", Integer, nullable=False, comment="bytes of the data set"),
+    Column(
+        "answer",
+        Text,
+        _one_of("answer", ANSWERS),
+        nullable=False,
+        comment="known: Success was given to the network. unknown: a crash came between the sync and the answer, or"
+        " the row was made again from the file",
+    ),
+    Column(
+        "verdicts",
+        Text,
+        comment="JSON list of what could not be read or is against the standard; null when none",
+    ),
+    UniqueConstraint("receipt_id", name="receipts_id"),
+    Index("receipts_of_version", "version_key"),
+    Index("receipts_received", "received_at"),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("version_key", Integer, ForeignKey("versions.version_key"), primary_key=True),
+    Column(
+        "reason",
+        Text,
+        primary_key=True,
+        comment="who holds it and why, in words; each reason is released alone",
+    ),
+    Column("held_since", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column(
+        "seq",
+        Integer,
+        primary_key=True,
+        comment="grows with each commit, never given twice: consumers' cursor",
+    ),
+    Column("at", Text, nullable=False, comment="when the transaction began"),
+    Column(
+        "kind",
+        Text,
+        nullable=False,
+        comment="received: a receipt was finished (once a receipt; a first version is current from here on). current:"
+        " the pointer moved. superseded, removing, removed, damaged: the version's state. held, released: its holds."
+        " patient: the study moved to another patient",
+    ),
+    Column(
+        "receipt_key", Integer, ForeignKey("receipts.receipt_key"), nullable=False, comment="what it came by"
+    ),
+    Column(
+        "version_key",
+        Integer,
+        ForeignKey("versions.version_key"),
+        comment="what it is about; null: none is current",
+    ),
+    Column(
+        "previous_version_key",
+        Integer,
+        comment="of kind current: the version that was current before, if any",
+    ),
+    Column("detail", Text, comment="the reason in words, without patient data"),
+    Index("changes_received", "receipt_key", unique=True, sqlite_where=text("kind = 'received'")),
+    sqlite_autoincrement=True,
+)
+
+# The ledger: who came, and every request seen. Only rows know it; a kill can lose the last batch.
+
+associations = Table(
+    "associations",
+    metadata,
+    Column("association_key", Integer, primary_key=True),
+    Column("association_id", Text, nullable=False),
+    Column(
+        "receiver", Text, nullable=False, comment="the receiving process, as its depot folder is named; or ''"
+    ),
+    Column("opened_at", Text, nullable=False),
+    Column("closed_at", Text, comment="null while it is open, or when its process died"),
+    Column("calling_ae_title", Text, nullable=False),
+    Column("called_ae_title", Text, nullable=False),
+    Column("peer_address", Text, nullable=False),
+    Column("implementation_class_uid", Text, nullable=False, comment="the peer's (PS3.7 §D.3.3.2), or ''"),
+    Column("implementation_version_name", Text, nullable=False, comment="the peer's, or ''"),
+    Column("rejection_result", Integer, comment="PS3.8 §9.3.4 result; null when it was accepted"),
+    Column("rejection_source", Integer, comment="PS3.8 §9.3.4 source"),
+    Column("rejection_reason", Integer, comment="PS3.8 §9.3.4 reason"),
+    Column("contexts_accepted", Integer, nullable=False, comment="presentation contexts"),
+    Column("contexts_refused", Integer, nullable=False, comment="presentation contexts"),
+    Column("contexts", Text, comment="JSON list of [context id, abstract syntax, result, transfer syntax]"),
+    Column("messages", Integer, nullable=False, comment="requests of all kinds"),
+    Column("bytes_received", Integer, nullable=False, comment="from the peer, in data sets and all else"),
+    Column(
+        "ended",
+        Text,
+        nullable=False,
+        comment="released, aborted, lost, rejected, refused or shutdown; '' while open",
+    ),
+    Column("words", Text, nullable=False, comment="why it ended so"),
+    UniqueConstraint("association_id", name="associations_id"),
+    Index("associations_open", "receiver", sqlite_where=text("closed_at IS NULL")),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("request_key", Integer, primary_key=True),
+    Column(
+        "association_id",
+        Text,
+        nullable=False,
+        comment="of associations; no foreign key: it may be written later",
+    ),
+    Column("message_id", Integer, nullable=False, comment="(0000,0110)"),
+    Column("sop_class_uid", Text, nullable=False, comment="affected, as the command names it, or ''"),
+    Column("sop_instance_uid", Text, nullable=False, comment="affected, as the command names it, or ''"),
+    Column("transfer_syntax_uid", Text, nullable=False, comment="of the presentation context"),
+    Column("requested_at", Text, nullable=False, comment="when the command was there"),
+    Column("status", Integer, comment="the answered status; null when there was no answer"),
+    Column("error_comment", Text, nullable=False, comment="(0000,0902) of the answer, or why there was none"),
+    Column("data_set_length", Integer, nullable=False, comment="bytes that came"),
+    Column("digest", Text, nullable=False, comment="BLAKE3-256 of them when the data set came whole, or ''"),
+    Column(
+        "outcome", Text, nullable=False, comment="kept, refused or lost (the data set did not come whole)"
+    ),
+    Column("receipt_id", Text, nullable=False, comment="of receipts, or ''"),
+    Column("seconds_network", Float, nullable=False, comment="until the last byte was there"),
+    Column("seconds_disk", Float, nullable=False, comment="in writing and syncing"),
+    Column("seconds_total", Float, nullable=False, comment="from the command to the answer"),
+    Index("requests_of_association", "association_id"),
+)

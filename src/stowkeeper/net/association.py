@@ -1,0 +1,534 @@
+"""One association as acceptor: the socket on one side, handlers on the other, PS3.8 and PS3.7 between.
+
+Data sets are never collected here. What the socket gives is read into a pooled buffer, and the pieces of a data
+set go on as views of it; the buffer is free again when a worker released the last view. Reading stops while too
+many buffers or operations are outstanding, or while the peer does not read our answers: so memory has a bound
+whatever the peer does.
+"""
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from stowkeeper.dicom.status import Status
+from stowkeeper.dimse.assembler import DataSetFragment, MessageAssembler, MessageStarted
+from stowkeeper.dimse.errors import PeerError
+from stowkeeper.dimse.fragmenter import command_pdu
+from stowkeeper.dimse.message_types import CEchoRequest, CStoreRequest, Request, Response
+from stowkeeper.dimse.messages import encode
+from stowkeeper.dimse.operations import Admission, PerformedOperations
+from stowkeeper.net.buffers import ReceiveBuffer
+from stowkeeper.net.handlers import AssociationFacts, StoreAnswer, StoreOperation
+from stowkeeper.net.limits import (
+    HAND_OVER_BYTES,
+    RECEIVE_BUFFERS_PER_ASSOCIATION_MAX,
+    RECEIVE_SPACE_MIN,
+    SEND_BUFFER_HIGH_BYTES,
+)
+from stowkeeper.upperlayer.connection import UpperLayerConnection
+from stowkeeper.upperlayer.events import (
+    Aborted,
+    ARTIMExpired,
+    AssociateRefused,
+    AssociateRequested,
+    ConnectionClosed,
+    PDVFragment,
+    ReleaseConfirmed,
+    ReleaseRequested,
+)
+from stowkeeper.upperlayer.negotiation import Accepted
+from stowkeeper.upperlayer.pdu import AssociateRJ, AssociateRQ
+from stowkeeper.upperlayer.reasons import AbortReason, AbortSource
+from stowkeeper.upperlayer.states import Role, State
+
+if TYPE_CHECKING:
+    from stowkeeper.net.server import AssociationServer
+
+log = structlog.get_logger("stowkeeper.net")
+
+_QUICK_ACKNOWLEDGE: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+
+class _Store:
+    """A C-STORE of this association between its command and its answer."""
+
+    __slots__ = ("context_id", "operation", "request")
+
+    def __init__(self, context_id: int, request: CStoreRequest) -> None:
+        self.context_id = context_id
+        self.request = request
+        self.operation: StoreOperation | None = None
+
+    def operation_abort(self, words: str) -> None:
+        """Tell the operation that its answer will not be sent."""
+        if self.operation is not None:
+            self.operation.abort(words)
+
+
+class AssociationProtocol(asyncio.BufferedProtocol):
+    """Serves one TCP connection from its first byte to its last."""
+
+    def __init__(self, server: "AssociationServer") -> None:
+        self._server = server
+        self._loop = server.loop
+        self._transport: Any = None  # asyncio.Transport; uvloop's is another class
+        self._socket: Any = None
+        self._connection = UpperLayerConnection(
+            Role.ACCEPTOR,
+            max_pdu_length_local=server.options.maximum_length,
+            artim_seconds=server.options.association_request_seconds,
+        )
+        self._operations = PerformedOperations(server.options.operations_window)
+        self._assembler: MessageAssembler | None = None
+        self.facts: AssociationFacts | None = None
+        self._buffer: ReceiveBuffer | None = None
+        self._filled = 0
+        self._buffers_out = 0
+        self._read_since_sweep = False
+        self._stores: set[_Store] = set()
+        self._receiving: _Store | None = None
+        self._unflushed = 0
+        self._discarding: tuple[int, Response | None] | None = None
+        self._reading = True
+        self._write_blocked = False
+        self._write_blocked_since = 0.0
+        self._pool_waiting = False
+        self._release_requested = False
+        self._draining = False
+        self._accepted = False
+        self._message_bytes = 0
+        self._message_since = 0.0
+        self._last_message = 0.0
+        self._drain_deadline: float | None = None
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take over a new TCP connection."""
+        self._transport = transport
+        self._socket = transport.get_extra_info("socket")
+        peer = transport.get_extra_info("peername")
+        self.facts = self._server.admit(self, peer)
+        if self.facts is None:
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(high=SEND_BUFFER_HIGH_BYTES)
+        self._connection.connection_opened(self._loop.time())
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the buffer's size is ours to choose
+        """Return the memory that the next read goes into."""
+        buffer = self._buffer
+        if buffer is None:
+            self._filled = 0
+            buffer = self._server.buffers.take()
+            if buffer is None:
+                buffer = self._server.buffers.spare()
+                self._wait_for_pool()
+            self._buffer = buffer
+            self._server.buffered.add(self)
+        return buffer.view[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read, pass it up, and decide where the next read goes and whether there is one."""
+        buffer = self._buffer
+        if buffer is None:
+            return
+        now = self._loop.time()
+        self._read_since_sweep = True
+        self._message_bytes += nbytes
+        if self.facts is not None:
+            self.facts.bytes_received += nbytes
+        start = self._filled
+        self._filled = start + nbytes
+        try:
+            for event in self._connection.receive_data(buffer.view[start : start + nbytes], now):
+                if type(event) is PDVFragment:
+                    self._take_pdv(event, buffer)
+                else:
+                    self._take_event(event)
+        except PeerError as error:
+            self._fault(str(error))
+        self._send_pending()
+        if self._unflushed >= HAND_OVER_BYTES:
+            self._flush()
+        if not buffer.shared:
+            self._filled = 0
+        elif len(buffer.view) - self._filled < RECEIVE_SPACE_MIN:
+            self._let_go_of_buffer()
+        if self._receiving is not None:
+            self._acknowledge_quickly()
+        self._update_reading()
+
+    def eof_received(self) -> bool:
+        """Close when the peer does: half-open connections have no use here."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Clean up; what was answered is kept, what was not complete is given up."""
+        for event in self._connection.receive_eof(self._loop.time()):
+            self._take_event(event)
+        facts = self.facts
+        if facts is None:
+            return
+        if not facts.end:
+            facts.end = "lost"
+            facts.words = (
+                f"the connection broke: {exc.strerror if isinstance(exc, OSError) else type(exc).__name__}"
+                if exc
+                else "the peer closed the connection"
+            )
+        self._abandon_stores(facts.words or f"the association was {facts.end}")
+        self._give_buffer_back()
+        self._server.forget(self)
+
+    def pause_writing(self) -> None:
+        """Stop reading from a peer that does not read."""
+        self._write_blocked = True
+        self._write_blocked_since = self._loop.time()
+        self._update_reading()
+
+    def resume_writing(self) -> None:
+        """Read again."""
+        self._write_blocked = False
+        self._update_reading()
+
+    # Called by the server, on the event loop.
+
+    def tick(self, now: float) -> None:
+        """Heed the timers: ARTIM, the idle limit, the limit on a message's progress, the end of a drain."""
+        deadline = self._connection.get_timer()
+        if deadline is not None and now >= deadline:
+            for event in self._connection.handle_timer(now):
+                self._take_event(event)
+            self._send_pending()
+            return
+        if self._drain_deadline is not None and now >= self._drain_deadline:
+            self._end("shutdown", "the server stops")
+            self.abort()
+            return
+        options = self._server.options
+        if (
+            self._write_blocked
+            and options.send_seconds
+            and now - self._write_blocked_since > options.send_seconds
+        ):
+            self._end("aborted", f"the peer read no answer for {options.send_seconds:g} seconds")
+            self._abandon_stores("the peer does not read")
+            self._transport.abort()
+            return
+        if not self._accepted:
+            return
+        if self._assembler is not None and not self._assembler.is_between_messages:
+            self._check_progress(now, options.message_seconds)
+        elif not self._stores and options.idle_seconds and now - self._last_message > options.idle_seconds:
+            self._end("aborted", f"idle for {options.idle_seconds:g} seconds")
+            self.abort()
+
+    def sweep(self) -> bool:
+        """Hand over what waits and give the buffer back when nothing was read lately; True when it is gone."""
+        if self._read_since_sweep:
+            self._read_since_sweep = False
+            return False
+        self._flush()
+        self._give_buffer_back()
+        return True
+
+    def drain(self, deadline: float) -> None:
+        """Finish the message in flight, answer it, then release; abort at the deadline (event loop time)."""
+        self._draining = True
+        self._drain_deadline = deadline
+        if not self._accepted:
+            self._end("shutdown", "the server stops")
+            self.abort()
+            return
+        self._release_when_drained()
+
+    def abort(self) -> None:
+        """Send A-ABORT and close."""
+        self._connection.abort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED, self._loop.time())
+        self._send_pending()
+        self._abandon_stores(self.facts.words if self.facts else "")
+
+    # Reading and buffers.
+
+    def _update_reading(self) -> None:
+        busy = (
+            self._write_blocked
+            or self._pool_waiting
+            or self._release_requested
+            or self._buffers_out >= RECEIVE_BUFFERS_PER_ASSOCIATION_MAX
+            or self._operations.pause
+        )
+        if busy == self._reading and not self._transport.is_closing():
+            self._reading = not busy
+            if busy:
+                self._flush()
+                self._transport.pause_reading()
+            else:
+                self._message_since = self._loop.time()
+                self._message_bytes = 0
+                self._transport.resume_reading()
+
+    def _let_go_of_buffer(self) -> None:
+        """Leave a full buffer to the workers that still hold views of it."""
+        buffer, self._buffer = self._buffer, None
+        self._server.buffered.discard(self)
+        if buffer is None:
+            return
+        self._flush()
+        self._buffers_out += 1
+        buffer.on_free = self._buffer_freed
+        buffer.release()
+
+    def _give_buffer_back(self) -> None:
+        buffer, self._buffer = self._buffer, None
+        self._server.buffered.discard(self)
+        if buffer is not None:
+            buffer.release()
+
+    def _buffer_freed(self) -> None:
+        """Run on whatever thread released the last view."""
+        self._server.call_soon_threadsafe(self._count_buffer)
+
+    def _count_buffer(self) -> None:
+        self._buffers_out -= 1
+        self._update_reading()
+
+    def _wait_for_pool(self) -> None:
+        self._pool_waiting = True
+        self._server.buffers.wait(lambda: self._server.call_soon_threadsafe(self._pool_has_one))
+
+    def _pool_has_one(self) -> None:
+        self._pool_waiting = False
+        self._update_reading()
+
+    def _acknowledge_quickly(self) -> None:
+        """Ask the kernel to acknowledge at once: a sender with Nagle on waits for it in mid-message."""
+        if _QUICK_ACKNOWLEDGE is not None and self._socket is not None:
+            try:
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACKNOWLEDGE, 1)
+            except OSError:
+                self._socket = None  # the connection is going down
+
+    def _check_progress(self, now: float, seconds: float) -> None:
+        if not self._reading or not seconds:
+            self._message_since = now
+            self._message_bytes = 0
+            return
+        if now - self._message_since < seconds:
+            return
+        if self._message_bytes < self._server.options.message_bytes_per_second_min * seconds:
+            self._end("aborted", f"a message made no progress for {seconds:g} seconds")
+            self.abort()
+            return
+        self._message_since = now
+        self._message_bytes = 0
+
+    # Events of the upper layer.
+
+    def _take_event(self, event: object) -> None:
+        if isinstance(event, AssociateRequested):
+            self._negotiate(event)
+        elif isinstance(event, ReleaseRequested):
+            self._release_requested = True
+            self._release_when_answered()
+        elif isinstance(event, ReleaseConfirmed):
+            self._end("shutdown" if self._draining else "released", "")
+        elif isinstance(event, Aborted):
+            self._end("aborted", event.words)
+        elif isinstance(event, AssociateRefused):
+            self._note_request(event.request)
+            self._note_rejection(event.rejection, event.rejection.words)
+        elif isinstance(event, ARTIMExpired):
+            words = (
+                "no association request came in time"
+                if event.state is State.STA2_AWAITING_ASSOCIATE_RQ
+                else ""
+            )
+            self._end("lost", words)
+        elif isinstance(event, ConnectionClosed):
+            self._transport.close()
+
+    def _note_request(self, request: AssociateRQ) -> None:
+        facts = self.facts
+        if facts is not None:
+            facts.request = request
+            facts.calling_ae_title = request.calling_ae_title
+            facts.called_ae_title = request.called_ae_title
+
+    def _note_rejection(self, rejection: AssociateRJ, words: str) -> None:
+        facts = self.facts
+        if facts is not None:
+            facts.rejection = (rejection.result, rejection.source, rejection.reason)
+            self._end("rejected", words)
+            self._server.handlers.association_opened(facts)
+
+    def _negotiate(self, event: AssociateRequested) -> None:
+        facts = self.facts
+        if facts is None:
+            return
+        now = self._loop.time()
+        self._note_request(event.request)
+        decision = self._server.negotiate(event.request, facts)
+        if isinstance(decision, Accepted):
+            self._accepted = True
+            self._connection.accept(decision.response, now)
+            contexts = self._connection.accepted_contexts
+            self._assembler = MessageAssembler(contexts)
+            facts.contexts_accepted = len(contexts)
+            facts.contexts_refused = len(event.request.presentation_contexts) - len(contexts)
+            self._last_message = now
+            self._server.handlers.association_opened(facts)
+        else:
+            self._connection.reject(decision.rejection, now)
+            self._note_rejection(decision.rejection, decision.words)
+
+    def _take_pdv(self, fragment: PDVFragment, buffer: ReceiveBuffer) -> None:
+        assembler = self._assembler
+        if assembler is None:
+            return
+        event = assembler.receive(fragment)
+        if event is None:
+            return
+        if type(event) is DataSetFragment:
+            store = self._receiving
+            if store is not None and store.operation is not None:
+                view = event.view
+                if len(view):
+                    buffer.hold()
+                    store.operation.write(view, buffer.release)
+                    self._unflushed += len(view)
+                if event.is_last:
+                    self._receiving = None
+                    self._unflushed = 0
+                    store.operation.commit()
+            elif event.is_last and self._discarding is not None:
+                context_id, response = self._discarding
+                self._discarding = None
+                if response is not None:
+                    self._respond(context_id, response)
+        elif isinstance(event, MessageStarted):
+            self._take_message(event)
+
+    # Messages.
+
+    def _take_message(self, started: MessageStarted) -> None:
+        message = started.message
+        if self.facts is not None:
+            self.facts.messages += 1
+        self._last_message = self._message_since = self._loop.time()
+        self._message_bytes = 0
+        if isinstance(message, CStoreRequest) and message.has_data_set:
+            self._begin_store(started.context_id, message)
+            return
+        response: Response | None = None
+        if isinstance(message, CEchoRequest):
+            response = message.respond(Status.SUCCESS)
+        elif isinstance(message, CStoreRequest):
+            response = message.respond(
+                Status.CANNOT_UNDERSTAND, error_comment="the request came without a data set"
+            )
+        elif isinstance(message, Request) and message.expects_response:
+            response = message.respond(
+                Status.UNRECOGNIZED_OPERATION, error_comment="this server performs C-STORE and C-ECHO only"
+            )
+        if started.has_data_set:
+            self._discarding = (started.context_id, response)
+        elif response is not None:
+            self._respond(started.context_id, response)
+
+    def _begin_store(self, context_id: int, request: CStoreRequest) -> None:
+        facts = self.facts
+        if facts is None:
+            return
+        if self._operations.begin(request) is Admission.DUPLICATE:
+            words = "the message id is that of an operation in progress"
+            self._discarding = (context_id, request.respond(Status.DUPLICATE_INVOCATION, error_comment=words))
+            return
+        store = _Store(context_id, request)
+        self._stores.add(store)
+        self._receiving = store
+        self._unflushed = 0
+        call = self._server.call_soon_threadsafe
+        store.operation = self._server.handlers.store(
+            facts,
+            self._connection.accepted_contexts[context_id],
+            request,
+            lambda answer: call(self._answer, store, answer),
+        )
+
+    def _flush(self) -> None:
+        self._unflushed = 0
+        store = self._receiving
+        if store is not None and store.operation is not None:
+            store.operation.flush()
+
+    def _answer(self, store: _Store, answer: StoreAnswer) -> None:
+        """Answer a C-STORE, on the event loop."""
+        if store not in self._stores:
+            return  # the association ended first, and the operation was told so
+        self._stores.discard(store)
+        self._operations.finish(store.request.message_id)
+        if not self._connection.can_send_p_data:
+            store.operation_abort("the association ended before the answer")
+            return
+        self._respond(
+            store.context_id,
+            store.request.respond(
+                answer.status,
+                error_comment=answer.error_comment or None,
+                offending_elements=answer.offending_elements,
+            ),
+        )
+        self._last_message = self._loop.time()
+        self._send_pending()
+        if store.operation is not None:
+            store.operation.answered(answer)
+        self._release_when_answered()
+        self._release_when_drained()
+        self._update_reading()
+
+    def _respond(self, context_id: int, response: Response) -> None:
+        pdus = command_pdu(context_id, encode(response), self._connection.max_pdu_length_peer)
+        self._connection.send_p_data(pdus)
+
+    def _release_when_answered(self) -> None:
+        if self._release_requested and not self._stores and self._connection.can_respond_to_release:
+            self._release_requested = False
+            self._end("released", "")
+            self._connection.respond_to_release(self._loop.time())
+            self._send_pending()
+
+    def _release_when_drained(self) -> None:
+        idle = not self._stores and self._receiving is None and not self._release_requested
+        if self._draining and idle and self._connection.can_release:
+            self._end("shutdown", "the server stops")
+            self._connection.release(self._loop.time())
+            self._send_pending()
+
+    # Endings.
+
+    def _fault(self, words: str) -> None:
+        self._end("aborted", words)
+        self.abort()
+
+    def _end(self, end: str, words: str) -> None:
+        facts = self.facts
+        if facts is not None and not facts.end:
+            facts.end = end
+            facts.words = words
+
+    def _abandon_stores(self, words: str) -> None:
+        stores, self._stores = self._stores, set()
+        self._receiving = None
+        for store in stores:
+            store.operation_abort(words)
+
+    def _send_pending(self) -> None:
+        data = self._connection.data_to_send()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+        if self._connection.close_expected and not self._transport.is_closing():
+            self._transport.close()

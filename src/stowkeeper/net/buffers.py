@@ -1,0 +1,93 @@
+"""Receive buffers: from a pool, shared by the event loop that fills them and the workers that empty them."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from stowkeeper.net.limits import RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS_MAX, SPARE_BUFFER_BYTES
+
+
+class ReceiveBuffer:
+    """Memory that is read into from a socket. It goes back to its pool when its last hold is released."""
+
+    __slots__ = ("_holds", "_pool", "on_free", "view")
+
+    def __init__(self, pool: "BufferPool", size: int) -> None:
+        self.view = memoryview(bytearray(size))
+        self._pool = pool
+        self._holds = 1
+        self.on_free: Callable[[], None] | None = None
+
+    def hold(self) -> None:
+        """Keep the bytes until one more `release`."""
+        with self._pool.lock:
+            self._holds += 1
+
+    def release(self) -> None:
+        """Give up one hold, from any thread."""
+        with self._pool.lock:
+            self._holds -= 1
+            if self._holds:
+                return
+            on_free, self.on_free = self.on_free, None
+        self._pool.give_back(self)
+        if on_free is not None:
+            on_free()
+
+    @property
+    def shared(self) -> bool:
+        """Whether a worker still needs bytes of it."""
+        return self._holds > 1
+
+    def rewind(self) -> None:
+        """Make a free buffer the caller's own."""
+        self._holds = 1
+
+
+class BufferPool:
+    """A bounded number of receive buffers, made when first needed.
+
+    `wait(callback)` asks to be called, on whatever thread frees a buffer, when the pool was empty.
+    """
+
+    def __init__(self, size: int = RECEIVE_BUFFER_BYTES, most: int = RECEIVE_BUFFERS_MAX) -> None:
+        self.lock = threading.Lock()
+        self._size = size
+        self._most = most
+        self._made = 0
+        self._free: list[ReceiveBuffer] = []
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def take(self) -> ReceiveBuffer | None:
+        """Return a buffer, or None when all are in use."""
+        with self.lock:
+            if self._free:
+                buffer = self._free.pop()
+                buffer.rewind()
+                return buffer
+            if self._made >= self._most:
+                return None
+            self._made += 1
+        return ReceiveBuffer(self, self._size)
+
+    def spare(self) -> ReceiveBuffer:
+        """Return a small buffer that is not counted, for a read that cannot wait."""
+        return ReceiveBuffer(self, SPARE_BUFFER_BYTES)
+
+    def wait(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called once when a buffer is free, or now if one is."""
+        with self.lock:
+            if not self._free and self._made >= self._most:
+                self._waiting.append(callback)
+                return
+        callback()
+
+    def give_back(self, buffer: ReceiveBuffer) -> None:
+        """Take a buffer back whose last hold is gone."""
+        if len(buffer.view) != self._size:
+            return  # a spare one
+        with self.lock:
+            self._free.append(buffer)
+            callback = self._waiting.popleft() if self._waiting else None
+        if callback is not None:
+            callback()

@@ -1,0 +1,91 @@
+"""What the network room is given: who may associate, and what to do with a message."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from stowkeeper.dimse.message_types import CStoreRequest
+from stowkeeper.upperlayer.negotiation import Accepted, AcceptedContext, Rejected
+from stowkeeper.upperlayer.pdu import AssociateRQ
+
+
+@dataclass(slots=True, kw_only=True)
+class AssociationFacts:
+    """What is known of an association, for handlers, ledger and log.
+
+    `end` is released, aborted, lost, rejected, refused or shutdown; `words` says why, without patient data.
+    """
+
+    association_id: str
+    peer_address: str
+    opened_at_nanoseconds: int
+    request: AssociateRQ | None = None
+    calling_ae_title: str = ""
+    called_ae_title: str = ""
+    rejection: tuple[int, int, int] | None = None
+    contexts_accepted: int = 0
+    contexts_refused: int = 0
+    messages: int = 0
+    bytes_received: int = 0
+    end: str = ""
+    words: str = ""
+    closed_at_nanoseconds: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreAnswer:
+    """What to answer to a C-STORE request."""
+
+    status: int
+    error_comment: str = ""
+    offending_elements: tuple[int, ...] = ()
+
+
+class StoreOperation(Protocol):
+    """One C-STORE in progress. None of its methods waits."""
+
+    def write(self, piece: memoryview, release: Callable[[], None] | None) -> None:
+        """Take the next bytes of the data set; call `release`, from any thread, when they are not needed."""
+        ...
+
+    def flush(self) -> None:
+        """Hand over what was written since the last flush."""
+        ...
+
+    def commit(self) -> None:
+        """Know that the data set is complete; the answer follows."""
+        ...
+
+    def abort(self, words: str) -> None:
+        """Know that the data set will not be completed."""
+        ...
+
+    def answered(self, answer: StoreAnswer) -> None:
+        """Know that the answer was given to the network, on the event loop."""
+        ...
+
+
+class Handlers(Protocol):
+    """The decisions and deeds of a server, passed in by who builds it."""
+
+    def negotiate(self, request: AssociateRQ, facts: AssociationFacts) -> Accepted | Rejected:
+        """Decide on an association request."""
+        ...
+
+    def store(
+        self,
+        facts: AssociationFacts,
+        context: AcceptedContext,
+        request: CStoreRequest,
+        answer: Callable[[StoreAnswer], None],
+    ) -> StoreOperation:
+        """Begin a C-STORE. `answer` may be called from any thread, once, after `commit`."""
+        ...
+
+    def association_opened(self, facts: AssociationFacts) -> None:
+        """Take note that an association was accepted or rejected."""
+        ...
+
+    def association_closed(self, facts: AssociationFacts) -> None:
+        """Take note of how an association ended."""
+        ...

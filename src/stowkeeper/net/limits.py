@@ -1,0 +1,39 @@
+"""The bounds of the network room, each with its reason."""
+
+RECEIVE_BUFFER_BYTES = 1024 * 1024
+"""One receive buffer. Large enough that a 0.5 MB image comes in few reads; measured, larger gained nothing."""
+
+RECEIVE_BUFFERS_MAX = 48
+"""Buffers of the whole server: the memory that data on its way to the disk may take, 48 MiB."""
+
+RECEIVE_BUFFERS_PER_ASSOCIATION_MAX = 4
+"""Buffers one association may hold while the disk works, so that one fast sender leaves room for others."""
+
+RECEIVE_SPACE_MIN = 64 * 1024
+"""A buffer with less free space than this is not read into again: short reads cost more than a new buffer."""
+
+SPARE_BUFFER_BYTES = 4096
+"""What an association reads into when the pool is empty; it then waits for the pool."""
+
+HAND_OVER_BYTES = 256 * 1024
+"""Received bytes are handed to a worker thread in portions of about this size: each hand-over costs a thread
+switch, and a portion that is still in the processor's cache is hashed and written faster."""
+
+SEND_BUFFER_HIGH_BYTES = 256 * 1024
+"""Unsent bytes at which nothing more is read from a peer that does not read our answers."""
+
+BACKLOG = 512
+"""TCP connections that may wait to be accepted."""
+
+CONNECTIONS_WITHOUT_ASSOCIATION_MAX = 256
+"""TCP connections above the association limit: enough to reject politely, too few to drown in. More are closed
+at once."""
+
+KEEP_ALIVE_IDLE_SECONDS = 60
+KEEP_ALIVE_INTERVAL_SECONDS = 15
+KEEP_ALIVE_PROBES = 4
+"""A peer that is gone without a word is noticed after two minutes."""
+
+SLOW_PROGRESS_BYTES_PER_SECOND = 1024
+"""A message that arrives slower than this, seen over the message timeout, is a peer that drips bytes to hold an
+association. The slowest real links are an order of magnitude faster."""

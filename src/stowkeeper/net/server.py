@@ -1,0 +1,232 @@
+"""The listener: accepts TCP connections, counts them, ticks their timers, and drains them at the end."""
+
+import asyncio
+import ipaddress
+import itertools
+import secrets
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from stowkeeper.net.association import AssociationProtocol
+from stowkeeper.net.buffers import BufferPool
+from stowkeeper.net.handlers import AssociationFacts, Handlers
+from stowkeeper.net.limits import (
+    BACKLOG,
+    CONNECTIONS_WITHOUT_ASSOCIATION_MAX,
+    KEEP_ALIVE_IDLE_SECONDS,
+    KEEP_ALIVE_INTERVAL_SECONDS,
+    KEEP_ALIVE_PROBES,
+)
+from stowkeeper.upperlayer.negotiation import Accepted, Rejected
+from stowkeeper.upperlayer.pdu import REJECTED_LOCAL_LIMIT_EXCEEDED, AssociateRQ
+
+log = structlog.get_logger("stowkeeper.net")
+
+SWEEP_SECONDS = 0.05
+"""How often buffers that nothing is read into are given back and waiting pieces handed over."""
+
+TICK_SECONDS = 0.5
+"""How often timers are looked at: all of them are whole seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """What bounds the associations of a server in number, size and time. A time of 0 is no limit.
+
+    `association_request_seconds` is the ARTIM timer's (PS3.8 §9.1.4).
+    """
+
+    maximum_length: int
+    operations_window: int
+    associations_max: int
+    associations_per_peer_max: int
+    association_request_seconds: float
+    idle_seconds: float
+    message_seconds: float
+    message_bytes_per_second_min: int
+    send_seconds: float
+    drain_seconds: float
+    tcp_keep_alive_seconds: int = KEEP_ALIVE_IDLE_SECONDS
+    tcp_keep_alive_interval_seconds: int = KEEP_ALIVE_INTERVAL_SECONDS
+    tcp_keep_alive_probes: int = KEEP_ALIVE_PROBES
+
+
+class AssociationServer:
+    """Listens on one address and serves an association on each connection.
+
+    `start` raises OSError when the address cannot be had. `stop` drains: it stops accepting, lets each message in
+    flight be answered, releases, and aborts what is left after `drain_seconds`.
+    """
+
+    def __init__(self, handlers: Handlers, options: ServerOptions) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.handlers = handlers
+        self.options = options
+        self.buffers = BufferPool()
+        self.buffered: set[AssociationProtocol] = set()
+        self._protocols: set[AssociationProtocol] = set()
+        self._per_peer: Counter[str] = Counter()
+        self._counter = itertools.count(1)
+        self._process = secrets.token_hex(4)
+        self._server: asyncio.Server | None = None
+        self._sweeping = False
+        self._ticking = False
+        self._closing = False
+        self._all_gone = asyncio.Event()
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; return the address and the port, which is a free one where `port` is 0."""
+        listener = _listen(host, port, self.options)
+        self._server = await self.loop.create_server(
+            lambda: AssociationProtocol(self), sock=listener, backlog=BACKLOG
+        )
+        address = listener.getsockname()
+        return address[0], address[1]
+
+    async def stop(self) -> None:
+        """Drain and close everything. A second call is harmless."""
+        self._closing = True
+        if self._server is not None:
+            self._server.close()
+        deadline = self.loop.time() + self.options.drain_seconds
+        for protocol in list(self._protocols):
+            protocol.drain(deadline)
+        if self._protocols:
+            self._all_gone.clear()
+            try:
+                await asyncio.wait_for(self._all_gone.wait(), self.options.drain_seconds + 2.0)
+            except TimeoutError:
+                log.warning(
+                    "association", what="connections left at the end of the drain", count=len(self._protocols)
+                )
+
+    @property
+    def associations(self) -> int:
+        """The number of open connections."""
+        return len(self._protocols)
+
+    def call_soon_threadsafe(self, callback: Callable[..., None], *arguments: object) -> None:
+        """Call back on the event loop from any thread; nothing happens when the loop is closed."""
+        try:
+            self.loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            # The loop is gone: what the worker reports is in the archive, and nobody is left to hear it.
+            return
+
+    # For the associations.
+
+    def admit(self, protocol: AssociationProtocol, peer: Any) -> AssociationFacts | None:  # noqa: ANN401 - the shape is the address family's
+        """Count a new connection; None when there are too many to even answer."""
+        options = self.options
+        if (
+            self._closing
+            or len(self._protocols) >= options.associations_max + CONNECTIONS_WITHOUT_ASSOCIATION_MAX
+        ):
+            return None
+        address = plain_address(peer[0] if peer else "")
+        self._protocols.add(protocol)
+        self._per_peer[address] += 1
+        self._start_timers()
+        return AssociationFacts(
+            association_id=f"{self._process}-{next(self._counter)}",
+            peer_address=address,
+            opened_at_nanoseconds=time.time_ns(),
+        )
+
+    def negotiate(self, request: AssociateRQ, facts: AssociationFacts) -> Accepted | Rejected:
+        """Decide on an association: the limits first, then the handlers."""
+        options = self.options
+        words = ""
+        if self._closing:
+            words = "the server stops"
+        elif len(self._protocols) > options.associations_max:
+            words = f"more than {options.associations_max} associations"
+        elif self._per_peer[facts.peer_address] > options.associations_per_peer_max:
+            words = f"more than {options.associations_per_peer_max} associations of this peer"
+        if words:
+            return Rejected(rejection=REJECTED_LOCAL_LIMIT_EXCEEDED, words=words)
+        return self.handlers.negotiate(request, facts)
+
+    def forget(self, protocol: AssociationProtocol) -> None:
+        """Take note that a connection is gone."""
+        facts = protocol.facts
+        if facts is None or protocol not in self._protocols:
+            return
+        self._protocols.discard(protocol)
+        self.buffered.discard(protocol)
+        self._per_peer[facts.peer_address] -= 1
+        if not self._per_peer[facts.peer_address]:
+            del self._per_peer[facts.peer_address]
+        facts.closed_at_nanoseconds = time.time_ns()
+        self.handlers.association_closed(facts)
+        if not self._protocols:
+            self._all_gone.set()
+
+    # Timers, which run only while there is something to look at.
+
+    def _start_timers(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            self.loop.call_later(TICK_SECONDS, self._tick)
+        if not self._sweeping:
+            self._sweeping = True
+            self.loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _tick(self) -> None:
+        now = self.loop.time()
+        for protocol in list(self._protocols):
+            protocol.tick(now)
+        self._ticking = bool(self._protocols)
+        if self._ticking:
+            self.loop.call_later(TICK_SECONDS, self._tick)
+
+    def _sweep(self) -> None:
+        for protocol in list(self.buffered):
+            protocol.sweep()
+        self._sweeping = bool(self._protocols)
+        if self._sweeping:
+            self.loop.call_later(SWEEP_SECONDS, self._sweep)
+
+
+def plain_address(address: str) -> str:
+    """Write an address without its scope, and an IPv4 address that came through an IPv6 socket as IPv4."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)
+
+
+def _listen(host: str, port: int, options: ServerOptions) -> socket.socket:
+    """Bind a listening socket whose connections inherit no delay and keep-alive (they do on Linux)."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        keep_alive = options.tcp_keep_alive_seconds > 0
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keep_alive)
+        for name, value in (
+            ("TCP_KEEPIDLE", options.tcp_keep_alive_seconds),
+            ("TCP_KEEPINTVL", options.tcp_keep_alive_interval_seconds),
+            ("TCP_KEEPCNT", options.tcp_keep_alive_probes),
+        ):
+            option = getattr(socket, name, None)
+            if keep_alive and option is not None:
+                listener.setsockopt(socket.IPPROTO_TCP, option, value)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+    except OSError:
+        listener.close()
+        raise
+    return listener

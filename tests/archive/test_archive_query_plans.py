@@ -1,0 +1,106 @@
+"""What the receiving path and the common commands ask of the database walks through no large table."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from stowkeeper.archive import catalog, changes, ledger, listing
+from stowkeeper.archive.catalog import CatalogEntry
+from stowkeeper.database.engine import Database
+from support.catalog_rows import make_entry, open_database
+
+
+def insert(database: Database, *entries: CatalogEntry) -> None:
+    with database.write() as transaction:
+        catalog.insert(transaction, entries)
+
+
+def insert_identical(database: Database, entry: CatalogEntry, older: CatalogEntry) -> None:
+    with database.write() as transaction:
+        catalog.insert_identical(transaction, [(entry, older.receipt.receipt_id)])
+
+
+def read(database: Database, question: Callable[..., object], *arguments: object):
+    with database.read() as connection:
+        answer = question(connection, *arguments)
+        return list(answer) if isinstance(answer, Iterator) else answer
+
+
+def mark_all(database: Database) -> None:
+    with database.write() as transaction:
+        catalog.mark_superseded(transaction, [1, 2], removal_due_at="2026", reason="")
+        catalog.mark_removing(transaction, [1, 2], reason="")
+        catalog.mark_removed(transaction, [1, 2])
+        catalog.hold(transaction, [3], "because")
+        catalog.release_hold(transaction, [3], "because")
+
+
+HOT: dict[str, Callable[[Database], object]] = {
+    "a batch of new instances": lambda database: insert(
+        database, make_entry(50, 50), make_entry(51, 51, study="1.3")
+    ),
+    "a batch of known receipts": lambda database: insert(database, make_entry(1, 1)),
+    "a second version": lambda database: insert(database, make_entry(1, 60, content="other")),
+    "an identical one": lambda database: insert_identical(database, make_entry(2, 61), make_entry(2, 2)),
+    "versions of an instance": lambda database: read(database, catalog.find_versions, ["1.2.3.1"]),
+    "by receipt": lambda database: read(database, catalog.find_version_by_receipt, "r"),
+    "has receipt": lambda database: read(database, catalog.has_receipt, "r"),
+    "by path": lambda database: read(database, catalog.find_version_by_path, "p"),
+    "for removal": lambda database: list(read(database, catalog.versions_for_removal, "1.2.1")),
+    "due": lambda database: read(database, catalog.due_for_removal, "2027"),
+    "conflicts": lambda database: list(read(database, catalog.conflicts)),
+    "changes": lambda database: read(database, changes.changes_after, 2),
+    "walk as listed": lambda database: list(catalog.iterate_versions(database)),
+    "walk by folder": lambda database: list(catalog.iterate_versions(database, catalog.VersionOrder.FOLDER)),
+    "ls instances of a study": lambda database: list(
+        listing.instances(database, listing.ListingFilter(uid="1.2.1"))
+    ),
+    "ls receipts of a study": lambda database: list(
+        listing.receipts(database, listing.ListingFilter(uid="1.2.1"))
+    ),
+    "ls receipts of a day": lambda database: list(
+        listing.receipts(
+            database, listing.ListingFilter(received_from="2026-01-02", received_before="2026-01-03")
+        )
+    ),
+    "ls studies of an instance": lambda database: list(
+        listing.studies(database, listing.ListingFilter(uid="1.2.3.1"))
+    ),
+    "a state": mark_all,
+    "requests of an association": lambda database: read(database, ledger.requests_of, "a"),
+    "ls associations": lambda database: list(listing.associations(database)),
+}
+
+
+@pytest.mark.parametrize("question", HOT)
+def test_no_hot_question_walks_through_a_large_table(tmp_path: Path, question: str) -> None:
+    database = open_database(tmp_path)
+    insert(database, *(make_entry(number, number, patient_id="P") for number in range(1, 6)))
+    asked: list[str] = []
+    watched = []
+
+    def watch(connection) -> None:
+        driver = connection.connection.driver_connection
+        driver.set_trace_callback(asked.append)
+        watched.append(driver)
+
+    for engine in (database._reader_engine, database._writer_engine):
+        event.listen(engine, "begin", watch)
+    HOT[question](database)
+    for driver in watched:
+        driver.set_trace_callback(None)
+    large = ("versions", "instances", "receipts", "changes", "requests")
+    explained = 0
+    with database.read() as connection:
+        for statement in {
+            line for line in asked if line.startswith(("SELECT", "UPDATE", "DELETE", "INSERT", "WITH"))
+        }:
+            explained += 1
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement.replace('%', '%%')}").all()
+            walks = [step[3] for step in plan if step[3].startswith("SCAN") and step[3].split()[1] in large]
+            allowed = [step for step in walks if "versions_in_conflict" in step or "versions_leaving" in step]
+            assert walks == allowed, statement
+    assert explained
+    database.close()
