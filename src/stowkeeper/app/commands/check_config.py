@@ -1,0 +1,87 @@
+"""`stowkeeper check-config`: which settings are in force, and where each came from."""
+
+import json
+from collections.abc import Iterator
+
+import click
+
+from stowkeeper.app.commands.options import SettingsArguments, json_option, settings_options
+from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.app.setting_fields import OriginKind, toml_text
+from stowkeeper.app.setting_problems import SettingsError
+from stowkeeper.app.setting_sources import all_settings
+from stowkeeper.app.settings import Settings, plain_value, warnings_of
+
+
+@click.command(
+    "check-config",
+    epilog="Exit code 0 when the settings can be used, 78 when they cannot.",
+)
+@settings_options
+@json_option
+def check_config(*, settings_arguments: SettingsArguments, as_json: bool) -> ExitCode:
+    """Show the settings in force and where each value came from.
+
+    Takes the options of `serve` and reads the same file and environment, so it tells what `serve` would do. Without
+    --json the output is a settings file with the origin of each value as a comment. All problems are reported at
+    once; warnings do not count as problems.
+    """
+    try:
+        settings = settings_arguments.load()
+    except SettingsError as error:
+        if not as_json:
+            raise
+        click.echo(json.dumps({"valid": False, "problems": _problems(error)}, indent=2))
+        return ExitCode.SETTINGS
+    if as_json:
+        click.echo(json.dumps(_report(settings), indent=2))
+    else:
+        click.echo("\n".join(_toml_lines(settings)))
+        for warning in warnings_of(settings):
+            click.echo(f"warning: {warning}", err=True)
+    return ExitCode.OK
+
+
+def _problems(error: SettingsError) -> list[dict[str, str]]:
+    return [{"place": problem.place, "text": problem.text} for problem in error.problems]
+
+
+def _report(settings: Settings) -> dict[str, object]:
+    entries = []
+    for setting in all_settings().values():
+        origin = settings.origin_of(setting.key)
+        entries.append(
+            {
+                "key": setting.key,
+                "value": plain_value(settings, setting),
+                "origin": origin.kind.value,
+                "place": origin.name or None,
+            }
+        )
+    return {
+        "valid": True,
+        "file": settings.settings_file or None,
+        "settings": entries,
+        "warnings": list(warnings_of(settings)),
+    }
+
+
+def _toml_lines(settings: Settings) -> Iterator[str]:
+    yield f"# settings file: {settings.settings_file or 'none'}"
+    table = ""
+    for setting in all_settings().values():
+        if setting.shape == "tables":
+            continue
+        if setting.table != table:
+            table = setting.table
+            yield from ("", f"[{table}]")
+        origin = settings.origin_of(setting.key)
+        # The file stands in the first line.
+        comment = origin.kind.value if origin.kind is OriginKind.FILE else str(origin)
+        assignment = f"{setting.name} = {toml_text(plain_value(settings, setting))}"
+        yield f"{assignment:<47} # {comment}"
+    for peer in settings.peers:
+        yield from ("", "[[peers]]")
+        for name, value in peer.model_dump(mode="json", exclude_unset=True).items():
+            if value is not None:
+                yield f"{name} = {toml_text(value)}"

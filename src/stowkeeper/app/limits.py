@@ -1,0 +1,93 @@
+"""The bounds of settings, logs and the command line, each with its reason."""
+
+CONFIG_FILE_BYTES_MAX = 1024 * 1024
+"""Largest settings file that is read. A full one has a few kilobytes; more is some other file by mistake."""
+
+PROBLEM_VALUE_LETTERS_MAX = 60
+"""Letters of a wrong value that an error message repeats: enough to find it again in the file."""
+
+SECONDS_MAX = 86_400.0
+"""Longest time limit that can be set, a day: a longer one is a typing error or should be off."""
+
+SECONDS_MIN = 0.1
+"""Shortest time limit that can be set where 0 does not mean off: less fails on a busy machine without a fault."""
+
+MAXIMUM_LENGTH_MIN = 4096
+"""Smallest P-DATA-TF length to announce. Below it the headers weigh more than what they carry, and some peers
+refuse to send at all."""
+
+MAXIMUM_LENGTH_MAX = 0xFFFF_FFFF
+"""The field has 32 bits (PS3.8 §D.1)."""
+
+ASSOCIATIONS_MAX = 100_000
+"""Most associations that can be set: each needs a descriptor and memory, and no machine has more of these."""
+
+OPERATIONS_WINDOW_MAX = 1024
+"""Most operations at once on one association that can be set. Each holds an open instance; far fewer fill any
+line, and the unlimited window of PS3.7 §D.3.3.3 is no bound."""
+
+BYTES_PER_SECOND_MAX = 1_000_000_000
+"""Highest minimum rate that can be set."""
+
+LISTEN_BACKLOG_MAX = 65_535
+"""Longest queue of connections not accepted yet; the system's own limit is at or below it."""
+
+KEEP_ALIVE_PROBES_MAX = 127
+"""The system's limit of unanswered TCP keep-alive probes (tcp(7))."""
+
+LIST_ENTRIES_MAX = 10_000
+"""Most entries of a list setting. Each new association is compared with all of them."""
+
+PEER_NAME_LETTERS_MAX = 64
+"""Longest name of a peer: it stands in log lines and tables."""
+
+GRACE_HOURS_MAX = 87_600.0
+"""Longest grace time of a superseded version, ten years: who wants it longer wants the policy `keep`."""
+
+SLOT_POOL_MAX = 65_536
+"""Most slots that can be prepared: each is an inode, and all are looked at in every start."""
+
+UNCATALOGUED_MAX_HIGHEST = 1_000_000
+"""Most kept instances that may wait for the catalog: each holds a few kilobytes of memory."""
+
+WORKER_THREADS_MAX = 256
+"""Most threads that write and sync: beyond it they only wait for each other."""
+
+DISK_BYTES_MAX = 1 << 50
+"""Largest disk mark, a pebibyte: a larger one would never be met."""
+
+DISK_INODES_MAX = 1 << 32
+"""Highest inode mark: as many as ext4 can have."""
+
+SYNC_EVERY_MIN = 1024 * 1024
+"""Fewest bytes between two syncs of one instance: with less, an instance is nothing but syncs."""
+
+LOG_SIZE_MIN = 64 * 1024
+"""Smallest size of a log file: below it the files turn over faster than a person can read them."""
+
+LOG_SIZE_MAX = 1 << 40
+"""Largest size of a log file, a tebibyte."""
+
+LOG_BACKUPS_MAX = 1000
+"""Most older log files: each rotation renames them all."""
+
+LOG_LINES_WAITING_MAX = 10_000
+"""Log lines that wait to be written. When the disk or the terminal stands still, further lines are dropped and
+counted, and memory stays flat: some 5 MB at the usual length of a line."""
+
+LOG_VALUE_LETTERS_MAX = 4096
+"""Letters of one value in a log line: room for a traceback. What a peer can choose is far shorter, since the
+protocol bounds AE titles, UIDs and version names."""
+
+LOG_TRACEBACK_FRAMES_MAX = 40
+"""Frames of a traceback in a log line: a deeper one repeats itself, and its two ends tell the most."""
+
+LOG_CAUSES_MAX = 5
+"""Exceptions of a chain of causes in a log line."""
+
+LOG_GATHER_SECONDS = 0.02
+"""How long the log thread lets lines gather before it writes them at once. One wake-up for many lines keeps it
+out of the way of the threads that receive."""
+
+LOG_CLOSE_SECONDS = 5.0
+"""How long a stop waits for the last log lines: a disk that stands still must not keep the server from ending."""

@@ -1,0 +1,110 @@
+"""What is wrong with settings, in sentences: each problem with its place, the allowed values and a guess."""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from stowkeeper.app.setting_fields import Setting
+from stowkeeper.app.setting_values import shown
+
+CLOSE_ENOUGH = 0.6
+"""How alike two names must be for a guess (difflib's ratio): high enough that guesses are not silly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong: where a person mends it, and what it is."""
+
+    place: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
+
+
+class SettingsError(Exception):
+    """The settings cannot be put in force. Its text lists every problem found."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = "one problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        super().__init__("\n  ".join([f"{count} in the settings:", *map(str, self.problems)]))
+
+
+def problems_of(
+    error: ValidationError,
+    place_of: Callable[[str], str],
+    settings: Mapping[str, Setting],
+    peer_keys: Mapping[str, Setting],
+) -> Iterator[Problem]:
+    """Put what the models found wrong into sentences; `place_of` names the place of a dotted key."""
+    for detail in error.errors(include_url=False):
+        location = detail["loc"]
+        if location[0] == "peers" and len(location) > 1:
+            yield _peer_problem(detail, place_of("peers"), peer_keys)
+            continue
+        key = ".".join(str(part) for part in location if isinstance(part, str))
+        yield Problem(place=place_of(key), text=_text_of(detail, settings[key]))
+
+
+def unknown_setting(table: str, name: str, known: Sequence[Setting]) -> str:
+    """Say that there is no such setting, and which one may be meant."""
+    guess = guess_setting(table, name, known)
+    if guess is not None:
+        return f"there is no such setting; did you mean {guess.key}?"
+    names = [setting.name for setting in known if setting.table == table]
+    if table and names:
+        return f"there is no such setting; [{table}] has {', '.join(names)}"
+    tables = sorted({setting.table for setting in known if setting.table})
+    above = [setting.name for setting in known if not setting.table]
+    return f"there is no such setting; above all tables stand {', '.join(above)}, and the tables are {', '.join(tables)}"
+
+
+def guess_setting(table: str, name: str, known: Sequence[Setting]) -> Setting | None:
+    """Return the setting that a person may have meant by a table and a name, if one comes to mind."""
+    elsewhere = [setting for setting in known if setting.name == name]
+    if elsewhere:
+        return elsewhere[0]
+    tables = {setting.table for setting in known}
+    meant = table if table in tables else _closest(table, tables)
+    here = {setting.name: setting for setting in known if setting.table == meant}
+    close = _closest(name, here)
+    return None if close is None else here[close]
+
+
+def _closest(word: str, choices: Iterable[str]) -> str | None:
+    found = difflib.get_close_matches(word, list(choices), n=1, cutoff=CLOSE_ENOUGH)
+    return found[0] if found else None
+
+
+def _peer_problem(detail: ErrorDetails, place: str, keys: Mapping[str, Setting]) -> Problem:
+    _, number, *rest = detail["loc"]
+    entry = f"{place}, entry {int(number) + 1}"
+    if not rest:
+        return Problem(place=entry, text=_reason_of(detail) or "it must be a table")
+    name = str(rest[0])
+    if name not in keys:
+        close = _closest(name, keys)
+        hint = f"did you mean {close}?" if close else f"a peer has {', '.join(keys)}"
+        return Problem(place=f"{entry}: {name}", text=f"there is no such setting; {hint}")
+    return Problem(place=f"{entry}: {name}", text=_text_of(detail, keys[name]))
+
+
+def _text_of(detail: ErrorDetails, setting: Setting) -> str:
+    if detail["type"] == "missing":
+        return "it must be given"
+    said = _reason_of(detail)
+    if said is None:
+        said = f"{shown(detail['input'])} is not allowed"
+        close = _closest(str(detail["input"]), setting.choices)
+        if close is not None:
+            said += f'; did you mean "{close}"?'
+    return f"{said}{'' if said.endswith('?') else ';'} allowed: {setting.allowed.replace('`', '')}"
+
+
+def _reason_of(detail: ErrorDetails) -> str | None:
+    """Return the sentence of one of our own checks; None when it was a check of the type or a bound."""
+    return str(detail["ctx"]["error"]) if detail["type"] == "value_error" else None

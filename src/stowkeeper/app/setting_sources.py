@@ -1,0 +1,240 @@
+"""The sources of settings: a TOML file, environment variables and flags, each read into values by dotted key.
+
+Text is turned into the kind of value that the setting has; whether a value is allowed is for the models to say.
+"""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from stowkeeper.app.limits import CONFIG_FILE_BYTES_MAX
+from stowkeeper.app.setting_fields import (
+    VARIABLE_PREFIX,
+    Origin,
+    OriginKind,
+    Setting,
+    describe,
+    describe_entry,
+)
+from stowkeeper.app.setting_problems import Problem, guess_setting, problems_of, unknown_setting
+from stowkeeper.app.settings_tables import Peer, Settings
+
+CONFIG_VARIABLE = "STOWKEEPER_CONFIG"
+"""Names the settings file, as --config does."""
+
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE})
+"""Variables with our prefix that are no settings."""
+
+_KUBERNETES_NAME = re.compile(
+    r"STOWKEEPER_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_TRUTHS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+@cache
+def all_settings() -> Mapping[str, Setting]:
+    """Return every setting by its dotted name, those above all tables first."""
+    return describe(Settings)
+
+
+@cache
+def peer_settings() -> Mapping[str, Setting]:
+    """Return the keys of a `[[peers]]` entry by name."""
+    return describe_entry(Peer)
+
+
+@dataclass(slots=True)
+class Source:
+    """What one source gives: values by dotted key, and where each stands.
+
+    Relative paths among the values count from `folder`.
+    """
+
+    kind: OriginKind
+    folder: str
+    values: dict[str, object] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+
+    def add(self, setting: Setting, value: object, name: str) -> None:
+        """Take a value in; `name` is that of the file, the variable or the flag."""
+        if setting.shape == "path" and isinstance(value, str) and value and "\0" not in value:
+            value = os.path.abspath(os.path.join(self.folder, os.path.expanduser(value)))
+        self.values[setting.key] = value
+        self.origins[setting.key] = Origin(kind=self.kind, name=name)
+
+    def place_of(self, key: str) -> str:
+        """Name the place of a key that this source gives."""
+        return self.origins[key].place_of(key)
+
+    def check(self) -> Iterator[Problem]:
+        """Yield what the models find wrong with these values."""
+        try:
+            Settings.model_validate(nested(self.values))
+        except ValidationError as error:
+            yield from problems_of(error, self.place_of, all_settings(), peer_settings())
+
+
+def nested(values: Mapping[str, object]) -> dict[str, object]:
+    """Return values by dotted key as the models take them: a mapping for each table."""
+    tables: dict[str, dict[str, object]] = {}
+    above: dict[str, object] = {}
+    for key, value in values.items():
+        table, _, name = key.rpartition(".")
+        (tables.setdefault(table, {}) if table else above)[name] = value
+    return {**above, **tables}
+
+
+def read_flags(overrides: Mapping[str, object]) -> Source:
+    """Read what the flags say, by dotted key; None is a flag that was not given."""
+    source = Source(OriginKind.FLAG, os.getcwd())
+    for key, value in overrides.items():
+        if value is not None:
+            setting = all_settings()[key]
+            read = _value_of_text(value, setting) if isinstance(value, str) else value
+            source.add(setting, read, setting.flag or key)
+    return source
+
+
+def read_variables(environment: Mapping[str, str], problems: list[Problem]) -> Source:
+    """Read the variables that are settings; add a problem for each that looks like one and is none."""
+    source = Source(OriginKind.ENVIRONMENT, os.getcwd())
+    by_variable = {setting.variable: setting for setting in all_settings().values()}
+    for name, text in environment.items():
+        if not name.startswith(VARIABLE_PREFIX) or name in OTHER_VARIABLES:
+            continue
+        if name in by_variable:
+            setting = by_variable[name]
+            source.add(setting, _value_of_text(text, setting), name)
+        elif not _is_from_kubernetes(name, text):
+            problems.append(Problem(place=name, text=_unknown_variable(name)))
+    return source
+
+
+def _is_from_kubernetes(name: str, text: str) -> bool:
+    """Tell whether a variable is one that Kubernetes sets in every pod beside a service `stowkeeper…`."""
+    if "__" in name:
+        return False
+    return _KUBERNETES_NAME.fullmatch(name) is not None or (name.endswith("_PORT") and "://" in text)
+
+
+def _unknown_variable(name: str) -> str:
+    bare = name.removeprefix(VARIABLE_PREFIX).lower()
+    # One underscore where two are due is the likely mistake: try every place where the dot may have been.
+    splits = [bare.split("__", 1)] if "__" in bare else [["", bare]]
+    splits += [[bare[: at.start()], bare[at.end() :]] for at in re.finditer("_", bare)]
+    for table, key in splits:
+        guess = guess_setting(table, key, tuple(all_settings().values()))
+        if guess is not None:
+            return f"there is no such setting; did you mean {guess.variable}?"
+    return "there is no such setting; a variable is STOWKEEPER_TABLE__KEY, such as STOWKEEPER_DICOM__PORT"
+
+
+def _value_of_text(text: str, setting: Setting) -> object:
+    """Read the text of a variable or a flag as the kind of value that the setting has.
+
+    Text that is none of the kind is given back as it is: the check then says what is allowed.
+    """
+    stripped = text.strip()
+    match setting.shape:
+        case "truth":
+            return _TRUTHS.get(stripped.lower(), text)
+        case "whole" | "number":
+            return _number_of(stripped, whole=setting.shape == "whole", otherwise=text)
+        case "size":
+            return _number_of(stripped, whole=True, otherwise=text)
+        case "list" | "tables":
+            return _list_of(stripped, setting)
+        case _:
+            return text
+
+
+def _number_of(text: str, *, whole: bool, otherwise: str) -> object:
+    try:
+        return int(text) if whole else float(text)
+    except ValueError:
+        return otherwise
+
+
+def _list_of(text: str, setting: Setting) -> object:
+    if text in setting.choices:
+        return text
+    if text.startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    if setting.shape == "tables":
+        return text
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+def read_file(path: Path | None, problems: list[Problem], *, may_name_archive: bool) -> Source:
+    """Read a settings file, if there is one; add a problem for what is unknown or cannot be read."""
+    source = Source(OriginKind.FILE, str(path.parent) if path else "")
+    if path is None:
+        return source
+    try:
+        tables = _parse_file(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        problems.append(Problem(place=str(path), text=f"it cannot be read: {reason}"))
+        return source
+    known = tuple(all_settings().values())
+    table_names = {setting.table for setting in known if setting.table}
+    for table, name, value in _entries_of(tables, table_names):
+        key = f"{table}.{name}" if table else name
+        place = f"{path}: {key}"
+        if name in table_names and not table:
+            problems.append(Problem(place=place, text=f"it is a table: write [{name}], and its keys below"))
+        elif key not in all_settings():
+            problems.append(Problem(place=place, text=unknown_setting(table, name, known)))
+        elif key == "archive" and not may_name_archive:
+            text = "this file was found by the archive folder it lies in, so it cannot name one: use --config"
+            problems.append(Problem(place=place, text=text))
+        else:
+            source.add(all_settings()[key], value, str(path))
+    return source
+
+
+def _entries_of(tables: Mapping[str, object], table_names: set[str]) -> Iterator[tuple[str, str, object]]:
+    for name, value in tables.items():
+        if isinstance(value, dict) and name in table_names:
+            yield from ((name, inner, entry) for inner, entry in value.items())
+        elif isinstance(value, dict) and name not in all_settings():
+            # A table that does not exist: one problem for each of its keys, so that each gets its guess.
+            yield from ((name, inner, entry) for inner, entry in value.items())
+            if not value:
+                yield "", name, value
+        else:
+            yield "", name, value
+
+
+def _parse_file(path: Path) -> dict[str, object]:
+    with open(path, "rb") as stream:
+        content = stream.read(CONFIG_FILE_BYTES_MAX + 1)
+    if len(content) > CONFIG_FILE_BYTES_MAX:
+        raise ValueError(f"it has more than {CONFIG_FILE_BYTES_MAX} bytes, it is no settings file")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not UTF-8, as TOML must be") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"it is not TOML: {error}") from None

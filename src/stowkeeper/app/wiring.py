@@ -1,0 +1,109 @@
+"""From settings to the values that the rooms below understand."""
+
+from functools import lru_cache
+
+from stowkeeper.app.settings import Settings
+from stowkeeper.archive.admission import DiskMarks
+from stowkeeper.archive.archive import ArchiveOptions
+from stowkeeper.archive.intake import DuplicatePolicy
+from stowkeeper.dicom.sop_classes import SOP_CLASSES, SOPClassKind
+from stowkeeper.dicom.transfer_syntaxes import SHIPPED_TRANSFER_SYNTAXES
+from stowkeeper.dicom.uid import VERIFICATION
+from stowkeeper.net.server import ServerOptions
+from stowkeeper.services.storage import Rules
+from stowkeeper.upperlayer.negotiation import AcceptancePolicy, is_storage
+
+_ANSWERS_REMEMBERED = 1024
+"""Classes and peers whose answer is remembered: both come from peers, so there is a bound."""
+
+
+def archive_options(settings: Settings) -> ArchiveOptions:
+    """Return how the archive receives."""
+    storage = settings.storage
+    return ArchiveOptions(
+        sync=settings.sync,
+        shared=settings.shared,
+        slot_pool_size=storage.slot_pool_size,
+        slot_mode=storage.slot_mode,
+        uncatalogued_max=storage.uncatalogued_max,
+        reserve_size=storage.reserve_size,
+        sync_every_bytes=storage.sync_every,
+        worker_threads=storage.worker_threads,
+        marks=DiskMarks(
+            instance_bytes=storage.refuse_instance_below,
+            association_bytes=storage.refuse_association_below,
+            instance_inodes=storage.refuse_instance_below_inodes,
+            association_inodes=storage.refuse_association_below_inodes,
+        ),
+    )
+
+
+def server_options(settings: Settings) -> ServerOptions:
+    """Return what bounds the server's associations."""
+    dicom = settings.dicom
+    return ServerOptions(
+        maximum_length=dicom.maximum_length,
+        operations_window=dicom.operations_window,
+        associations_max=dicom.associations_max,
+        associations_per_peer_max=dicom.associations_per_peer_max,
+        association_request_seconds=dicom.association_request_seconds,
+        idle_seconds=dicom.idle_seconds,
+        message_seconds=dicom.message_seconds,
+        message_bytes_per_second_min=dicom.message_bytes_per_second_min,
+        send_seconds=dicom.send_seconds,
+        drain_seconds=dicom.drain_seconds,
+        tcp_keep_alive_seconds=dicom.tcp_keep_alive_seconds,
+        tcp_keep_alive_interval_seconds=dicom.tcp_keep_alive_interval_seconds,
+        tcp_keep_alive_probes=dicom.tcp_keep_alive_probes,
+    )
+
+
+def storage_rules(settings: Settings) -> Rules:
+    """Return who may associate, what is accepted, and what happens to duplicates."""
+    access = settings.access
+    negotiation = settings.negotiation
+    called = {settings.dicom.ae_title, *access.called_ae_titles}
+    syntaxes = negotiation.transfer_syntaxes
+    accepted = _accepted_classes(settings)
+    refused = frozenset(negotiation.refused_abstract_syntaxes)
+
+    @lru_cache(maxsize=_ANSWERS_REMEMBERED)
+    def accepts(abstract_syntax: str) -> bool:
+        if abstract_syntax == VERIFICATION:
+            return True
+        if abstract_syntax in refused:
+            return False
+        return is_storage(abstract_syntax) if accepted is None else abstract_syntax in accepted
+
+    @lru_cache(maxsize=_ANSWERS_REMEMBERED)
+    def duplicates_of(calling_ae_title: str, address: str) -> DuplicatePolicy:
+        return DuplicatePolicy(settings.duplicates_policy_of(calling_ae_title, address))
+
+    return Rules(
+        ae_title=settings.dicom.ae_title,
+        acceptance=AcceptancePolicy(
+            accepts_abstract_syntax=accepts,
+            transfer_syntaxes=SHIPPED_TRANSFER_SYNTAXES if syntaxes == "all" else tuple(syntaxes),
+            accept_unknown_transfer_syntaxes=negotiation.accept_unknown_transfer_syntaxes,
+            preference=negotiation.preference if negotiation.choice == "preference" else None,
+            called_ae_titles=frozenset(called) if access.check_called_ae_title else None,
+            calling_ae_titles=frozenset(access.calling_ae_titles) or None,
+            maximum_length=settings.dicom.maximum_length,
+            operations_window=settings.dicom.operations_window,
+        ),
+        networks=tuple(access.addresses),
+        knows_peer=(lambda title, address: settings.peer_of(title, address) is not None)
+        if access.only_known_peers
+        else None,
+        duplicates_of=duplicates_of,
+    )
+
+
+def _accepted_classes(settings: Settings) -> frozenset[str] | None:
+    """Return the classes that alone are accepted; None when every storage class is."""
+    chosen = settings.negotiation.abstract_syntaxes
+    if chosen == "all":
+        return None
+    if chosen == "standard":
+        return frozenset(uid for uid, known in SOP_CLASSES.items() if known.kind is not SOPClassKind.OTHER)
+    return frozenset(chosen)
