@@ -8,16 +8,22 @@ still holds, and one receipt id makes one change row however often it passes thr
 import os
 import threading
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import structlog
 
 from stowkeeper.archive import catalog, ledger
-from stowkeeper.archive.catalog_values import CatalogEntry
+from stowkeeper.archive.catalog_values import CatalogEntry, VersionState
 from stowkeeper.archive.examine import Finding, examine
-from stowkeeper.archive.intake import SERIES_INSTANCE_UID, STUDY_INSTANCE_UID, Received
+from stowkeeper.archive.intake import (
+    SERIES_INSTANCE_UID,
+    STUDY_INSTANCE_UID,
+    Content,
+    Received,
+    content_of,
+)
 from stowkeeper.archive.ledger import AssociationRecord, RequestRecord
 from stowkeeper.archive.limits import (
     FINISHER_BACKLOG,
@@ -71,7 +77,7 @@ class Finisher:
         self._rows: deque[Row] = deque()
         self._working = 0
         self._busy = False
-        self._in_flight: Counter[str] = Counter()
+        self._in_flight: defaultdict[str, list[Content]] = defaultdict(list)
         self._first_at = 0.0
         self._last_at = 0.0
         self._stopping = False
@@ -103,7 +109,7 @@ class Finisher:
                 self._condition.notify_all()
             self._last_at = now
             self._waiting.append(received)
-            self._in_flight[received.receipt.sop_instance_uid] += 1
+            self._in_flight[received.receipt.sop_instance_uid].append(content_of(received.receipt))
             if self.uncatalogued() > self._throttle_from:
                 self._condition.notify_all()
                 self._condition.wait_for(
@@ -118,12 +124,19 @@ class Finisher:
                 self._condition.notify_all()
             self._rows.append(row)
 
-    def is_duplicate(self, sop_instance_uid: str) -> bool:
-        """Tell whether a version of the instance is on its way to the catalog, or in it."""
-        if self._in_flight.get(sop_instance_uid):
-            return True
+    def kept_contents(self, sop_instance_uid: str) -> set[Content]:
+        """Return the contents of all versions of an instance that are on their way to the catalog, or in it.
+
+        Raises DatabaseUnavailable.
+        """
+        contents = set(self._in_flight.get(sop_instance_uid, ()))
         with self._database.read() as connection:
-            return bool(catalog.find_versions(connection, [sop_instance_uid]))
+            found = catalog.find_versions(connection, [sop_instance_uid])
+        return contents | {
+            version.content
+            for version in found.get(sop_instance_uid, ())
+            if version.state is VersionState.KEPT
+        }
 
     def wait_until_idle(self, seconds: float) -> bool:
         """Wait until nothing is left to finish or to write; False when that took longer."""
@@ -185,7 +198,7 @@ class Finisher:
             for received in batch:
                 uid = received.receipt.sop_instance_uid
                 if id(received) not in unfinished:
-                    self._in_flight[uid] -= 1
+                    self._in_flight[uid].remove(content_of(received.receipt))
                     if not self._in_flight[uid]:
                         del self._in_flight[uid]
             self._first_at = time.monotonic()

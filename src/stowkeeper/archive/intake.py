@@ -90,6 +90,15 @@ class Received:
     duplicates: DuplicatePolicy
 
 
+Content = tuple[str, str, str]
+"""What makes two instances identical: digest, SOP class and transfer syntax."""
+
+
+def content_of(receipt: Receipt) -> Content:
+    """Return what an instance is compared by."""
+    return receipt.digest, receipt.sop_class_uid, receipt.transfer_syntax_uid
+
+
 class Finishing(Protocol):
     """What intake needs of the finisher."""
 
@@ -97,8 +106,8 @@ class Finishing(Protocol):
         """Take over an instance that is synced; called on a worker thread, may wait to slow the sender."""
         ...
 
-    def is_duplicate(self, sop_instance_uid: str) -> bool:
-        """Tell whether a version of the instance is in the catalog or on its way there."""
+    def kept_contents(self, sop_instance_uid: str) -> set[Content]:
+        """Return the contents of all versions of an instance that are in the catalog or on their way there."""
         ...
 
 
@@ -315,7 +324,6 @@ class Incoming:
             self._length += sum(map(len, pieces))
             return
         if self._slot is None:
-            self._refuse_duplicate()
             self._head = self._encode_head()
             self._slot = self._intake.slots.take()
             pieces = [memoryview(self._head), *pieces]
@@ -333,12 +341,11 @@ class Incoming:
             self._length += sum(map(len, pieces))
             raise self._failure
         started = time.perf_counter()
-        if self._slot is None:
-            self._refuse_duplicate()
         self._take_in(pieces)
         scan = self._scanner.finish()
         self._check(scan)
         receipt = self._make_receipt()
+        self._refuse_second_version(receipt)
         if self._slot is None:
             self._head = sealed = seal_head(self._encode_head(), receipt)
             self._slot = self._intake.slots.take()
@@ -376,12 +383,13 @@ class Incoming:
             disk_seconds=time.perf_counter() - started,
         )
 
-    def _refuse_duplicate(self) -> None:
-        arrival = self._arrival
-        if arrival.duplicates is DuplicatePolicy.REFUSE and self._intake.finisher.is_duplicate(
-            arrival.sop_instance_uid
-        ):
-            raise Refused(Refusal.DUPLICATE, "the instance is kept already", (0x00001000,))
+    def _refuse_second_version(self, receipt: Receipt) -> None:
+        """Refuse other bytes for an instance that is kept, where the policy says so; the same bytes are welcome."""
+        if self._arrival.duplicates is not DuplicatePolicy.REFUSE:
+            return
+        kept = self._intake.finisher.kept_contents(receipt.sop_instance_uid)
+        if kept and content_of(receipt) not in kept:
+            raise Refused(Refusal.DUPLICATE, "the instance is kept already, with other bytes", (0x00001000,))
 
     def _write(self, pieces: list[memoryview]) -> None:
         count = sum(map(len, pieces))
