@@ -1,0 +1,277 @@
+"""Compare Stowkeeper with other receivers, side by side in turns, on this machine.
+
+    make bench                                          everything, about an hour
+    make bench ARGS="--quick"                           small and soon: is anything far off?
+    make bench ARGS="--only ct,mr --rounds 3 --contenders stowkeeper,storescp-b --parts throughput"
+
+Prints a table and writes it with every single measurement to bench/results/. Speeds of different runs, or of different
+machines, are not to be compared; ratios within a round are.
+"""
+
+import argparse
+import contextlib
+import resource
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1] / "tests")
+)  # receivers start as the tests' peers do
+
+import machine
+import memory
+import report
+import shipped
+import sustained
+import throughput
+from bars import READY_AGAIN_INSTANCES
+from contenders import CONTENDERS, Contender
+from cstore_load import contexts_of, read_instances
+from make_sets import DEFAULT_FOLDER, SETS, make_set
+from report import Results
+
+HERE = Path(__file__).resolve().parent
+PARTS = ("throughput", "shipped", "memory", "sustained")
+EXTRA_PARTS = ("million",)
+SHIPPED_SETS = ("ct", "mr")
+SUSTAINED_SETS = ("tiny", "mr")
+SUSTAINED_ASSOCIATIONS = 4
+SUSTAINED_TEMPLATES = 50
+OPEN_FILES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How much of everything a run sends."""
+
+    rounds: int
+    associations: tuple[int, ...]
+    instances: dict[str, int]
+    """The first so many of a set; 0 for all."""
+    shipped_instances: int
+    sustained_instances: int
+    idle_associations: int
+    giant_bytes: int
+
+
+FULL = Scale(
+    rounds=5,
+    associations=(1, 4, 16),
+    instances=dict.fromkeys(SETS, 0),
+    shipped_instances=200,
+    sustained_instances=15_000,
+    idle_associations=500,
+    giant_bytes=memory.GIANT_BYTES,
+)
+QUICK = Scale(
+    rounds=3,
+    associations=(1, 4),
+    instances={"ct": 100, "mr": 250, "tiny": 500, "big": 1},
+    shipped_instances=50,
+    sustained_instances=3_000,
+    idle_associations=100,
+    giant_bytes=10**9,
+)
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="bench/run.py", description=(__doc__ or "").split("\n", 1)[0])
+
+    def names(allowed: Sequence[str], text: str) -> list[str]:
+        chosen = text.split(",")
+        unknown = [name for name in chosen if name not in allowed]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(allowed)}")
+        return chosen
+
+    parser.add_argument("--quick", action="store_true", help="fewer instances, three rounds")
+    parser.add_argument(
+        "--only", type=lambda text: names([*SETS], text), default=[*SETS], help="sets, as ct,mr"
+    )
+    parser.add_argument(
+        "--contenders",
+        type=lambda text: names([*CONTENDERS], text),
+        default=[*CONTENDERS],
+        help=f"any of {','.join(CONTENDERS)}",
+    )
+    parser.add_argument(
+        "--parts",
+        type=lambda text: names([*PARTS, *EXTRA_PARTS], text),
+        default=[*PARTS],
+        help=f"any of {','.join(PARTS)} (all of these when not given), and million, which takes long",
+    )
+    parser.add_argument("--rounds", type=int, help="rounds of the comparison (5, or 3 with --quick)")
+    parser.add_argument(
+        "--associations",
+        type=lambda text: [int(part) for part in text.split(",")],
+        help="numbers to try, as 1,4,16",
+    )
+    parser.add_argument("--sustained-instances", type=int, help="length of the sustained run")
+    parser.add_argument("--sets", type=Path, default=DEFAULT_FOLDER, help="where the instance sets are")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="where the report goes")
+    parser.add_argument("--work", type=Path, help="where receivers store (a folder in RESULTS; needs 8 GB)")
+    return parser.parse_args(arguments)
+
+
+def say(text: str) -> None:
+    """Print a line of progress."""
+    print(text, flush=True)
+
+
+def chosen(options: argparse.Namespace) -> list[Contender]:
+    """Return the contenders that were asked for and are here, and say which are not."""
+    here = []
+    for name in options.contenders:
+        missing = CONTENDERS[name].missing()
+        if missing is None:
+            here.append(CONTENDERS[name])
+        else:
+            say(f"without {CONTENDERS[name].title}: {missing}")
+    return here
+
+
+def run_throughput(options: argparse.Namespace, scale: Scale, results: Results, work: Path) -> None:
+    """Compare speeds over one and several associations, set by set."""
+
+    def tell(turn: throughput.Turn) -> None:
+        outcome = turn.problem or (
+            f"{turn.instances_a_second:8.1f} instances/s {turn.megabytes_a_second:7.0f} MB/s"
+            f"  p99 {turn.p99_ms:.2f} ms  server CPU {turn.server_cpu_ms_an_instance:.2f} ms"
+        )
+        title = CONTENDERS[turn.contender].title
+        say(f"{turn.set_name:5} round {turn.round_number}  {turn.associations:3} × {title:26} {outcome}")
+
+    contenders = chosen(options)
+    for set_name in options.only:
+        instances = read_instances(options.sets / set_name, scale.instances[set_name])
+        results.turns.extend(
+            throughput.rounds_of(
+                throughput.EncodedSet(set_name, instances),
+                contenders,
+                associations=options.associations or scale.associations,
+                rounds=options.rounds or scale.rounds,
+                folder=work,
+                report=tell,
+            )
+        )
+
+
+def run_shipped(options: argparse.Namespace, scale: Scale, results: Results, work: Path) -> None:
+    """Let an unchanged storescu send to Stowkeeper and to an unchanged storescp."""
+    missing = shipped.missing()
+    if missing is not None:
+        say(f"without storescu as shipped: {missing}")
+        return
+
+    def tell(turn: shipped.ShippedTurn) -> None:
+        outcome = turn.problem or f"{turn.instances_a_second:.1f} instances/s"
+        say(
+            f"{turn.set_name:5} round {turn.round_number}  storescu as shipped into {turn.contender}: {outcome}"
+        )
+
+    ours, theirs = shipped.receivers()
+    contenders = [each for each in (ours, theirs) if each is theirs or each.name in options.contenders]
+    for set_name in SHIPPED_SETS:
+        if set_name in options.only:
+            files = sorted((options.sets / set_name).glob("*.dcm"))[: scale.shipped_instances]
+            rounds = options.rounds or scale.rounds
+            results.shipped.extend(
+                shipped.rounds_of(set_name, files, contenders, rounds=rounds, folder=work, report=tell)
+            )
+
+
+def run_memory(options: argparse.Namespace, scale: Scale, results: Results, work: Path) -> None:
+    """Read the memory of the receivers, while large instances arrive and while associations are idle."""
+    big = read_instances(options.sets / "big")
+    ct = read_instances(options.sets / "ct", 1)
+    for contender in chosen(options):
+        if contender.name.startswith("sink"):
+            continue
+        folder = work / contender.name
+        measured = []
+        if contender.many_associations:
+            measured.append(memory.idle(contender, contexts_of(ct), scale.idle_associations, folder))
+        if contender.announces_itself:  # the marks of children that have ended, as of --fork, cannot be read
+            measured.append(memory.large_together(contender, big, folder))
+            measured.append(memory.giant(contender, big[0], folder, scale.giant_bytes))
+        for each in measured:
+            say(f"memory of {contender.title}, {each.scenario}: {each.problem or f'{each.peak:.1f} MB'}")
+        results.memory.extend(measured)
+
+
+def run_sustained(
+    options: argparse.Namespace, results: Results, work: Path, sets: Sequence[str], instances: int
+) -> None:
+    """Send for longer than slots last, and wait for the catalog."""
+    for contender in chosen(options):
+        if not contender.announces_itself:
+            continue
+        for set_name in sets:
+            result = sustained.sustain(
+                contender,
+                set_name,
+                read_instances(options.sets / set_name, SUSTAINED_TEMPLATES),
+                instances=instances,
+                associations=SUSTAINED_ASSOCIATIONS,
+                folder=work / contender.name,
+            )
+            outcome = result.problem or f"{result.finished_a_second:.0f} finished instances/s"
+            say(f"sustained, {instances} × {set_name} into {contender.title}: {outcome}")
+            results.sustained.append(result)
+
+
+def allow_open_files() -> None:
+    """Raise the soft limit of open files, for the idle associations here and in the receivers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < OPEN_FILES:
+        with contextlib.suppress(ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
+
+
+def main() -> None:
+    """Run the benchmark that the command line asks for."""
+    options = parse_arguments(sys.argv[1:])
+    scale = QUICK if options.quick else FULL
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM")
+    )  # what was measured is still written
+    allow_open_files()
+    for name, instance_set in SETS.items():
+        make_set(instance_set, options.sets / name)
+    work = options.work or options.results / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    command = shlex.join(["bench/run.py", *sys.argv[1:]])
+    results = Results(facts=machine.facts(work), command=command)
+    name = time.strftime("%Y%m%d-%H%M%S")
+    try:
+        if "throughput" in options.parts:
+            run_throughput(options, scale, results, work)
+        if "shipped" in options.parts:
+            run_shipped(options, scale, results, work)
+        if "memory" in options.parts:
+            run_memory(options, scale, results, work)
+        if "sustained" in options.parts:
+            length = options.sustained_instances or scale.sustained_instances
+            run_sustained(
+                options, results, work, [each for each in SUSTAINED_SETS if each in options.only], length
+            )
+        if "million" in options.parts:
+            run_sustained(options, results, work, ["tiny"], READY_AGAIN_INSTANCES)
+    finally:
+        page = report.write(results, options.results, name)  # what was measured before an interruption, too
+        shutil.rmtree(work, ignore_errors=True)
+    say("")
+    say(page.read_text(encoding="utf-8"))
+    say(f"written to {page} and {page.with_suffix('.json')}")
+
+
+if __name__ == "__main__":
+    main()
