@@ -153,6 +153,7 @@ def test_texts_lose_their_padding(raw, text):
 
 def test_a_text_of_one_value_may_have_backslashes_and_lines():
     assert only({COMMENTS: b" a \\ b\r\nc "})[0] == {"patient_comments": "a \\ b\r\nc"}
+    assert only({COMMENTS: b" a \\ b "})[0] == {"patient_comments": "a \\ b"}
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,8 @@ def test_a_text_of_one_value_may_have_backslashes_and_lines():
         (b"\\ISO 2022 IR 58", b"Wang=\x1b$)A" + "王".encode("gb2312"), "Wang=王"),
         (b"\\ISO 2022 IR 159", b"\x1b$(D\x30\x21\x1b(B^x", "丂^x"),
         (b"ISO 2022 IR 100\\ISO 2022 IR 144", b"\xfc \x1b-L\xbb\xee^\xfc", "ü Лю^ü"),
+        (b"ISO 2022 IR 100\\ISO 2022 IR 144", b"\x1b-L\xbb^\x1b(B\xfc", "Л^ü"),
+        (b"ISO_IR 192", "\x1b-Lü".encode(), "\x1b-Lü"),  # no code extensions there
         (b"ISO 2022 IR 13\\ISO 2022 IR 87", b"\xd4\x1b$B;3\x1b(J^\xd4", "ﾔ山^ﾔ"),
         # Spelled as people do.
         (b"ISO-IR 100 ", b"M\xfcller", "Müller"),

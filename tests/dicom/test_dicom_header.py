@@ -254,6 +254,7 @@ def test_a_wanted_private_element_is_found():
         0x00090010: b"ACME",
         0x00091001: b"me",
     }
+    assert scan(data, wanted=frozenset([0x00091001])).values == {0x00091001: b"me"}
 
 
 # ---- what real files do
@@ -320,8 +321,10 @@ def test_elements_out_of_order_are_kept_with_a_remark():
     assert found.remarks == ("elements are not in ascending order, the first at (0010,0020)",)
 
 
-def test_the_first_of_two_elements_counts():
-    found = scan(ELE.element(PATIENT_ID, b"LO", b"4711") + ELE.element(PATIENT_ID, b"LO", b"4712"))
+@LAYOUTS
+def test_the_first_of_two_elements_counts(layout):
+    twice = layout.element(PATIENT_ID, b"LO", b"4711") + layout.element(PATIENT_ID, b"LO", b"4712")
+    found = scan(twice, SYNTAX_OF[layout])
     assert found.problem is None
     assert found.values == {PATIENT_ID: b"4711"}
     assert found.remarks == ("(0010,0020) occurs again at offset 20; the first one counts",)

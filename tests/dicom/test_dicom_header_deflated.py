@@ -9,6 +9,7 @@ from data_set_bytes import ELE, HEAD, PATIENT_ID, PIXELS, TREE, deflate, scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stowkeeper.dicom import header
 from stowkeeper.dicom.limits import INFLATED_BYTES_MAX
 from stowkeeper.dicom.transfer_syntaxes import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 
@@ -72,12 +73,10 @@ def test_a_deflated_data_set_may_have_the_trailer_of_gzip():
 
 
 def test_damage_to_a_deflate_stream_is_a_problem():
-    found = scan(b"\xff\xff\xff", DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
-    assert found.problem == "the deflate stream is damaged after 0 inflated bytes"
-    zlib_wrapped = zlib.compress(TREE)
-    assert "the deflate stream is damaged" in str(
-        scan(zlib_wrapped, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN).problem
-    )
+    # A stored block, then one of a type that there is not (RFC 1951 §3.2.3), and the same in zlib's wrapping.
+    stored = b"\0" + struct.pack("<HH", len(HEAD), len(HEAD) ^ 0xFFFF) + HEAD
+    for damaged in (b"\xff", stored + b"\xff", zlib.compress(TREE)):
+        assert scan(damaged, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN).problem == "the deflate stream is damaged"
 
 
 def test_a_problem_in_what_was_inflated_comes_before_one_behind_it():
@@ -91,24 +90,36 @@ def test_the_deflated_jpip_syntaxes_are_inflated(syntax):
     assert scan(deflate(TREE), syntax).values[PATIENT_ID] == b"4711 "
 
 
-@given(st.binary(min_size=1, max_size=30), st.integers(0, 200), st.lists(st.integers(0, 400), max_size=10))
+@given(
+    garbage=st.binary(min_size=1, max_size=30),
+    place=st.integers(0, 200),
+    cuts=st.lists(st.integers(0, 400), max_size=10),
+)
 @settings(max_examples=100, deadline=None)
-def test_a_damaged_stream_gives_the_same_scan_at_any_split(garbage, place, cuts):
-    data = deflate(TREE + ELE.element(0x00104000, b"UT", bytes(3000)))
+def test_any_stream_is_judged_alike_at_any_split(garbage, place, cuts):
+    data = deflate(TREE + ELE.element(0x00104000, b"UT", b"abaaabbabbaaaaab" * 200))
     data = data[:place] + garbage + data[place + len(garbage) :]
     cuts = [min(cut, len(data)) for cut in cuts]
     whole = scan(data, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
-    assert scan(data, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, cuts=cuts) == whole
-    assert scan(data, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, cuts=range(1, len(data))) == whole
+    parts = scan(data, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, cuts=cuts)
+    assert parts == whole or "the deflate stream is damaged" in (parts.problem, whole.problem)
+    assert (parts.problem is None) == (whole.problem is None)
 
 
-def test_what_stands_before_the_damage_is_scanned():
-    # A stored block with the values, then a block of a type that there is not (RFC 1951 §3.2.3).
-    stored = ELE.element(PATIENT_ID, b"LO", b"4711")
-    stream = b"\0" + struct.pack("<HH", len(stored), len(stored) ^ 0xFFFF) + stored + b"\xff"
-    found = scan(stream + bytes(2000), DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
-    assert found.values == {PATIENT_ID: b"4711"}
-    assert found.problem == f"the deflate stream is damaged after {len(stored)} inflated bytes"
+def test_no_output_is_left_in_the_inflater():
+    # Whatever the size, the last input byte is read before the last output byte fits into a chunk.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(header, "INFLATED_CHUNK_BYTES", 64)
+        for size in range(700):
+            data = deflate(ELE.element(PIXELS, b"OW", bytes(size)))
+            assert scan(data, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN).problem is None
+
+
+def test_nothing_behind_the_bound_is_scanned():
+    data = deflate(HEAD + ELE.element(PATIENT_ID, b"LO", b"4711") + ELE.header(PIXELS, b"ow", 0))
+    found = scan(data, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, inflated_bytes_max=20)
+    assert found.problem == "the data set inflates to more than 20 bytes"
+    assert PATIENT_ID not in found.values
 
 
 def test_a_problem_before_the_bound_comes_before_the_bound():

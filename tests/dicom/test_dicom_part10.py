@@ -172,6 +172,8 @@ def test_a_group_length_may_be_missing():
 def test_a_group_length_may_be_of_another_size():
     head = PREFIX + ELE.element(0x00020000, b"UL", b"\xff\0") + ELE.element(*SYNTAX)
     assert read_file_meta(head + DATA_SET).length == len(head)
+    empty = PREFIX + ELE.element(0x00020000, b"UL", b"\xff\0")
+    assert read_file_meta(empty, whole=True).length == len(empty)
 
 
 @pytest.mark.parametrize("length", [0, 1, GROUP_SIZE, GROUP_SIZE + 8, 1000, 0xFFFFFFFF])
@@ -193,6 +195,9 @@ def test_the_group_length_tells_how_much_to_read():
     with pytest.raises(MoreNeeded) as more:
         read_file_meta(group(SYNTAX, length=GROUP_SIZE)[:150])
     assert more.value.total == 144 + GROUP_SIZE
+    with pytest.raises(MoreNeeded) as more:  # ... unless it cannot be true
+        read_file_meta(group(SYNTAX, length=FILE_META_LENGTH_MAX)[:150])
+    assert more.value.total == 152
 
 
 def test_a_deflated_data_set_may_begin_like_group_0002():

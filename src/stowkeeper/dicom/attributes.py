@@ -19,13 +19,16 @@ from stowkeeper.dicom.character_sets import (
 from stowkeeper.dicom.uid import UID_LENGTH_MAX, strip_uid, uid_defect
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class InstanceAttributes:
     """Attributes of one instance, named by their keywords. Absent and empty ones are None.
 
     Texts have no padding; several values stay joined by backslashes. UIDs may be malformed, and dates and
     times are as the sender wrote them.
     """
+
+    # Without slots: so `extract` can fill in what it found, and leave the rest to the defaults of the class. To
+    # set eighty slots, one by one past the guard of a frozen class, took a third of its time.
 
     specific_character_set: str | None = None
     image_type: str | None = None
@@ -237,9 +240,10 @@ def extract(values: Mapping[int, bytes], little_endian: bool) -> tuple[InstanceA
         if not character_sets.known:
             verdicts.append("SpecificCharacterSet names a character set that is not known")
     for tag, raw in values.items():
-        if not raw or tag not in _ATTRIBUTES:
+        attribute = _ATTRIBUTES.get(tag)
+        if attribute is None or not raw:
             continue
-        name, kind, keyword = _ATTRIBUTES[tag]
+        name, kind, keyword = attribute
         if kind < _UID:
             try:
                 text = raw.decode("ascii").strip(" \0")
@@ -260,7 +264,9 @@ def extract(values: Mapping[int, bytes], little_endian: bool) -> tuple[InstanceA
                 found[name] = uid.decode("latin-1")
         else:
             found[name] = _read_number(raw, kind, keyword, little_endian, verdicts)
-    return InstanceAttributes(**found), tuple(verdicts)
+    attributes = object.__new__(InstanceAttributes)
+    vars(attributes).update(found)
+    return attributes, tuple(verdicts)
 
 
 def _read_text(

@@ -71,8 +71,10 @@ class _Sequence:
 class ElementWalker:
     """Walks over one data set, fed piece by piece.
 
-    `wanted` maps the raw tags of wanted elements to their tags and holds `encoding.delimiters` besides. When
-    the data set has ended, `finish` tells whether it parsed; `values` then maps tags to raw value bytes.
+    `wanted` maps the raw tags of wanted elements to their tags and holds `encoding.delimiters` besides; further
+    raw tags that it maps to 0 are private, and PRIVATE_RUN is tried there. `private_runs` lets it be tried
+    also behind long private elements; that takes explicit VR little endian and no wanted private element.
+    When the data set has ended, `finish` tells whether it parsed; `values` then maps tags to raw value bytes.
     """
 
     __slots__ = (
@@ -82,6 +84,7 @@ class ElementWalker:
         "_mode",
         "_need",
         "_pending",
+        "_private_bit",
         "_sequences",
         "_skip",
         "_skipped",
@@ -94,7 +97,7 @@ class ElementWalker:
         "values",
     )
 
-    def __init__(self, encoding: Encoding, wanted: dict[int, int]) -> None:
+    def __init__(self, encoding: Encoding, wanted: dict[int, int], *, private_runs: bool = False) -> None:
         self.values: dict[int, bytes] = {}
         self.problem: str | None = None
         self.remarks: tuple[str, ...] = ()
@@ -110,6 +113,8 @@ class ElementWalker:
         self._skipped_at = 0
         self._base = 0
         self._captured = 0
+        # The lowest bit of a group, and of a raw tag in little endian, says whether an element is private.
+        self._private_bit = 1 if private_runs else 0
 
     def feed(self, view: Buffer) -> None:
         """Walk on over `view`, the next piece of the data set, cut anywhere. Keeps no reference to it."""
@@ -197,6 +202,8 @@ class ElementWalker:
         wanted = self._wanted
         values = self.values
         copy = _COPY
+        match_private_run = PRIVATE_RUN.match
+        private_bit = self._private_bit
         last = end - 8
         raw = start = 0
         while position <= last:
@@ -211,13 +218,19 @@ class ElementWalker:
                 (length,) = encoding.unpack_length(view, position + 8)
                 if length == UNDEFINED_LENGTH:
                     return self._enter(position, start, end, raw, vr)
+                if raw & private_bit:
+                    position = start + length
+                    run = match_private_run(view, position)
+                    position = max(position, run.end()) if run else position
+                    continue
             if raw in wanted:
                 tag = wanted[raw]
                 stop = start + length
                 if not tag:
                     if raw in encoding.delimiters:
                         return self._leave(view, position, end, raw)
-                    position = self._after_private_run(view, position, stop)
+                    run = match_private_run(view, position)
+                    position = max(stop, run.end()) if run else stop
                     continue
                 if length <= _AT_ONCE_MAX and stop <= end and tag not in values:
                     (values[tag],) = copy[length](view, start)
@@ -281,11 +294,6 @@ class ElementWalker:
         if position < end:
             return self._wait(view, position, end, 8)
         return end
-
-    def _after_private_run(self, view: Buffer, position: int, stop: int) -> int:
-        """Return where the run of private elements at `position` ends, whose first one ends at `stop`."""
-        run = PRIVATE_RUN.match(view, position)
-        return stop if run is None else max(stop, run.end())
 
     def _skip_on(self, position: int, start: int, end: int, raw: int) -> int:
         """Step over the rest of a value that reaches beyond this piece."""

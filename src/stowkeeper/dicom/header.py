@@ -51,7 +51,7 @@ class Scan:
 class _Plan:
     """What follows from a transfer syntax and a set of wanted tags, worked out once for all instances."""
 
-    __slots__ = ("deflated", "encoding", "known", "wanted")
+    __slots__ = ("deflated", "encoding", "known", "private_runs", "wanted")
 
     def __init__(self, transfer_syntax_uid: str, wanted: frozenset[int]) -> None:
         syntax = TRANSFER_SYNTAXES.get(transfer_syntax_uid)
@@ -62,8 +62,11 @@ class _Plan:
             self.encoding = IMPLICIT_LITTLE_ENDIAN
         elif syntax is not None and not syntax.little_endian:
             self.encoding = EXPLICIT_BIG_ENDIAN
+        self.private_runs = self.encoding is EXPLICIT_LITTLE_ENDIAN and not any(
+            tag >> 16 & 1 for tag in wanted
+        )
         marks = dict(self.encoding.delimiters)
-        if self.encoding is EXPLICIT_LITTLE_ENDIAN and not any(tag >> 16 & 1 for tag in wanted):
+        if self.private_runs:
             marks |= dict.fromkeys(map(self.encoding.swap, PRIVATE_CREATORS), 0)
         self.wanted = marks | {self.encoding.swap(tag): tag for tag in wanted}
 
@@ -108,44 +111,27 @@ class _Inflater:
             return f"{self._tail_size} bytes follow the end of the deflate stream"
         return walker.finish()
 
-    def _inflate(self, piece: Buffer, walker: ElementWalker, chunk_bytes: int = INFLATED_CHUNK_BYTES) -> None:
+    def _inflate(self, piece: Buffer, walker: ElementWalker) -> None:
+        stream = self._stream
         while self._problem is None and walker.problem is None:
-            before = self._stream.copy()
             try:
-                chunk = self._stream.decompress(piece, chunk_bytes)
+                chunk = stream.decompress(piece, INFLATED_CHUNK_BYTES)
             except zlib.error:
-                self._stream = before
-                self._approach_damage(piece, walker, chunk_bytes)
+                # What zlib inflated in this call is lost, so that how far the walker came depends on the pieces.
+                self._problem = "the deflate stream is damaged"
                 return
-            self._pass_on(chunk, walker)
-            if self._stream.eof:
-                self._follow(self._stream.unused_data)
+            room = self._bytes_max - self._inflated
+            self._inflated += len(chunk)
+            walker.feed(chunk[:room])
+            if len(chunk) > room and walker.problem is None:
+                self._problem = f"the data set inflates to more than {self._bytes_max} bytes"
+            if stream.eof:
+                self._follow(stream.unused_data)
                 return
             # zlib may hold output back after the last input byte: only a chunk that is not full says it is done.
-            piece = self._stream.unconsumed_tail
-            if not piece and len(chunk) < chunk_bytes:
+            piece = stream.unconsumed_tail
+            if not piece and len(chunk) < INFLATED_CHUNK_BYTES:
                 return
-
-    def _approach_damage(self, piece: Buffer, walker: ElementWalker, chunk_bytes: int) -> None:
-        """Inflate what can be had before the damage in `piece`; zlib keeps the output of a call that fails.
-
-        So the same bytes are scanned however the stream was cut.
-        """
-        if len(piece) > 1:
-            half = len(piece) // 2
-            self._inflate(piece[:half], walker)
-            self._inflate(piece[half:], walker)
-        elif chunk_bytes > 1:
-            self._inflate(piece, walker, 1)
-        else:
-            self._problem = f"the deflate stream is damaged after {self._inflated} inflated bytes"
-
-    def _pass_on(self, chunk: bytes, walker: ElementWalker) -> None:
-        room = self._bytes_max - self._inflated
-        self._inflated += len(chunk)
-        walker.feed(chunk[:room])
-        if len(chunk) > room and walker.problem is None:
-            self._problem = f"the data set inflates to more than {self._bytes_max} bytes"
 
     def _follow(self, piece: Buffer) -> None:
         """Count bytes behind the stream; keep as many as a trailer has."""
@@ -174,7 +160,7 @@ class HeaderScanner:
         plan = _plan(transfer_syntax_uid, wanted)
         self.size = 0
         self._plan = plan
-        self._walker = ElementWalker(plan.encoding, plan.wanted)
+        self._walker = ElementWalker(plan.encoding, plan.wanted, private_runs=plan.private_runs)
         self._inflater = _Inflater(inflated_bytes_max) if plan.deflated else None
 
     def feed(self, view: Buffer) -> None:
