@@ -51,7 +51,7 @@ REQUEST = RequestRecord(
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    with open_database(tmp_path) as opened:
+    with open_database(tmp_path, sync=False) as opened:
         yield opened
 
 

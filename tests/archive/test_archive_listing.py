@@ -16,7 +16,7 @@ from support.catalog_rows import make_entry, open_database
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    with open_database(tmp_path) as opened:
+    with open_database(tmp_path, sync=False) as opened:
         yield opened
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from stowkeeper.archive import catalog, changes, ledger, listing
 from stowkeeper.archive.catalog import CatalogEntry
@@ -22,7 +23,7 @@ def insert_identical(database: Database, entry: CatalogEntry, older: CatalogEntr
         catalog.insert_identical(transaction, [(entry, older.receipt.receipt_id)])
 
 
-def read(database: Database, question: Callable[..., object], *arguments: object):
+def read(database: Database, question: Callable[..., Any], *arguments: object) -> Any:
     with database.read() as connection:
         answer = question(connection, *arguments)
         return list(answer) if isinstance(answer, Iterator) else answer
@@ -79,10 +80,10 @@ def test_no_hot_question_walks_through_a_large_table(tmp_path: Path, question: s
     database = open_database(tmp_path)
     insert(database, *(make_entry(number, number, patient_id="P") for number in range(1, 6)))
     asked: list[str] = []
-    watched = []
+    watched: list[Any] = []
 
-    def watch(connection) -> None:
-        driver = connection.connection.driver_connection
+    def watch(connection: Connection) -> None:
+        driver: Any = connection.connection.driver_connection
         driver.set_trace_callback(asked.append)
         watched.append(driver)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from support.catalog_rows import make_entry, open_database
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    with open_database(tmp_path) as opened:
+    with open_database(tmp_path, sync=False) as opened:
         yield opened
 
 
@@ -129,9 +130,16 @@ def test_a_conflict_ends_when_one_side_goes(database: Database) -> None:
         assert list(catalog.conflicts(connection)) == []
 
 
+def test_a_conflict_goes_on_between_those_that_are_left(database: Database) -> None:
+    insert(database, *(make_entry(1, number, content=f"{number}") for number in (1, 2, 3)))
+    remove(database, 2)
+    assert [version.conflict for version in versions_of(database, 1)] == [True, False, True]
+
+
 def test_conflicts_are_listed_instance_by_instance(database: Database) -> None:
     for instance in (1, 2):
-        insert(database, make_entry(instance, 2, content="b"), make_entry(instance, 1, content="a"))
+        insert(database, make_entry(instance, 2, content="b"))
+        insert(database, make_entry(instance, 1, content="a"))
     with database.read() as connection:
         found = [
             (uid, [v.version_key for v in conflicting]) for uid, conflicting in catalog.conflicts(connection)
@@ -247,7 +255,7 @@ def test_a_damaged_file_is_never_removed(database: Database) -> None:
 
 
 def test_after_the_last_version_nothing_tells_who_the_patient_was(database: Database) -> None:
-    about = {
+    about: dict[str, Any] = {
         "patient_id": "P",
         "patient_name": "A^B",
         "study_description": "head",
@@ -277,6 +285,7 @@ def test_what_comes_again_after_its_removal_is_new_and_no_conflict(database: Dat
     (result,) = insert(database, make_entry(1, 2, content="b", patient_id="P", path="objects/1/2/3.dcm"))
     assert (result.outcome, result.is_current) == (catalog.ReceiptOutcome.STORED, True)
     assert [row["patient_id"] for row in listing.studies(database)] == ["P"]
+    assert "patient" not in [kind for kind, _, _ in changes_of(database, 0)]
     assert not any(version.conflict for version in versions_of(database, 1))
 
 

@@ -1,10 +1,11 @@
-"""The catalog: what the archive holds, by the rows that the finisher writes a moment after an instance was answered.
+"""The catalog: what the archive holds, by the rows that the finisher writes after each answer.
 
-An entry goes in by its receipt id, and a second time changes nothing: after a crash the finisher runs again over
-instances that may be listed already. All entries of a batch become durable together, with the transaction.
+An entry goes in by its receipt id, and a second time changes nothing: after a crash the finisher runs again
+over instances that may be listed already. All entries of a batch become durable together, with the
+transaction.
 
-Inserting is the hot path. An instance that is new (nearly all are) costs four rows by the driver's own loop; only an
-instance that has a version already takes the way of ordinary statements.
+Inserting is the hot path. An instance that is new (nearly all are) costs four rows by the driver's own loop;
+only an instance that has a version already takes the way of ordinary statements.
 """
 
 import json
@@ -37,6 +38,7 @@ from stowkeeper.archive.versions import (
     hold,
     iterate_versions,
     mark_damaged,
+    mark_name_taken,
     mark_removed,
     mark_removing,
     mark_superseded,
@@ -45,7 +47,7 @@ from stowkeeper.archive.versions import (
     versions_for_removal,
 )
 from stowkeeper.database.engine import Transaction, compile_insert, compile_statement
-from stowkeeper.database.schema import archive, changes, instances, receipts, versions
+from stowkeeper.database.schema import archive, changes, instances, receipts, uid_hash, versions
 
 __all__ = [
     "COUNTED",
@@ -97,8 +99,9 @@ VERSION_ATTRIBUTES = tuple(
 )
 """The columns of a version that are attributes of the instance, named as `InstanceAttributes` names them."""
 
-# Each value costs a third of a microsecond to bind, and images have none of the attributes from here on, which belong to
-# documents, presentation states and radiotherapy: they stand at the end, and a second statement leaves them out.
+# Each value costs a third of a microsecond to bind, and images have none of the attributes from here on,
+# which belong to documents, presentation states and radiotherapy: they stand at the end, and a second
+# statement leaves them out.
 _COMMON = VERSION_ATTRIBUTES[: VERSION_ATTRIBUTES.index("observation_date_time")]
 _RARE = VERSION_ATTRIBUTES[len(_COMMON) :]
 _common_attributes = attrgetter(*_COMMON)
@@ -106,7 +109,9 @@ _rare_attributes = attrgetter(*_RARE)
 _NONE_RARE = (None,) * len(_RARE)
 _PLAIN_LENGTH = len(_VERSION_STRUCTURE) + len(_COMMON)
 
-_INSERT_INSTANCE = compile_insert(instances, ("instance_key", "sop_instance_uid", "current_version_key"))
+_INSERT_INSTANCE = compile_insert(
+    instances, ("instance_key", "sop_instance_uid", "current_version_key", "uid_hash")
+)
 _INSERT_VERSION = compile_insert(versions, (*_VERSION_STRUCTURE, *_COMMON))
 _INSERT_RARE_VERSION = compile_insert(versions, (*_VERSION_STRUCTURE, *_COMMON, *_RARE))
 _INSERT_RECEIPT = compile_insert(
@@ -151,15 +156,42 @@ def has_receipt(connection: Connection, receipt_id: str) -> bool:
 def insert(transaction: Transaction, entries: Sequence[CatalogEntry]) -> list[InsertResult]:
     """List instances whose files are on the shelf, durably named; return what became of each, in their order.
 
-    Idempotent by receipt id, within a batch too.
+    Idempotent by receipt id, within a batch too. They are listed in the order in which they were received. A
+    receipt that was listed as identical to a file that turned out to be damaged since gets its own version.
     """
     known = _known_receipts(transaction, [entry.receipt.receipt_id for entry in entries])
     fresh: dict[str, CatalogEntry] = {}
     for entry in entries:
         if entry.receipt.receipt_id not in known:
             fresh.setdefault(entry.receipt.receipt_id, entry)
-    results = _insert_fresh(transaction, list(fresh.values())) if fresh else {}
+    in_order = sorted(fresh.values(), key=lambda entry: entry.order)
+    results = _insert_fresh(transaction, in_order) if fresh else {}
+    for entry in entries:
+        row = known.get(entry.receipt.receipt_id)
+        if row is not None and row.outcome == ReceiptOutcome.IDENTICAL:
+            results[row.receipt_id] = _part_from_identical(transaction, entry, row)
     return [_take(results, known, entry.receipt.receipt_id) for entry in entries]
+
+
+def _part_from_identical(transaction: Transaction, entry: CatalogEntry, row: Any) -> InsertResult:  # noqa: ANN401 - a row has its query's columns, no type of its own
+    """List the file of a receipt that has rows as an identical one."""
+    series_keys, _ = patient_tree.place(transaction, [entry])
+    identity = patient_tree.series_identity(entry)
+    series_key = None if identity is None else series_keys[identity]
+    key = row.receipt_key
+    _write(transaction, [_version_row(key, row.instance_key, series_key, entry)], [])
+    outcome = ReceiptOutcome.STORED
+    transaction.execute(
+        update(receipts).where(receipts.c.receipt_key == key).values(version_key=key, outcome=outcome.value)
+    )
+    settle(transaction, [row.instance_key])
+    return InsertResult(
+        receipt_id=row.receipt_id,
+        outcome=outcome,
+        new=False,
+        version_key=key,
+        is_current=key in _current_versions(transaction, [row.instance_key]),
+    )
 
 
 def insert_identical(
@@ -167,8 +199,9 @@ def insert_identical(
 ) -> list[InsertResult]:
     """Record receipts of instances of which an identical version is kept, read from the medium just now.
 
-    Each entry comes with the receipt id of that version. The path and size of the entry are not used: its own file
-    is not kept. An outcome of None says that the version is not in the catalog, or no longer kept. Idempotent.
+    Each entry comes with the receipt id of that version. The path and size of the entry are not used: its own
+    file is not kept. An outcome of None says that the version is not in the catalog, or no longer kept.
+    Idempotent.
     """
     known = _known_receipts(transaction, [entry.receipt.receipt_id for entry, _ in entries])
     older = _known_receipts(transaction, [receipt_id for _, receipt_id in entries])
@@ -219,7 +252,7 @@ def _insert_fresh(transaction: Transaction, entries: Sequence[CatalogEntry]) -> 
     series_keys, moved = patient_tree.place(transaction, entries)
     instance_keys = _known_instances(transaction, [entry.receipt.sop_instance_uid for entry in entries])
     first = _last_receipt_key(transaction) + 1
-    instance_rows: list[tuple[int, str, int]] = []
+    instance_rows: list[tuple[int, str, int, int]] = []
     version_rows: list[tuple[object, ...]] = []
     receipt_rows: list[tuple[object, ...]] = []
     results: dict[str, InsertResult] = {}
@@ -230,7 +263,7 @@ def _insert_fresh(transaction: Transaction, entries: Sequence[CatalogEntry]) -> 
             again.append((key, entry))
             continue
         instance_keys[receipt.sop_instance_uid] = key
-        instance_rows.append((key, receipt.sop_instance_uid, key))
+        instance_rows.append((key, receipt.sop_instance_uid, key, uid_hash(receipt.sop_instance_uid)))
         identity = patient_tree.series_identity(entry)
         series_key = None if identity is None else series_keys[identity]
         version_rows.append(_version_row(key, key, series_key, entry))
@@ -269,7 +302,7 @@ def _insert_again(
         standing[name] for _, e in entries if (name := (e.receipt.sop_instance_uid, e.path)) in standing
     ]
     for version in vanished:
-        mark_damaged(transaction, version.path, "its file was missing when a re-send took its name")
+        mark_name_taken(transaction, version)
     version_rows: list[tuple[object, ...]] = []
     receipt_rows: list[tuple[object, ...]] = []
     outcomes: dict[int, tuple[ReceiptOutcome, tuple[int, ...]]] = {}
@@ -376,12 +409,14 @@ def _content(source: Any) -> tuple[str, str, str]:  # noqa: ANN401 - a receipt, 
 _RECEIPTS = (
     select(
         receipts.c.receipt_id,
+        receipts.c.receipt_key,
         receipts.c.outcome,
         receipts.c.version_key,
         receipts.c.digest,
         versions.c.state,
         versions.c.sop_class_uid,
         versions.c.transfer_syntax_uid,
+        versions.c.instance_key,
         instances.c.current_version_key,
     )
     .join(versions, versions.c.version_key == receipts.c.version_key)
@@ -393,7 +428,10 @@ _FIND_RECEIPT = compile_statement(
     select(receipts.c.receipt_key).where(receipts.c.receipt_id == bindparam("id")), ("id",)
 )
 _FIND_INSTANCE = compile_statement(
-    select(instances.c.instance_key).where(instances.c.sop_instance_uid == bindparam("uid")), ("uid",)
+    select(instances.c.instance_key).where(
+        instances.c.uid_hash == bindparam("hash"), instances.c.sop_instance_uid == bindparam("uid")
+    ),
+    ("hash", "uid"),
 )
 _LAST_RECEIPT = compile_statement(select(func.max(receipts.c.receipt_key)), ())
 
@@ -408,7 +446,7 @@ def _known_receipts(transaction: Transaction, receipt_ids: Iterable[str]) -> dic
 
 
 def _known_instances(transaction: Transaction, uids: Iterable[str]) -> dict[str, int]:
-    found = {uid: transaction.fetch_one(_FIND_INSTANCE, (uid,)) for uid in uids}
+    found = {uid: transaction.fetch_one(_FIND_INSTANCE, (uid_hash(uid), uid)) for uid in uids}
     return {uid: row[0] for uid, row in found.items() if row is not None}
 
 

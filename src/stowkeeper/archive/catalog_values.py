@@ -35,8 +35,8 @@ class ReceiptOutcome(StrEnum):
 class CatalogEntry:
     """A whole instance with its receipt, on its way into the catalog.
 
-    `path` is relative to the archive, `file_size` in bytes with the head. `answer_known` tells that Success was
-    given to the network. `verdicts` say what could not be read or is against the standard.
+    `path` is relative to the archive, `file_size` in bytes with the head. `answer_known` tells that Success
+    was given to the network. `verdicts` say what could not be read or is against the standard.
     """
 
     receipt: Receipt
@@ -58,8 +58,9 @@ class InsertResult:
 
     `outcome` is None when nothing was written: the version that an identical receipt points to is not in the
     catalog, or not kept any more; the entry must be decided again. `new` is false when the receipt was in the
-    catalog already; then `outcome` and `version_key` are those of the first time. `differing` are the keys of the
-    kept versions of the instance that were received before and differ in digest, class or transfer syntax.
+    catalog already; then `outcome` and `version_key` are those of the first time. `differing` are the keys of
+    the kept versions of the instance that were received before and differ in digest, class or transfer
+    syntax.
     """
 
     receipt_id: str

@@ -1,7 +1,7 @@
 """Changes: what happened in the archive, in order, for whoever follows it with a cursor.
 
-A row is written in the transaction that makes the change, so it is there if and only if the change is. Consumers
-(events, jobs, replication) read from their cursor on and advance it in a transaction of their own.
+A row is written in the transaction that makes the change, so it is there if and only if the change is.
+Consumers (events, jobs, replication) read from their cursor on and advance it in a transaction of their own.
 """
 
 from dataclasses import dataclass
@@ -31,10 +31,10 @@ class ChangeKind(StrEnum):
 class Change:
     """One change. `seq` grows with each commit and is never given twice.
 
-    RECEIVED is about a receipt, and about the version that it made or was identical to; a first version is the
-    current one from then on. CURRENT says that the pointer of the instance moved to `version_key` (None: to none)
-    from `previous_version_key` (None: from none). PATIENT says that the study was moved to another patient. The
-    others are about a version; `detail` is the reason in words.
+    RECEIVED is about a receipt, and about the version that it made or was identical to; a first version is
+    the current one from then on. CURRENT says that the pointer of the instance moved to `version_key` (None:
+    to none) from `previous_version_key` (None: from none). PATIENT says that the study was moved to another
+    patient. The others are about a version; `detail` is the reason in words.
     """
 
     seq: int

@@ -1,7 +1,7 @@
 """The ledger: every association, and every C-STORE request seen, whatever became of it.
 
-Only rows know this, so a kill can lose the last batch. What was kept is not in danger by that: its receipt is in its
-file.
+Only rows know this, so a kill can lose the last batch. What was kept is not in danger by that: its receipt is
+in its file.
 """
 
 import json
@@ -20,10 +20,10 @@ from stowkeeper.database.schema import associations, requests
 class AssociationRecord:
     """One association, open (`closed_at` None) or ended.
 
-    Times are UTC in ISO 8601 with microseconds. `receiver` names the receiving process as its depot folder is named.
-    `rejection` is result, source and reason of PS3.8 §9.3.4. Each of `contexts` is a presentation context: its id,
-    abstract syntax, result (PS3.8 §9.3.3.2) and accepted transfer syntax. `ended` is released, aborted, lost, rejected,
-    refused or shutdown, `words` say why, without patient data.
+    Times are UTC in ISO 8601 with microseconds. `receiver` names the receiving process as its depot folder is
+    named. `rejection` is result, source and reason of PS3.8 §9.3.4. Each of `contexts` is a presentation
+    context: its id, abstract syntax, result (PS3.8 §9.3.3.2) and accepted transfer syntax. `ended` is
+    released, aborted, lost, rejected, refused or shutdown, `words` say why, without patient data.
     """
 
     association_id: str
@@ -50,8 +50,9 @@ class RequestRecord:
     """One C-STORE request and what became of it.
 
     `requested_at` is UTC in ISO 8601 with microseconds. `status` is what was answered, None when nothing was.
-    `error_comment` is that of the answer, or why there was none. `outcome` is kept, refused or lost. The seconds are
-    those until the last byte was there, those in writing and syncing, and all of them from command to answer.
+    `error_comment` is that of the answer, or why there was none. `outcome` is kept, refused or lost. The
+    seconds are those until the last byte was there, those in writing and syncing, and all of them from
+    command to answer.
     """
 
     association_id: str
@@ -127,7 +128,7 @@ def record_associations(transaction: Transaction, rows: Iterable[AssociationReco
 
 
 def close_lost_associations(transaction: Transaction, receiver: str, words: str) -> int:
-    """Write the end of every association that a dead receiving process left open; return how many there were."""
+    """Write the end of the associations that a dead receiving process left open; return their number."""
     result = transaction.execute(
         update(associations)
         .where(associations.c.receiver == receiver, associations.c.closed_at.is_(None))

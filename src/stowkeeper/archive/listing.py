@@ -1,11 +1,11 @@
 """Listings: what `ls` shows, as dicts whose keys are the names in its JSON lines.
 
-A listing is a generator that reads a page at a time, each from a short look of its own: it never holds a snapshot
-open while somebody reads on, and its memory is a page. What comes or goes meanwhile may be in it or not. The order is
-that of arrival.
+A listing is a generator that reads a page at a time, each from a short look of its own: it never holds a
+snapshot open while somebody reads on, and its memory is a page. What comes or goes meanwhile may be in it or
+not. The order is that of arrival.
 
-Of each instance the current version is listed; where none is kept, a damaged one, and `state` says so. Counts are asked
-of the versions each time.
+Of each instance the current version is listed; where none is kept, a damaged one, and `state` says so. Counts
+are asked of the versions each time.
 """
 
 import json
@@ -45,10 +45,11 @@ Row = dict[str, Any]
 class ListingFilter:
     """What to list: everything, or what fits each of these.
 
-    `uid` is that of a study, a series or an instance: what it contains is listed, and what contains it. A receipt or
-    an association can also be named by its own id, a receipt by that of its association too. `received_from` (inclusive) and
-    `received_before` are UTC in ISO 8601 and may be cut short: `2026-03` is the beginning of a month. A study or
-    series fits when an instance of it does; an association is judged by when it was opened.
+    `uid` is that of a study, a series or an instance: what it contains is listed, and what contains it. A
+    receipt or an association can also be named by its own id, a receipt by that of its association too.
+    `received_from` (inclusive) and `received_before` are UTC in ISO 8601 and may be cut short: `2026-03` is
+    the beginning of a month. A study or series fits when an instance of it does; an association is judged by
+    when it was opened.
     """
 
     uid: str | None = None
@@ -255,13 +256,13 @@ def _of_instance(column: Column[Any], uid: str) -> Select[Any]:
         .select_from(versions)
         .join(_instances, _instances.c.instance_key == versions.c.instance_key)
         .join(_series, _series.c.series_key == versions.c.series_key)
-        .where(_instances.c.sop_instance_uid == uid)
+        .where(schema.instance_among([uid]))
     )
 
 
 def _belongs_to(uid: str) -> ColumnElement[bool]:
     """Return the condition that a version belongs to a study, a series or an instance."""
-    of_instance = select(_instances.c.instance_key).where(_instances.c.sop_instance_uid == uid)
+    of_instance = select(_instances.c.instance_key).where(schema.instance_among([uid]))
     of_series = select(_series.c.series_key).where(_series.c.series_instance_uid == uid)
     of_study = (
         select(_series.c.series_key)
@@ -276,7 +277,7 @@ def _belongs_to(uid: str) -> ColumnElement[bool]:
 
 
 def _counts(only: ListingFilter, group: Column[Any], *counts: ColumnElement[Any]) -> Select[Any]:
-    """Return the query that counts the listed versions of a group; groups where none fits are not in its answer."""
+    """Return the query that counts the listed versions of a group, without groups where none fits."""
     fits = and_(true(), *only.bounds(_receipts.c.received_at, _receipts.c.calling_ae_title))
     return (
         select(
@@ -339,7 +340,7 @@ def _pages(
     size: int,
     complete: Callable[[Connection, Sequence[Row]], list[Row]] | None = None,
 ) -> Iterator[Row]:
-    """Yield the rows of a query that is ordered by `place`, page by page; `complete` adds to a page in its snapshot."""
+    """Yield the rows of a query ordered by `place`, page by page; `complete` adds to a page in its snapshot."""
     names = [column.name for column in place]
     page = query.limit(size)
     while True:

@@ -1,16 +1,17 @@
 """Patients, studies and series: the rows above the instances, made and described as instances arrive.
 
-A row describes itself by the newest version received below it, by (time received, receipt id), whatever the order
-of commits: so several processes, a recovery and a rebuild all end with the same rows. Nothing is counted here; counts
-are asked of the versions.
+A row describes itself by the newest version that carries its identity, by (time received, receipt id),
+whatever the order of commits: so several processes, a recovery and a rebuild all end with the same rows. A
+study is of the patient that its newest version names. A patient whose study was moved away stays until a
+removal empties a study. Nothing is counted here; counts are asked of the versions.
 
-There is no cache of known keys. A batch touches a few studies and series, and finding a row takes 3 µs; a cache would
-have to follow what other processes write and what a rollback takes back.
+There is no cache of known keys. A batch touches a few studies and series, and finding a row takes 3 µs; a
+cache would have to follow what other processes write and what a rollback takes back.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Exists, Table, bindparam, delete, exists, func, select, update
 
@@ -22,18 +23,20 @@ SeriesIdentity = tuple[str, str]
 """Study and Series Instance UID; the latter '' where instances of a study have none."""
 
 Identity = tuple[object, ...]
+_Key = TypeVar("_Key", bound=tuple[object, ...])
 Row = tuple[Identity, CatalogEntry, tuple[int, ...]]
-"""A new row: its identity, the entry that describes it, and its parent's key where that is no part of the identity."""
+"""A new row: its identity, the entry that describes it, and its parent's key where that is no part of the
+identity."""
 
 
 def series_identity(entry: CatalogEntry) -> SeriesIdentity | None:
-    """Return study and series of an instance, None when it belongs to no study (hanging protocols and the like)."""
+    """Return study and series of an instance, None when it is outside of studies (hanging protocols)."""
     study = entry.attributes.study_instance_uid
     return (study, entry.attributes.series_instance_uid or "") if study else None
 
 
 def patient_identity(entry: CatalogEntry) -> Identity:
-    """Return who the patient is: Patient ID and issuer, or, without an id, the study. Strangers are never merged."""
+    """Return who the patient is: id and issuer, or, without an id, the study. Never merge strangers."""
     attributes = entry.attributes
     if attributes.patient_id:
         return attributes.patient_id, attributes.issuer_of_patient_id or "", ""
@@ -122,14 +125,17 @@ def place(
     Also returned are the entries that moved their study to another patient.
     """
     newest: dict[SeriesIdentity, CatalogEntry] = {}
+    newest_of_patient: dict[Identity, CatalogEntry] = {}
     for entry in entries:
         identity = series_identity(entry)
-        if identity is not None and (identity not in newest or entry.order > newest[identity].order):
-            newest[identity] = entry
+        if identity is not None:
+            _keep_newest(newest, identity, entry)
+            _keep_newest(newest_of_patient, patient_identity(entry), entry)
     newest_of_study: dict[Identity, CatalogEntry] = {}
     for (study_uid, _), entry in newest.items():
         _keep_newest(newest_of_study, (study_uid,), entry)
-    study_keys, moved = _place_studies(transaction, newest_of_study)
+    patient_keys = PATIENTS.place(transaction, newest_of_patient)
+    study_keys, moved = _place_studies(transaction, newest_of_study, patient_keys)
     by_key: dict[Identity, CatalogEntry] = {
         (study_keys[(study_uid,)], series_uid): entry for (study_uid, series_uid), entry in newest.items()
     }
@@ -143,45 +149,33 @@ def forget(transaction: Transaction, series_keys: Iterable[int]) -> None:
     Rows with nothing but UIDs stay, since removed versions and their receipts refer to them.
     """
     in_series = (versions.c.series_key == series.c.series_key) & (versions.c.state != VersionState.REMOVED)
+    in_study = (series.c.study_key == studies.c.study_key) & in_series
+    emptied = 0
     for portion in portions(series_keys):
-        study_keys = transaction.execute(
-            select(series.c.study_key).where(series.c.series_key.in_(portion)).distinct()
-        ).scalars()
-        some = study_keys.all()
+        of_series = select(series.c.study_key).where(series.c.series_key.in_(portion))
         _forget_rows(transaction, SERIES, portion, exists().where(in_series))
-        patient_keys = transaction.execute(
-            select(studies.c.patient_key).where(
-                studies.c.study_key.in_(some), studies.c.patient_key.is_not(None)
-            )
-        ).scalars()
-        left = patient_keys.all()
-        in_study = exists().where((series.c.study_key == studies.c.study_key) & in_series)
-        _forget_rows(transaction, STUDIES, some, in_study, patient_key=None)
-        _drop_patients_without_study(transaction, left)
+        study_keys = transaction.execute(of_series.distinct()).scalars().all()
+        emptied += _forget_rows(transaction, STUDIES, study_keys, exists().where(in_study), patient_key=None)
+    if emptied:
+        # Without a study are those of the emptied studies, and those that a study was moved away from.
+        of_patient = exists().where(studies.c.patient_key == patients.c.patient_key)
+        transaction.execute(delete(patients).where(~of_patient))
 
 
 def _forget_rows(
     transaction: Transaction, level: _Level, keys: Sequence[int], kept: Exists, **more: None
-) -> None:
-    transaction.execute(
+) -> int:
+    result = transaction.execute(
         update(level.table)
         .where(level.key.in_(keys), ~kept)
         .values(**dict.fromkeys(level.attributes), described_at="", described_by="", **more)
     )
+    return result.rowcount
 
 
-def _drop_patients_without_study(transaction: Transaction, keys: Iterable[int]) -> None:
-    for portion in portions(sorted(set(keys))):
-        transaction.execute(
-            delete(patients).where(
-                patients.c.patient_key.in_(portion),
-                ~exists().where(studies.c.patient_key == patients.c.patient_key),
-            )
-        )
-
-
-def _keep_newest(newest: dict[Identity, CatalogEntry], identity: Identity, entry: CatalogEntry) -> None:
-    if identity not in newest or entry.order > newest[identity].order:
+def _keep_newest(newest: dict[_Key, CatalogEntry], identity: _Key, entry: CatalogEntry) -> None:
+    found = newest.get(identity)
+    if found is None or entry.order > found.order:
         newest[identity] = entry
 
 
@@ -191,30 +185,21 @@ def _is_newer(entry: CatalogEntry, row: tuple[Any, ...]) -> bool:
 
 
 def _place_studies(
-    transaction: Transaction, newest: Mapping[Identity, CatalogEntry]
+    transaction: Transaction, newest: Mapping[Identity, CatalogEntry], patient_keys: Mapping[Identity, int]
 ) -> tuple[dict[Identity, int], list[CatalogEntry]]:
     found = {identity: STUDIES.find(transaction, identity) for identity in newest}
-    newer = {i: newest[i] for i, row in found.items() if row is None or _is_newer(newest[i], row)}
-    newest_of_patient: dict[Identity, CatalogEntry] = {}
-    for entry in newer.values():
-        _keep_newest(newest_of_patient, patient_identity(entry), entry)
-    patient_keys = PATIENTS.place(transaction, newest_of_patient)
     describing: list[tuple[int, CatalogEntry, tuple[int, ...]]] = []
     inserting: list[Row] = []
     moved: list[CatalogEntry] = []
-    left: list[int] = []
-    for identity, entry in newer.items():
+    for identity, entry in newest.items():
         patient_key = patient_keys[patient_identity(entry)]
         row = found[identity]
         if row is None:
             inserting.append((identity, entry, (patient_key,)))
-            continue
-        describing.append((row[0], entry, (patient_key,)))
-        if row[1] is not None and row[1] != patient_key:
-            moved.append(entry)
-            left.append(row[1])
+        elif _is_newer(entry, row):
+            describing.append((row[0], entry, (patient_key,)))
+            if row[1] is not None and row[1] != patient_key:
+                moved.append(entry)
     STUDIES.describe(transaction, describing)
     keys: dict[Identity, int] = {identity: row[0] for identity, row in found.items() if row is not None}
-    keys |= STUDIES.insert(transaction, inserting)
-    _drop_patients_without_study(transaction, left)
-    return keys, moved
+    return keys | STUDIES.insert(transaction, inserting), moved

@@ -1,11 +1,12 @@
 """Versions: the files of the archive as rows, their states, and the pointer to the current one.
 
-Versions of an instance are ordered by (time received, receipt id). The current one is the newest that is kept; every
-move of the pointer is a change row. Two versions are in conflict when they differ in digest, SOP class or transfer
-syntax and both count (kept, superseded or damaged). `settle` derives pointer and conflict marks from the rows, after
-whatever changed them.
+Versions of an instance are ordered by (time received, receipt id). The current one is the newest that is
+kept; every move of the pointer is a change row. Two versions are in conflict when they differ in digest, SOP
+class or transfer syntax and both count (kept, superseded or damaged). `settle` derives pointer and conflict
+marks from the rows, after whatever changed them.
 
-What takes a version away asks `holds` in the same transaction: a held version is neither superseded nor removed.
+What takes a version away asks `holds` in the same transaction: a held version is neither superseded nor
+removed.
 """
 
 from collections import defaultdict
@@ -38,6 +39,7 @@ from stowkeeper.database.schema import (
     ON_SHELF,
     changes,
     holds,
+    instance_among,
     instances,
     receipts,
     series,
@@ -52,7 +54,8 @@ COUNTED = (VersionState.KEPT, VersionState.SUPERSEDED, VersionState.DAMAGED)
 """The states of versions that another one can be in conflict with."""
 
 REMOVABLE = (VersionState.KEPT, VersionState.SUPERSEDED, VersionState.REMOVING)
-"""The states of versions whose file a removal takes away. Damaged files are evidence and never deleted by us."""
+"""The states of versions whose file a removal takes away. Damaged files are evidence and never deleted by us.
+"""
 
 
 class VersionOrder(Enum):
@@ -127,9 +130,7 @@ def find_versions(
     found: dict[str, list[Version]] = defaultdict(list)
     for portion in portions(sop_instance_uids):
         rows = connection.execute(
-            _versions()
-            .where(instances.c.sop_instance_uid.in_(portion), versions.c.state.in_(states))
-            .order_by(*_OLDEST_FIRST)
+            _versions().where(instance_among(portion), versions.c.state.in_(states)).order_by(*_OLDEST_FIRST)
         )
         for row in rows:
             found[row.sop_instance_uid].append(_version(row))
@@ -144,17 +145,18 @@ def find_version_by_receipt(connection: Connection, receipt_id: str) -> Version 
 
 
 def find_version_by_path(connection: Connection, path: str) -> Version | None:
-    """Return the version whose file stands at a path (relative to the archive), None when none is listed there."""
+    """Return the version whose file stands at a path, relative to the archive; None when none does."""
     row = connection.execute(_versions().where(versions.c.path == path, text(ON_SHELF))).one_or_none()
     return None if row is None else _version(row)
 
 
 def versions_for_removal(connection: Connection, uid: str) -> Iterator[Version]:
-    """Yield the versions that the removal of a study, a series or an instance is about, removing ones included.
+    """Yield the versions that the removal of a study, a series or an instance is about.
 
-    Held ones are among them (`is_held`); damaged ones are not, they are never deleted by us.
+    Those left in the middle of a removal are among them, and held ones (`is_held`). Damaged ones are not:
+    they are never deleted by us.
     """
-    of_instance = select(instances.c.instance_key).where(instances.c.sop_instance_uid == uid)
+    of_instance = select(instances.c.instance_key).where(instance_among([uid]))
     of_series = select(series.c.series_key).where(series.c.series_instance_uid == uid)
     of_study = (
         select(series.c.series_key)
@@ -171,7 +173,7 @@ def versions_for_removal(connection: Connection, uid: str) -> Iterator[Version]:
 
 
 def due_for_removal(connection: Connection, now: str) -> list[Version]:
-    """Return the versions to remove now: superseded and due and not held, or left in the middle of a removal."""
+    """Return the versions to remove now: superseded, due and not held, or left in mid-removal."""
     due = and_(
         versions.c.state == VersionState.SUPERSEDED,
         versions.c.removal_due_at <= now,
@@ -245,7 +247,7 @@ def _page(database: Database, query: Select[Any]) -> Sequence[Any]:
 def mark_superseded(
     transaction: Transaction, version_keys: Iterable[int], *, removal_due_at: str, reason: str
 ) -> list[Version]:
-    """Mark kept versions as superseded, to be removed later; return those marked. Held ones are left alone."""
+    """Mark kept versions as superseded, to be removed later; return those marked, never held ones."""
     return _mark(
         transaction,
         _load(transaction, version_keys),
@@ -284,7 +286,7 @@ def mark_removed(transaction: Transaction, version_keys: Iterable[int], *, reaso
 
 
 def mark_damaged(transaction: Transaction, path: str, reason: str) -> Version | None:
-    """Mark the version whose file at `path` no longer fits its receipt, held or not; None when none is listed there."""
+    """Mark the version whose file at `path` no longer fits its receipt, held or not; None when none is there."""
     version = find_version_by_path(transaction.connection, path)
     if version is None:
         return None
@@ -293,8 +295,21 @@ def mark_damaged(transaction: Transaction, path: str, reason: str) -> Version | 
     return version
 
 
+def mark_name_taken(transaction: Transaction, version: Version) -> None:
+    """Mark a version whose name on the shelf another file of the same instance has got: its own was gone.
+
+    A removal that was cut off is done with that. The newcomer goes on describing study and series.
+    """
+    reason = "its file was missing when a re-send took its name"
+    if version.state is VersionState.REMOVING:
+        loaded = _load(transaction, [version.version_key])
+        _mark(transaction, loaded, VersionState.REMOVED, (VersionState.REMOVING,), reason)
+    else:
+        mark_damaged(transaction, version.path, reason)
+
+
 def hold(transaction: Transaction, version_keys: Iterable[int], reason: str) -> None:
-    """Hold versions for a reason: they are neither superseded nor removed until it is released. Twice is once."""
+    """Hold versions for a reason: until released they are neither superseded nor removed. Twice is once."""
     keys = sorted(set(version_keys))
     held: set[int] = set()
     for portion in portions(keys):
@@ -401,7 +416,7 @@ _OF_INSTANCES = (
 
 
 def settle(transaction: Transaction, instance_keys: Iterable[int]) -> None:
-    """Derive the pointer to the current version and the conflict marks of some instances from their versions."""
+    """Derive the pointer and the conflict marks of some instances from their versions."""
     for portion in portions(sorted(set(instance_keys))):
         rows = transaction.execute(_OF_INSTANCES.where(versions.c.instance_key.in_(portion))).all()
         marks: list[dict[str, int]] = []
@@ -437,7 +452,7 @@ def _content(row: Any) -> tuple[str, str, str]:  # noqa: ANN401 - a row has its 
 
 
 def _inherit_holds(transaction: Transaction, heirs: Mapping[int, int]) -> None:
-    """Hold the re-send that repairs a damaged version for the same reasons: the promise was about these bytes."""
+    """Hold the re-send that repairs a damaged version for the same reasons: the promise was of these bytes."""
     for portion in portions(heirs):
         held = transaction.execute(
             select(holds.c.version_key, holds.c.reason).where(holds.c.version_key.in_(portion))

@@ -3,8 +3,8 @@
 What it promises, each pinned by a test:
 
 - A transaction that ended is durable: `synchronous=FULL` syncs the log at each commit.
-- Every write transaction, and the checkpoints that commits make, happen under the writer lock (`writer_lock.py`). So
-  does closing, since SQLite checkpoints when the last connection closes.
+- Every write transaction, and the checkpoints that commits make, happen under the writer lock
+  (`writer_lock.py`). So does closing, since SQLite checkpoints when the last connection closes.
 - Readers see one snapshot, never wait for writers, and cannot write.
 - Several processes and threads may use one file. A forked child must open its own `Database`.
 
@@ -97,7 +97,7 @@ class Transaction:
 
 
 def compile_statement(statement: ClauseElement, parameters: Sequence[str]) -> str:
-    """Compile a statement once for the driver. Its bind parameters, by name, have to stand in the order given.
+    """Compile a statement once for the driver; its bind parameters have to stand in the order named.
 
     Raises ValueError where they don't: the rows for `Transaction.executemany` are tuples in that order.
     """
@@ -149,13 +149,13 @@ class Database:
     ) -> Self:
         """Open the database at `path`, make it when there is none, and bring its schema up to date.
 
-        `lock_path` is the writer lock's file, the same for every process. With `sync` false commits are not synced:
-        a power cut can lose the last ones, or with bad luck the database. The caller has made sure that the file
-        system is a local one. Raises DatabaseForeign and DatabaseUnavailable.
+        `lock_path` is the writer lock's file, the same for every process. With `sync` false commits are not
+        synced: a power cut can lose the last ones, or with bad luck the database. The caller has made sure
+        that the file system is a local one. Raises DatabaseForeign and DatabaseUnavailable.
         """
         if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
             needed = ".".join(map(str, SQLITE_VERSION_MIN))
-            msg = f"this Python has SQLite {sqlite3.sqlite_version}, {needed} or later is needed: use a newer Python"
+            msg = f"SQLite here is {sqlite3.sqlite_version}, {needed} or later is needed: use a newer Python"
             raise DatabaseUnavailable(msg)
         lock = WriterLock(lock_path)
         database = cls(path, lock, sync=sync, clock=clock)
@@ -171,9 +171,9 @@ class Database:
     def write(self) -> Iterator[Transaction]:
         """Begin a write transaction; it is durable when the block ends, rolled back when the block raises.
 
-        Waits for other writers, of this and of other processes. Raises DatabaseUnavailable, and then nothing was
-        written. After a failed commit whose sync failed a crash may still bring it back: write so that a second
-        time changes nothing.
+        Waits for other writers, of this and of other processes. Raises DatabaseUnavailable, and then nothing
+        was written. After a failed commit whose sync failed a crash may still bring it back: write so that a
+        second time changes nothing.
         """
         self._check_open()
         with self._lock.held(), self._words():
@@ -190,14 +190,15 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """Begin to read: one snapshot of the database for the length of the block.
 
-        Keep it short: while a snapshot is in use the write-ahead log cannot start anew. Raises DatabaseUnavailable.
+        Keep it short: while a snapshot is in use the write-ahead log cannot start anew. Raises
+        DatabaseUnavailable.
         """
         self._check_open()
         with self._words(), self._reader_engine.connect() as connection, connection.begin():
             yield connection
 
     def close(self) -> None:
-        """Close all connections. No block of `write` or `read` may be open in any thread. Can be called twice."""
+        """Close all connections. No block of `write` or `read` may be open. Twice is fine."""
         with self._close_lock:
             if self._closed:
                 return
@@ -287,7 +288,7 @@ class Database:
 
     @contextmanager
     def _words(self) -> Iterator[None]:
-        """Turn what the driver raises into our errors, with words; leave defects of the program as they are."""
+        """Turn what the driver raises into our errors, with words; leave defects of the program alone."""
         try:
             yield
         except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error) as error:
@@ -306,7 +307,7 @@ class Database:
         self._refuse_foreign(connection)
         mode = driver.execute("PRAGMA journal_mode = WAL").fetchone()[0]  # type: ignore[union-attr]  # it is open
         if mode != "wal":
-            msg = f"{self.path} cannot use a write-ahead log (its mode is {mode}): the file system lacks shared memory"
+            msg = f"{self.path} cannot have a write-ahead log ({mode}): its file system lacks shared memory"
             raise DatabaseUnavailable(msg)
         with connection.begin():
             revision = migrations.current_revision(connection)

@@ -1,4 +1,4 @@
-"""What the database room says when it cannot do its part. All of it is ours or the machine's doing, never the peer's."""
+"""What the database room says when it cannot do its part. It is never the peer's doing."""
 
 import sqlite3
 
@@ -10,11 +10,11 @@ class DatabaseError(Exception):
 
 
 class DatabaseUnavailable(DatabaseError):  # noqa: N818 - names a state that can pass, like a busy line
-    """The database cannot be read or written now. Nothing of the transaction was written; it can be tried again."""
+    """The database cannot be used now. Nothing of the transaction was written; it can be tried again."""
 
 
 class DatabaseDamaged(DatabaseUnavailable):
-    """The bytes of the database are not what SQLite wrote. The files of the archive are not touched by that."""
+    """The bytes of the database are not what SQLite wrote. It does not touch the files of the archive."""
 
 
 class DatabaseForeign(DatabaseError):  # noqa: N818 - says what the file is, like NotADirectory
@@ -25,22 +25,24 @@ class DatabaseForeign(DatabaseError):  # noqa: N818 - says what the file is, lik
 _PERMISSION, _BUSY, _LOCKED, _NO_MEMORY, _READ_ONLY = 3, 5, 6, 7, 8
 _IO_ERROR, _CORRUPT, _FULL, _CANNOT_OPEN, _PROTOCOL, _NOT_A_DATABASE = 10, 11, 13, 14, 15, 26
 
+_LOCKED_WORDS = "another program holds it locked: end that program's transaction (a shell, a backup tool), it goes on then"
 _WORDS = {
     _PERMISSION: "access is denied: check who owns it and its folder",
-    _BUSY: "another program holds it locked: end that program's transaction (a shell, a backup tool), it goes on then",
-    _LOCKED: "another program holds it locked: end that program's transaction (a shell, a backup tool), it goes on then",
+    _BUSY: _LOCKED_WORDS,
+    _LOCKED: _LOCKED_WORDS,
     _NO_MEMORY: "memory ran out: give the process more, or the machine fewer of them",
-    _READ_ONLY: "it cannot be written: check the owner and mode of the file, of its -wal and -shm files and of its"
-    " folder, and whether the file system is mounted read-only",
+    _READ_ONLY: "it cannot be written: check the owner and mode of the file, of its -wal and -shm files and of"
+    " its folder, and whether the file system is mounted read-only",
     _IO_ERROR: "the disk or file system reports an error: see the system's log, then check the disk",
     _FULL: "the disk is full: free space or move the archive to a larger disk, it goes on by itself then",
     _CANNOT_OPEN: "it cannot be opened: check that its folder is there and that we may write in it",
-    _PROTOCOL: "its locks do not work: the file system must give working file locks (network file systems often do not)",
+    _PROTOCOL: "its locks do not work: the file system must give working file locks (network file systems"
+    " often do not)",
 }
 
 
 def translate(error: BaseException, path: str) -> DatabaseError | None:
-    """Turn a failure of the driver into words, None for a defect of the program (a wrong statement, a constraint)."""
+    """Turn a failure of the driver into words; None for a defect of the program, like a wrong statement."""
     if isinstance(error, sqlalchemy.exc.TimeoutError):
         return DatabaseUnavailable(
             f"{path}: every reading connection is in use: try again, or with fewer readers"

@@ -1,13 +1,13 @@
 """The writer lock: at most one write transaction or checkpoint at a time, over all processes and threads.
 
-SQLite has locks of its own, and in WAL mode they let one connection checkpoint while another writes. From 3.7.0 to
-3.51.2 that pair could start the log anew at the wrong moment and lose a committed transaction (the WAL-reset bug).
-Whoever writes or checkpoints therefore holds this lock, an `flock` on a file beside the database: the system gives it
-back when a process dies, however it dies.
+SQLite has locks of its own, and in WAL mode they let one connection checkpoint while another writes. From
+3.7.0 to 3.51.2 that pair could start the log anew at the wrong moment and lose a committed transaction (the
+WAL-reset bug). Whoever writes or checkpoints therefore holds this lock, an `flock` on a file beside the
+database: the system gives it back when a process dies, however it dies.
 
-`flock` is not fair: a process that writes in a loop takes the lock again before a waiting one wakes up. So there is a
-second file, the turn. Whoever wants the lock takes the turn first and keeps it until it has the lock; a process that
-just wrote finds the turn taken and waits behind.
+`flock` is not fair: a process that writes in a loop takes the lock again before a waiting one wakes up. So
+there is a second file, the turn. Whoever wants the lock takes the turn first and keeps it until it has the
+lock; a process that just wrote finds the turn taken and waits behind.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Schema migrations, run by Alembic from code: there is no ini file and no command line.
 
-A released migration is never edited. A new one stands in `versions/`, and `HEAD` names it; `schema.py` describes what
-all of them together make.
+A released migration is never edited. A new one stands in `versions/`, and `HEAD` names it; `schema.py`
+describes what all of them together make.
 """
 
 from pathlib import Path
@@ -9,7 +9,8 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 
 HEAD = "0001"
-"""The newest revision. It stands here so that opening an up-to-date database needs no Alembic (a test compares)."""
+"""The newest revision. It stands here so that opening an up-to-date database needs no Alembic (a test
+compares)."""
 
 _VERSION_TABLE = "alembic_version"
 
@@ -32,7 +33,7 @@ def is_known(revision: str) -> bool:
 
 def upgrade(connection: Connection) -> None:
     """Bring the schema to HEAD, inside the connection's transaction: a crash leaves the old schema, whole."""
-    from alembic import command  # noqa: PLC0415 - 25 MB of imports that an up-to-date database never needs
+    from alembic import command  # noqa: PLC0415 - an up-to-date database never needs its 11 MB
     from alembic.config import Config  # noqa: PLC0415 - as above
 
     config = Config()

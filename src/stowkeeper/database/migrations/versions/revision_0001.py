@@ -12,8 +12,10 @@ down_revision = None
 
 def upgrade() -> None:
     """Make all tables."""
-    _make_patient_tree()
+    _make_archive_and_patients()
+    _make_studies_and_series()
     _make_instances()
+    _make_versions()
     _make_receipts()
     _make_ledger()
 
@@ -38,7 +40,7 @@ def _floats(*names: str) -> list[Column[float]]:
     return [Column(name, Float, nullable=False) for name in names]
 
 
-def _make_patient_tree() -> None:
+def _make_archive_and_patients() -> None:
     op.create_table(
         "archive",
         Column(
@@ -66,6 +68,9 @@ def _make_patient_tree() -> None:
             "patient_id", "issuer_of_patient_id", "study_instance_uid", name="patients_identity"
         ),
     )
+
+
+def _make_studies_and_series() -> None:
     op.create_table(
         "studies",
         Column("study_key", Integer, primary_key=True),
@@ -129,8 +134,12 @@ def _make_instances() -> None:
         Column("instance_key", Integer, primary_key=True),
         *_texts("sop_instance_uid"),
         *_optional_integers("current_version_key"),
-        UniqueConstraint("sop_instance_uid", name="instances_uid"),
+        *_integers("uid_hash"),
     )
+    op.create_index("instances_uid_hash", "instances", ["uid_hash"])
+
+
+def _make_versions() -> None:
     op.create_table(
         "versions",
         Column("version_key", Integer, primary_key=True),
