@@ -48,10 +48,10 @@ def test_as_shipped_the_pool_holds_its_size_in_batches_of_one_sync_each() -> Non
     pool = SlotPool(model, FOLDER)
     pool.fill()
     pool.fill()
-    assert pool.statistics.free == SLOT_POOL_SIZE == 1024
+    assert pool.statistics.free == SLOT_POOL_SIZE == 4096
     assert pool.statistics.folder_syncs == SLOT_POOL_SIZE // SLOT_BATCH
     assert len(names_of(model, "synchronize_directory")) == SLOT_POOL_SIZE // SLOT_BATCH
-    assert names_of(model, "create")[-1] == f"{FOLDER}/3ff"
+    assert names_of(model, "create")[-1] == f"{FOLDER}/fff"
     pool.open_ahead()
     pool.open_ahead()
     assert pool.statistics.open == len(model.open_paths) == OPEN_SLOTS
@@ -257,7 +257,7 @@ def test_the_mark_is_half_the_pool_where_none_is_set() -> None:
         pool.take()
     pool.stop()
     assert pool.statistics.made == 8
-    assert SLOT_REFILL_BELOW * 2 == SLOT_POOL_SIZE
+    assert SLOT_REFILL_BELOW * 4 == SLOT_POOL_SIZE
 
 
 def test_the_filler_opens_ahead_and_a_stop_closes_what_stands_open() -> None:
