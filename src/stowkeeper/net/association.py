@@ -35,6 +35,7 @@ from stowkeeper.upperlayer.events import (
     AssociateRequested,
     ConnectionClosed,
     PDVFragment,
+    ProtocolFault,
     ReleaseConfirmed,
     ReleaseRequested,
 )
@@ -102,6 +103,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self._message_since = 0.0
         self._last_message = 0.0
         self._drain_deadline: float | None = None
+        self._closing_since: float | None = None
 
     # Called by the event loop.
 
@@ -125,7 +127,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             buffer = self._server.buffers.take()
             if buffer is None:
                 buffer = self._server.buffers.spare()
-                self._wait_for_pool()
+                if not self._pool_waiting:
+                    self._wait_for_pool()
             self._buffer = buffer
             self._server.buffered.add(self)
         return buffer.view[self._filled :]
@@ -150,6 +153,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
                     self._take_event(event)
         except PeerError as error:
             self._fault(str(error))
+        if self._draining:
+            self._release_when_drained()
         self._send_pending()
         if self._unflushed >= HAND_OVER_BYTES:
             self._flush()
@@ -157,7 +162,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             self._filled = 0
         elif len(buffer.view) - self._filled < RECEIVE_SPACE_MIN:
             self._let_go_of_buffer()
-        if self._receiving is not None:
+        if self._is_mid_message:
             self._acknowledge_quickly()
         self._update_reading()
 
@@ -167,18 +172,15 @@ class AssociationProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up; what was answered is kept, what was not complete is given up."""
-        for event in self._connection.receive_eof(self._loop.time()):
-            self._take_event(event)
         facts = self.facts
         if facts is None:
             return
-        if not facts.end:
-            facts.end = "lost"
-            facts.words = (
-                f"the connection broke: {exc.strerror if isinstance(exc, OSError) else type(exc).__name__}"
-                if exc
-                else "the peer closed the connection"
-            )
+        if exc is None:
+            self._end("lost", "the peer closed the connection")
+        else:
+            words = exc.strerror if isinstance(exc, OSError) else type(exc).__name__
+            self._end("lost", f"the connection broke: {words}")
+        self._connection.receive_eof(self._loop.time())
         self._abandon_stores(facts.words or f"the association was {facts.end}")
         self._give_buffer_back()
         self._server.forget(self)
@@ -198,6 +200,9 @@ class AssociationProtocol(asyncio.BufferedProtocol):
 
     def tick(self, now: float) -> None:
         """Heed the timers: ARTIM, the idle limit, the limit on a message's progress, the end of a drain."""
+        if self._transport.is_closing():
+            self._cut_off_lingering(now)
+            return
         deadline = self._connection.get_timer()
         if deadline is not None and now >= deadline:
             for event in self._connection.handle_timer(now):
@@ -218,13 +223,22 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             self._abandon_stores("the peer does not read")
             self._transport.abort()
             return
-        if not self._accepted:
+        if not self.is_associated:
             return
-        if self._assembler is not None and not self._assembler.is_between_messages:
+        if self._is_mid_message:
             self._check_progress(now, options.message_seconds)
-        elif not self._stores and options.idle_seconds and now - self._last_message > options.idle_seconds:
+            return
+        self._begin_progress(now)
+        if not self._stores and options.idle_seconds and now - self._last_message > options.idle_seconds:
             self._end("aborted", f"idle for {options.idle_seconds:g} seconds")
             self.abort()
+
+    def _cut_off_lingering(self, now: float) -> None:
+        """Drop what a peer does not take: a transport that closes waits for ever until all is written."""
+        if self._closing_since is None:
+            self._closing_since = now
+        elif now - self._closing_since > self._server.options.send_seconds:
+            self._transport.abort()
 
     def sweep(self) -> bool:
         """Hand over what waits and give the buffer back when nothing was read lately; True when it is gone."""
@@ -239,22 +253,34 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         """Finish the message in flight, answer it, then release; abort at the deadline (event loop time)."""
         self._draining = True
         self._drain_deadline = deadline
-        if not self._accepted:
+        if not self.is_associated:  # not yet, or over and only the peer's closing is waited for
             self._end("shutdown", "the server stops")
             self.abort()
             return
         self._release_when_drained()
+
+    @property
+    def is_associated(self) -> bool:
+        """Whether an association was accepted and has not ended."""
+        return self._accepted and self.facts is not None and not self.facts.end
+
+    def cut(self) -> None:
+        """Close at once, without a word and whatever is unsent: the server stops."""
+        self._end("shutdown", "the server stops")
+        self._transport.abort()
 
     def abort(self) -> None:
         """Send A-ABORT and close."""
         self._connection.abort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED, self._loop.time())
         self._send_pending()
         self._abandon_stores(self.facts.words if self.facts else "")
+        self._update_reading()
 
     # Reading and buffers.
 
     def _update_reading(self) -> None:
-        busy = (
+        is_over = self.facts is not None and self.facts.end  # then only the peer's closing is waited for
+        busy = not is_over and (
             self._write_blocked
             or self._pool_waiting
             or self._release_requested
@@ -267,8 +293,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
                 self._flush()
                 self._transport.pause_reading()
             else:
-                self._message_since = self._loop.time()
-                self._message_bytes = 0
+                self._begin_progress(self._loop.time())
                 self._transport.resume_reading()
 
     def _let_go_of_buffer(self) -> None:
@@ -298,10 +323,19 @@ class AssociationProtocol(asyncio.BufferedProtocol):
 
     def _wait_for_pool(self) -> None:
         self._pool_waiting = True
-        self._server.buffers.wait(lambda: self._server.call_soon_threadsafe(self._pool_has_one))
+        self._server.buffers.wait(
+            lambda buffer: self._server.call_soon_threadsafe(self._take_from_pool, buffer)
+        )
 
-    def _pool_has_one(self) -> None:
+    def _take_from_pool(self, buffer: ReceiveBuffer) -> None:
+        """Read on into a buffer that was waited for, or pass it on when there is nothing to read any more."""
         self._pool_waiting = False
+        if self._transport.is_closing() or self._filled:
+            buffer.release()
+        else:
+            self._give_buffer_back()  # the spare one
+            self._buffer = buffer
+            self._server.buffered.add(self)
         self._update_reading()
 
     def _acknowledge_quickly(self) -> None:
@@ -312,19 +346,27 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             except OSError:
                 self._socket = None  # the connection is going down
 
-    def _check_progress(self, now: float, seconds: float) -> None:
-        if not self._reading or not seconds:
-            self._message_since = now
-            self._message_bytes = 0
-            return
-        if now - self._message_since < seconds:
-            return
-        if self._message_bytes < self._server.options.message_bytes_per_second_min * seconds:
-            self._end("aborted", f"a message made no progress for {seconds:g} seconds")
-            self.abort()
-            return
+    @property
+    def _is_mid_message(self) -> bool:
+        """Whether the peer has begun something that it has not finished, were it the header of a PDU."""
+        assembler = self._assembler
+        return self._connection.is_mid_pdu or (assembler is not None and not assembler.is_between_messages)
+
+    def _begin_progress(self, now: float) -> None:
+        """Measure from here on how fast a message comes."""
         self._message_since = now
         self._message_bytes = 0
+
+    def _check_progress(self, now: float, seconds: float) -> None:
+        if not self._reading or not seconds:
+            self._begin_progress(now)
+        elif now - self._message_since >= seconds:
+            least = self._server.options.message_bytes_per_second_min * seconds
+            if self._message_bytes == 0 or self._message_bytes < least:
+                self._end("aborted", f"a message made no progress for {seconds:g} seconds")
+                self.abort()
+            else:
+                self._begin_progress(now)
 
     # Events of the upper layer.
 
@@ -332,11 +374,15 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if isinstance(event, AssociateRequested):
             self._negotiate(event)
         elif isinstance(event, ReleaseRequested):
+            assembler = self._assembler
+            if assembler is not None and not assembler.is_between_messages:
+                # It would be waited for in vain: nothing may follow a release request (PS3.8 Table 9-10, Sta8).
+                raise PeerError("the peer asked for release in the middle of a message")
             self._release_requested = True
             self._release_when_answered()
         elif isinstance(event, ReleaseConfirmed):
             self._end("shutdown" if self._draining else "released", "")
-        elif isinstance(event, Aborted):
+        elif isinstance(event, Aborted | ProtocolFault):
             self._end("aborted", event.words)
         elif isinstance(event, AssociateRefused):
             self._note_request(event.request)
@@ -371,6 +417,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             return
         now = self._loop.time()
         self._note_request(event.request)
+        if self._connection.state is not State.STA3_AWAITING_LOCAL_ASSOCIATE_RESPONSE:
+            return  # more came in the same bytes, and ended it; that event follows
         decision = self._server.negotiate(event.request, facts)
         if isinstance(decision, Accepted):
             self._accepted = True
@@ -380,6 +428,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             facts.contexts_accepted = len(contexts)
             facts.contexts_refused = len(event.request.presentation_contexts) - len(contexts)
             self._last_message = now
+            self._begin_progress(now)
             self._server.handlers.association_opened(facts)
         else:
             self._connection.reject(decision.rejection, now)
@@ -418,8 +467,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         message = started.message
         if self.facts is not None:
             self.facts.messages += 1
-        self._last_message = self._message_since = self._loop.time()
-        self._message_bytes = 0
+        self._last_message = self._loop.time()
+        self._begin_progress(self._last_message)
         if isinstance(message, CStoreRequest) and message.has_data_set:
             self._begin_store(started.context_id, message)
             return
@@ -427,8 +476,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if isinstance(message, CEchoRequest):
             response = message.respond(Status.SUCCESS)
         elif isinstance(message, CStoreRequest):
-            response = message.respond(
-                Status.CANNOT_UNDERSTAND, error_comment="the request came without a data set"
+            response = self._refuse_store(
+                started.context_id, message, Status.CANNOT_UNDERSTAND, "the request came without a data set"
             )
         elif isinstance(message, Request) and message.expects_response:
             response = message.respond(
@@ -445,7 +494,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             return
         if self._operations.begin(request) is Admission.DUPLICATE:
             words = "the message id is that of an operation in progress"
-            self._discarding = (context_id, request.respond(Status.DUPLICATE_INVOCATION, error_comment=words))
+            response = self._refuse_store(context_id, request, Status.DUPLICATE_INVOCATION, words)
+            self._discarding = (context_id, response)
             return
         store = _Store(context_id, request)
         self._stores.add(store)
@@ -459,6 +509,14 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             lambda answer: call(self._answer, store, answer),
         )
 
+    def _refuse_store(self, context_id: int, request: CStoreRequest, status: Status, words: str) -> Response:
+        """Make the answer to a C-STORE that does not come as far as its handler, which hears of it all the same."""
+        answer = StoreAnswer(status=status, error_comment=words)
+        if self.facts is not None:
+            context = self._connection.accepted_contexts[context_id]
+            self._server.handlers.store_refused(self.facts, context, request, answer)
+        return request.respond(status, error_comment=words)
+
     def _flush(self) -> None:
         self._unflushed = 0
         store = self._receiving
@@ -471,26 +529,28 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             return  # the association ended first, and the operation was told so
         self._stores.discard(store)
         self._operations.finish(store.request.message_id)
+        self._last_message = self._loop.time()
         if not self._connection.can_send_p_data:
             store.operation_abort("the association ended before the answer")
-            return
-        self._respond(
-            store.context_id,
-            store.request.respond(
-                answer.status,
-                error_comment=answer.error_comment or None,
-                offending_elements=answer.offending_elements,
-            ),
-        )
-        self._last_message = self._loop.time()
-        self._send_pending()
-        if store.operation is not None:
-            store.operation.answered(answer)
+        else:
+            self._respond(
+                store.context_id,
+                store.request.respond(
+                    answer.status,
+                    error_comment=answer.error_comment or None,
+                    offending_elements=answer.offending_elements,
+                ),
+            )
+            self._send_pending()
+            if store.operation is not None:
+                store.operation.answered(answer)
         self._release_when_answered()
         self._release_when_drained()
         self._update_reading()
 
     def _respond(self, context_id: int, response: Response) -> None:
+        if not self._connection.can_send_p_data:
+            return  # we have asked for release, and the peer's message crossed that
         pdus = command_pdu(context_id, encode(response), self._connection.max_pdu_length_peer)
         self._connection.send_p_data(pdus)
 
@@ -502,7 +562,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             self._send_pending()
 
     def _release_when_drained(self) -> None:
-        idle = not self._stores and self._receiving is None and not self._release_requested
+        idle = not self._stores and not self._release_requested and not self._is_mid_message
         if self._draining and idle and self._connection.can_release:
             self._end("shutdown", "the server stops")
             self._connection.release(self._loop.time())

@@ -47,7 +47,8 @@ class ReceiveBuffer:
 class BufferPool:
     """A bounded number of receive buffers, made when first needed.
 
-    `wait(callback)` asks to be called, on whatever thread frees a buffer, when the pool was empty.
+    Who found it empty may `wait`, and is given the next free buffer itself: a mere word that there is one could
+    wake somebody who does not read, while others wait on.
     """
 
     def __init__(self, size: int = RECEIVE_BUFFER_BYTES, most: int = RECEIVE_BUFFERS_MAX) -> None:
@@ -56,7 +57,7 @@ class BufferPool:
         self._most = most
         self._made = 0
         self._free: list[ReceiveBuffer] = []
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[ReceiveBuffer], None]] = deque()
 
     def take(self) -> ReceiveBuffer | None:
         """Return a buffer, or None when all are in use."""
@@ -74,20 +75,29 @@ class BufferPool:
         """Return a small buffer that is not counted, for a read that cannot wait."""
         return ReceiveBuffer(self, SPARE_BUFFER_BYTES)
 
-    def wait(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called once when a buffer is free, or now if one is."""
-        with self.lock:
-            if not self._free and self._made >= self._most:
-                self._waiting.append(callback)
-                return
-        callback()
+    def wait(self, callback: Callable[[ReceiveBuffer], None]) -> None:
+        """Have `callback` called once with a buffer: now, or later on whatever thread frees one.
+
+        Who has no use for it any more releases it at once, and the next one that waits gets it.
+        """
+        buffer = self.take()
+        if buffer is None:
+            with self.lock:
+                if not self._free:
+                    self._waiting.append(callback)
+                    return
+                buffer = self._free.pop()
+                buffer.rewind()
+        callback(buffer)
 
     def give_back(self, buffer: ReceiveBuffer) -> None:
         """Take a buffer back whose last hold is gone."""
         if len(buffer.view) != self._size:
             return  # a spare one
         with self.lock:
-            self._free.append(buffer)
-            callback = self._waiting.popleft() if self._waiting else None
-        if callback is not None:
-            callback()
+            if not self._waiting:
+                self._free.append(buffer)
+                return
+            callback = self._waiting.popleft()
+            buffer.rewind()
+        callback(buffer)

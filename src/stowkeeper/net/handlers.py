@@ -82,6 +82,12 @@ class Handlers(Protocol):
         """Begin a C-STORE. `answer` may be called from any thread, once, after `commit`."""
         ...
 
+    def store_refused(
+        self, facts: AssociationFacts, context: AcceptedContext, request: CStoreRequest, answer: StoreAnswer
+    ) -> None:
+        """Take note of a C-STORE that was answered without `store`: the request itself broke the rules."""
+        ...
+
     def association_opened(self, facts: AssociationFacts) -> None:
         """Take note that an association was accepted or rejected."""
         ...

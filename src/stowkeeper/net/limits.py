@@ -29,6 +29,17 @@ CONNECTIONS_WITHOUT_ASSOCIATION_MAX = 256
 """TCP connections above the association limit: enough to reject politely, too few to drown in. More are closed
 at once."""
 
+CONNECTIONS_WITHOUT_ASSOCIATION_PER_PEER_MAX = 64
+"""The same above the limit per peer. A quarter of the whole, so that one peer that opens connections and says
+nothing takes no place from the others."""
+
+REFUSED_CONNECTIONS_REPORT_SECONDS = 10.0
+"""Connections that are closed at once are logged by their number, this often at most: a flood of them must not
+become a flood of lines."""
+
+DRAIN_GRACE_SECONDS = 2.0
+"""What a stopping server waits beyond the drain limit, for the A-ABORTs of that moment to go out."""
+
 KEEP_ALIVE_IDLE_SECONDS = 60
 KEEP_ALIVE_INTERVAL_SECONDS = 15
 KEEP_ALIVE_PROBES = 4
@@ -37,3 +48,21 @@ KEEP_ALIVE_PROBES = 4
 SLOW_PROGRESS_BYTES_PER_SECOND = 1024
 """A message that arrives slower than this, seen over the message timeout, is a peer that drips bytes to hold an
 association. The slowest real links are an order of magnitude faster."""
+
+CLIENT_WRITE_BUFFER_BYTES = 1024 * 1024
+"""Unsent bytes of an association of ours at which the file that is being sent is not read on. Enough to keep a
+fast line busy while the next piece is read; a peer that does not read costs no more than this."""
+
+CLIENT_WRITE_PIECES_MAX = 512
+"""Buffers given to the socket at once, half of what the system takes in one call (IOV_MAX). A peer that announces
+a tiny maximum length makes two of every few bytes."""
+
+CLIENT_INCOMING_DATA_SET_BYTES_MAX = 32 * 1024 * 1024
+"""Longest data set that comes with a response, or a request, to an association of ours. It is held whole. A storage
+commitment report has some 200 bytes an instance, so this is room for 150 000; larger ones end the association."""
+
+CLIENT_WATCH_SECONDS = 0.5
+"""How often an association of ours looks whether anything moves: its time limits are whole seconds."""
+
+CLIENT_CLOSE_SECONDS = 2.0
+"""How long what is left, an A-ABORT mostly, may take to be sent before the connection is closed hard."""

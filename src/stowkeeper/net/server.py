@@ -1,6 +1,7 @@
 """The listener: accepts TCP connections, counts them, ticks their timers, and drains them at the end."""
 
 import asyncio
+import errno
 import ipaddress
 import itertools
 import secrets
@@ -19,9 +20,12 @@ from stowkeeper.net.handlers import AssociationFacts, Handlers
 from stowkeeper.net.limits import (
     BACKLOG,
     CONNECTIONS_WITHOUT_ASSOCIATION_MAX,
+    CONNECTIONS_WITHOUT_ASSOCIATION_PER_PEER_MAX,
+    DRAIN_GRACE_SECONDS,
     KEEP_ALIVE_IDLE_SECONDS,
     KEEP_ALIVE_INTERVAL_SECONDS,
     KEEP_ALIVE_PROBES,
+    REFUSED_CONNECTIONS_REPORT_SECONDS,
 )
 from stowkeeper.upperlayer.negotiation import Accepted, Rejected
 from stowkeeper.upperlayer.pdu import REJECTED_LOCAL_LIMIT_EXCEEDED, AssociateRQ
@@ -60,7 +64,7 @@ class ServerOptions:
 class AssociationServer:
     """Listens on one address and serves an association on each connection.
 
-    `start` raises OSError when the address cannot be had. `stop` drains: it stops accepting, lets each message in
+    `start` raises OSError, whose text names the address and says what to do, when it cannot be had. `stop` drains: it stops accepting, lets each message in
     flight be answered, releases, and aborts what is left after `drain_seconds`.
     """
 
@@ -78,6 +82,8 @@ class AssociationServer:
         self._sweeping = False
         self._ticking = False
         self._closing = False
+        self._refused = 0
+        self._refused_reported_at = float("-inf")
         self._all_gone = asyncio.Event()
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
@@ -97,19 +103,32 @@ class AssociationServer:
         deadline = self.loop.time() + self.options.drain_seconds
         for protocol in list(self._protocols):
             protocol.drain(deadline)
+        if not await self._wait_until_all_gone(self.options.drain_seconds + DRAIN_GRACE_SECONDS):
+            log.warning(
+                "association", what="connections cut at the end of the drain", count=len(self._protocols)
+            )
+            for protocol in list(self._protocols):
+                protocol.cut()
+            await self._wait_until_all_gone(DRAIN_GRACE_SECONDS)
+
+    async def _wait_until_all_gone(self, seconds: float) -> bool:
         if self._protocols:
             self._all_gone.clear()
             try:
-                await asyncio.wait_for(self._all_gone.wait(), self.options.drain_seconds + 2.0)
+                await asyncio.wait_for(self._all_gone.wait(), seconds)
             except TimeoutError:
-                log.warning(
-                    "association", what="connections left at the end of the drain", count=len(self._protocols)
-                )
+                return False
+        return True
+
+    @property
+    def connections(self) -> int:
+        """The number of open connections."""
+        return len(self._protocols)
 
     @property
     def associations(self) -> int:
-        """The number of open connections."""
-        return len(self._protocols)
+        """The number of associations in progress."""
+        return sum(protocol.is_associated for protocol in self._protocols)
 
     def call_soon_threadsafe(self, callback: Callable[..., None], *arguments: object) -> None:
         """Call back on the event loop from any thread; nothing happens when the loop is closed."""
@@ -124,12 +143,17 @@ class AssociationServer:
     def admit(self, protocol: AssociationProtocol, peer: Any) -> AssociationFacts | None:  # noqa: ANN401 - the shape is the address family's
         """Count a new connection; None when there are too many to even answer."""
         options = self.options
-        if (
-            self._closing
-            or len(self._protocols) >= options.associations_max + CONNECTIONS_WITHOUT_ASSOCIATION_MAX
-        ):
-            return None
         address = plain_address(peer[0] if peer else "")
+        if self._closing:
+            return None
+        if (
+            len(self._protocols) >= options.associations_max + CONNECTIONS_WITHOUT_ASSOCIATION_MAX
+            or self._per_peer[address]
+            >= options.associations_per_peer_max + CONNECTIONS_WITHOUT_ASSOCIATION_PER_PEER_MAX
+        ):
+            self._refused += 1
+            self._report_refused(address)
+            return None
         self._protocols.add(protocol)
         self._per_peer[address] += 1
         self._start_timers()
@@ -145,9 +169,9 @@ class AssociationServer:
         words = ""
         if self._closing:
             words = "the server stops"
-        elif len(self._protocols) > options.associations_max:
+        elif self.associations >= options.associations_max:
             words = f"more than {options.associations_max} associations"
-        elif self._per_peer[facts.peer_address] > options.associations_per_peer_max:
+        elif self._associations_of(facts.peer_address) >= options.associations_per_peer_max:
             words = f"more than {options.associations_per_peer_max} associations of this peer"
         if words:
             return Rejected(rejection=REJECTED_LOCAL_LIMIT_EXCEEDED, words=words)
@@ -168,6 +192,25 @@ class AssociationServer:
         if not self._protocols:
             self._all_gone.set()
 
+    def _associations_of(self, address: str) -> int:
+        return sum(
+            protocol.is_associated and protocol.facts is not None and protocol.facts.peer_address == address
+            for protocol in self._protocols
+        )
+
+    def _report_refused(self, address: str = "") -> None:
+        now = self.loop.time()
+        if self._refused and now - self._refused_reported_at >= REFUSED_CONNECTIONS_REPORT_SECONDS:
+            log.warning(
+                "association",
+                what="connections closed at once",
+                count=self._refused,
+                why="too many connections",
+                **({"address": address} if address else {}),
+            )
+            self._refused = 0
+            self._refused_reported_at = now
+
     # Timers, which run only while there is something to look at.
 
     def _start_timers(self) -> None:
@@ -182,6 +225,7 @@ class AssociationServer:
         now = self.loop.time()
         for protocol in list(self._protocols):
             protocol.tick(now)
+        self._report_refused()
         self._ticking = bool(self._protocols)
         if self._ticking:
             self.loop.call_later(TICK_SECONDS, self._tick)
@@ -205,6 +249,26 @@ def plain_address(address: str) -> str:
 
 
 def _listen(host: str, port: int, options: ServerOptions) -> socket.socket:
+    """Bind a listening socket; its errors say where it should have been, and what to do."""
+    try:
+        return _bind(host, port, options)
+    except OSError as error:
+        text = f"cannot listen on {host or 'every address'}, port {port}: {error.strerror or error}."
+        advice = _ADVICE.get(error.errno or 0, _ADVICE_OTHERWISE)
+        raise type(error)(error.errno, f"{text} {advice}") from error
+
+
+_ADVICE = {
+    errno.EADDRINUSE: "Another program has it, perhaps a server of this archive: stop that one, or choose another"
+    " port with --port (0 takes any free one).",
+    errno.EACCES: "Ports below 1024 need a privilege: choose a higher one with --port, such as 11112.",
+    errno.EADDRNOTAVAIL: "This machine has no such address: choose one of its own with --host, such as 127.0.0.1,"
+    " or 0.0.0.0 for all.",
+}
+_ADVICE_OTHERWISE = "Check --host and --port."
+
+
+def _bind(host: str, port: int, options: ServerOptions) -> socket.socket:
     """Bind a listening socket whose connections inherit no delay and keep-alive (they do on Linux)."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -90,12 +90,33 @@ class StorageService:
         """Begin to take an instance in."""
         return StoreInProgress(self, self._archive, facts, context, request, answer)
 
+    def store_refused(
+        self, facts: AssociationFacts, context: AcceptedContext, request: CStoreRequest, answer: StoreAnswer
+    ) -> None:
+        """Write the ledger line of a request that never came as far as intake."""
+        record = RequestRecord(
+            association_id=facts.association_id,
+            message_id=request.message_id,
+            sop_class_uid=_bounded(request.affected_sop_class_uid),
+            sop_instance_uid=_bounded(request.affected_sop_instance_uid),
+            transfer_syntax_uid=context.transfer_syntax,
+            requested_at=timestamp(time.time_ns()),
+            status=answer.status,
+            error_comment=answer.error_comment,
+            outcome="refused",
+        )
+        self._archive.finisher.record(lambda: record)
+        _log_refusal(facts, request, answer, length=0, level=log.warning)
+
     def accepts_class(self, sop_class_uid: str) -> bool:
         """Tell whether instances of a class are taken, whatever context they come in."""
         return sop_class_uid != VERIFICATION and self.rules.acceptance.accepts_abstract_syntax(sop_class_uid)
 
     def association_opened(self, facts: AssociationFacts) -> None:
-        """Log how the negotiation ended."""
+        """Log how the negotiation ended, and open the association's line in the ledger."""
+        if facts.rejection is None:
+            record = _association_record(facts, self._archive.receiver)
+            self._archive.finisher.record(lambda: record)
         names = {
             "association": facts.association_id,
             "calling": facts.calling_ae_title,
@@ -114,9 +135,15 @@ class StorageService:
             )
 
     def association_closed(self, facts: AssociationFacts) -> None:
-        """Write the association to the ledger, and to the log how it ended."""
-        self._archive.finisher.record(lambda: _association_record(facts))
-        level = log.info if facts.end in {"released", "rejected"} or not facts.request else log.warning
+        """Write the association to the ledger, and to the log how it ended.
+
+        A connection in which none was asked for, such as the look of a load balancer, is in the log alone.
+        """
+        asked = facts.request is not None
+        if asked:
+            self._archive.finisher.record(lambda: _association_record(facts, self._archive.receiver))
+        is_usual = facts.end in {"released", "rejected"} or (facts.end == "lost" and not asked)
+        level = log.info if is_usual else log.warning
         level(
             "association",
             what=facts.end,
@@ -230,15 +257,7 @@ class StoreInProgress:
         if outcome is None or outcome.refusal is None:
             return
         level = log.error if outcome.refusal is Refusal.OUT_OF_RESOURCES else log.warning
-        level(
-            "error",
-            what="an instance was refused",
-            status=f"{answer.status:04X}H",
-            why=outcome.comment,
-            association=self._facts.association_id,
-            sop_instance_uid=self._request.affected_sop_instance_uid,
-            bytes=self._length,
-        )
+        _log_refusal(self._facts, self._request, answer, length=self._length, level=level)
 
     def _record(self) -> RequestRecord:
         """Make the ledger line, on the finisher's thread."""
@@ -267,6 +286,25 @@ class StoreInProgress:
         )
 
 
+def _log_refusal(
+    facts: AssociationFacts,
+    request: CStoreRequest,
+    answer: StoreAnswer,
+    *,
+    length: int,
+    level: Callable[..., object],
+) -> None:
+    level(
+        "error",
+        what="an instance was refused",
+        status=f"{answer.status:04X}H",
+        why=answer.error_comment,
+        association=facts.association_id,
+        sop_instance_uid=_bounded(request.affected_sop_instance_uid),
+        bytes=length,
+    )
+
+
 def _bounded(uid: str | None) -> str:
     """Cut what a peer calls a UID, which may be as long as a command set, to what a ledger line holds."""
     return (uid or "")[:UID_LENGTH_MAX]
@@ -286,12 +324,13 @@ def _is_in(address: str, networks: tuple[Network, ...]) -> bool:
     return any(parsed in network for network in networks)
 
 
-def _association_record(facts: AssociationFacts) -> AssociationRecord:
+def _association_record(facts: AssociationFacts, receiver: str) -> AssociationRecord:
     information = facts.request.user_information if facts.request is not None else None
     return AssociationRecord(
         association_id=facts.association_id,
         opened_at=timestamp(facts.opened_at_nanoseconds),
-        closed_at=timestamp(facts.closed_at_nanoseconds or time.time_ns()),
+        closed_at=timestamp(facts.closed_at_nanoseconds) if facts.closed_at_nanoseconds else None,
+        receiver=receiver,
         calling_ae_title=facts.calling_ae_title,
         called_ae_title=facts.called_ae_title,
         peer_address=facts.peer_address,
