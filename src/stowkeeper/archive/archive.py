@@ -12,28 +12,32 @@ whole path of an instance once on its disk, and looks after the folders of proce
 
 import os
 import threading
+import time
 from dataclasses import dataclass, field
 
 import structlog
 
-from stowkeeper.archive import catalog
+from stowkeeper.archive import catalog, ledger
 from stowkeeper.archive.admission import Admission, DiskMarks
 from stowkeeper.archive.finisher import Finisher
 from stowkeeper.archive.intake import Intake
 from stowkeeper.archive.limits import (
+    INODES_SHORT,
     PROBE_SECONDS,
     RECOVERY_SCAN_SECONDS,
     SYNC_EVERY_BYTES,
     UNCATALOGUED_MAX,
     WORKER_THREADS,
 )
+from stowkeeper.archive.receipt import timestamp
 from stowkeeper.archive.recovery import Recovery
+from stowkeeper.archive.removal import remove_due
 from stowkeeper.archive.shelf import OBJECTS
 from stowkeeper.database.engine import Database, DatabaseUnavailable
 from stowkeeper.durable.errors import DurableError, is_out_of_space
 from stowkeeper.durable.filesystem import FileSystem, NoSyncFileSystem
 from stowkeeper.durable.identity import ensure_archive_id, read_archive_id
-from stowkeeper.durable.limits import RESERVE_SIZE, SLOT_POOL_SIZE
+from stowkeeper.durable.limits import RESERVE_MARGIN, RESERVE_SIZE, SLOT_POOL_SIZE
 from stowkeeper.durable.probe import StorageReport, probe_storage
 from stowkeeper.durable.process_folder import ProcessFolder
 from stowkeeper.durable.reserve import Reserve
@@ -67,6 +71,7 @@ class ArchiveOptions:
     reserve_size: int = RESERVE_SIZE
     sync_every_bytes: int = SYNC_EVERY_BYTES
     worker_threads: int = WORKER_THREADS
+    replace_grace_seconds: float = 0.0
     marks: DiskMarks = field(
         default_factory=lambda: DiskMarks(
             instance_bytes=0, association_bytes=0, instance_inodes=0, association_inodes=0
@@ -170,8 +175,13 @@ class Archive(ArchiveReader):
     def _start(self, options: ArchiveOptions) -> None:
         files, root = self.files, self.root
         depot = os.path.join(root, DEPOT)
-        files.make_directory(depot, 0o700)
-        files.synchronize_directory(root)
+        made = files.make_directory(depot, 0o700)
+        try:
+            files.synchronize_directory(root)
+        except OSError:
+            if made:  # a later sync would not prove its name
+                files.remove_directory(depot)
+            raise
         self._folder = ProcessFolder.create(files, depot)
         try:
             self.storage: StorageReport = probe_storage(
@@ -192,12 +202,12 @@ class Archive(ArchiveReader):
                 on_error=self._disk_failure,
             )
             self.slots.fill()
-            self.slots.start()
             self.finisher = Finisher(
                 files,
                 root,
                 self.database,
                 uncatalogued_max=options.uncatalogued_max,
+                replace_grace_seconds=options.replace_grace_seconds,
                 on_disk_failure=self._disk_failure,
             )
             self.admission = Admission(
@@ -206,6 +216,7 @@ class Archive(ArchiveReader):
                 options.marks,
                 uncatalogued_max=options.uncatalogued_max,
                 uncatalogued=self.finisher.uncatalogued,
+                on_distrust=self._look_now.set,
             )
             self.intake = Intake(
                 files,
@@ -218,7 +229,11 @@ class Archive(ArchiveReader):
         except BaseException:
             self._folder.release()
             raise
-        self._recovery = Recovery(files, root, depot, self.finisher.finish)
+        self.receiver = os.path.basename(self._folder.path)
+        self._recovery = Recovery(
+            files, root, depot, self.finisher.finish, on_dead_process=self._close_lost_associations
+        )
+        self.slots.start()
         self.finisher.start()
         self.intake.start()
 
@@ -257,42 +272,74 @@ class Archive(ArchiveReader):
 
     def _keep(self) -> None:
         while not self._closing.is_set():
-            try:
-                self._recovery.run(self._closing.is_set)
-                if self.options.reserve_size:
-                    self._reserve.make_again(self.files.free_space(self.root))
-                if self.admission.distrusted:
-                    self._probe()
-            except (OSError, DatabaseUnavailable, DurableError) as error:
-                log.error("error", what="the archive could not be looked after", reason=str(error))
-            except Exception:
-                log.exception("error", what="the archive could not be looked after")
+            steps = (self._probe, self._make_reserve_again, self._recover_undisturbed, self._remove_due)
+            for step in steps:
+                try:
+                    step()
+                except (OSError, DatabaseUnavailable, DurableError) as error:
+                    log.error("error", what="the archive could not be looked after", reason=str(error))
+                except Exception:
+                    log.exception("error", what="the archive could not be looked after")
             self._look_now.wait(PROBE_SECONDS if self.admission.distrusted else RECOVERY_SCAN_SECONDS)
             self._look_now.clear()
 
+    def _close_lost_associations(self, receiver: str) -> None:
+        """Write the end of the associations that a dead process left open in the ledger."""
+        with self.database.write() as transaction:
+            ledger.close_lost_associations(transaction, receiver, "the receiving process died")
+
+    def _recover_undisturbed(self) -> None:
+        """Recover until something more urgent comes; the next look goes on."""
+        self._recovery.run(self._look_now.is_set)
+
+    def _remove_due(self) -> None:
+        """Remove replaced versions whose grace time is over."""
+        remove_due(self.files, self.root, self.database, timestamp(time.time_ns()))
+
+    def _make_reserve_again(self) -> None:
+        if self.options.reserve_size and self._reserve.make_again(self.files.free_space(self.root)):
+            self.admission.note_reserve(released=False)
+
     def _probe(self) -> None:
         """Run the whole path of an instance; only its success opens the door again after a failed sync."""
-        if self._folder is None:
+        if self._folder is None or not self.admission.distrusted:
             return
+        failures = self.admission.failures
         probe_storage(
             self.files,
             process_folder=self._folder.path,
             shelf=os.path.join(self.root, OBJECTS),
             mode=self.options.slot_mode,
         )
-        self.admission.trust()
-        log.warning("start", what="the disk works again, instances are admitted")
+        if self.admission.trust(failures):
+            log.warning("start", what="the disk works again, instances are admitted")
 
     def _disk_failure(self, error: OSError | DatabaseUnavailable) -> None:
-        """Heed a failure behind the answers: release the reserve, or stop trusting the disk."""
+        """Heed a failure behind the answers: make room, or stop trusting the disk. Raises nothing."""
+        failure: Exception = error
         if isinstance(error, DatabaseUnavailable) or is_out_of_space(error):
-            self.admission.check_space()
-            if self.options.reserve_size and self._reserve.release():
-                log.error("error", what="the disk is full, the reserve was released", path=self.root)
-        else:
-            log.error("error", what="the disk failed", error=str(error))
-            self.admission.distrust("the disk failed")
-            self._look_now.set()
+            try:
+                self._make_room(error)
+            except OSError as worse:
+                failure = worse
+            else:
+                return
+        log.error("error", what="the disk failed", error=str(failure))
+        self.admission.distrust("the disk failed")
+
+    def _make_room(self, error: OSError | DatabaseUnavailable) -> None:
+        """Give the finisher and the database what was kept back: free slots for inodes, the reserve for bytes.
+
+        Raises OSError.
+        """
+        self.admission.check_space()
+        space = self.files.free_space(self.root)
+        if space.inodes is not None and space.inodes < INODES_SHORT:
+            self.slots.remove_free(INODES_SHORT)
+        short = isinstance(error, OSError) or space.bytes < self.options.reserve_size + RESERVE_MARGIN
+        if short and self.options.reserve_size and self._reserve.release():
+            self.admission.note_reserve(released=True)
+            log.error("error", what="the disk is full, the reserve was released", path=self.root)
 
 
 def _refuse_network(storage: StorageReport, root: str) -> None:

@@ -71,6 +71,7 @@ __all__ = [
     "insert",
     "insert_identical",
     "iterate_versions",
+    "list_as_own",
     "mark_damaged",
     "mark_removed",
     "mark_removing",
@@ -156,8 +157,7 @@ def has_receipt(connection: Connection, receipt_id: str) -> bool:
 def insert(transaction: Transaction, entries: Sequence[CatalogEntry]) -> list[InsertResult]:
     """List instances whose files are on the shelf, durably named; return what became of each, in their order.
 
-    Idempotent by receipt id, within a batch too. They are listed in the order in which they were received. A
-    receipt that was listed as identical to a file that turned out to be damaged since gets its own version.
+    Idempotent by receipt id, within a batch too. They are listed in the order in which they were received.
     """
     known = _known_receipts(transaction, [entry.receipt.receipt_id for entry in entries])
     fresh: dict[str, CatalogEntry] = {}
@@ -166,32 +166,26 @@ def insert(transaction: Transaction, entries: Sequence[CatalogEntry]) -> list[In
             fresh.setdefault(entry.receipt.receipt_id, entry)
     in_order = sorted(fresh.values(), key=lambda entry: entry.order)
     results = _insert_fresh(transaction, in_order) if fresh else {}
-    for entry in entries:
-        row = known.get(entry.receipt.receipt_id)
-        if row is not None and row.outcome == ReceiptOutcome.IDENTICAL:
-            results[row.receipt_id] = _part_from_identical(transaction, entry, row)
     return [_take(results, known, entry.receipt.receipt_id) for entry in entries]
 
 
-def _part_from_identical(transaction: Transaction, entry: CatalogEntry, row: Any) -> InsertResult:  # noqa: ANN401 - a row has its query's columns, no type of its own
-    """List the file of a receipt that has rows as an identical one."""
+def list_as_own(transaction: Transaction, entry: CatalogEntry) -> None:
+    """Give a receipt that was listed as identical to another file a version of its own, after all.
+
+    For a file that is decided again after a crash, when the other turned out to be damaged since.
+    """
+    row = _known_receipts(transaction, [entry.receipt.receipt_id])[entry.receipt.receipt_id]
     series_keys, _ = patient_tree.place(transaction, [entry])
     identity = patient_tree.series_identity(entry)
     series_key = None if identity is None else series_keys[identity]
     key = row.receipt_key
     _write(transaction, [_version_row(key, row.instance_key, series_key, entry)], [])
-    outcome = ReceiptOutcome.STORED
     transaction.execute(
-        update(receipts).where(receipts.c.receipt_key == key).values(version_key=key, outcome=outcome.value)
+        update(receipts)
+        .where(receipts.c.receipt_key == key)
+        .values(version_key=key, outcome=ReceiptOutcome.STORED.value)
     )
     settle(transaction, [row.instance_key])
-    return InsertResult(
-        receipt_id=row.receipt_id,
-        outcome=outcome,
-        new=False,
-        version_key=key,
-        is_current=key in _current_versions(transaction, [row.instance_key]),
-    )
 
 
 def insert_identical(

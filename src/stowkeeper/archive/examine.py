@@ -16,6 +16,7 @@ from stowkeeper.archive.receipt import (
     Receipt,
     ReceiptUnreadableError,
     checksum_holds,
+    holds_sealed_receipt,
 )
 from stowkeeper.dicom.attributes import WANTED
 from stowkeeper.dicom.header import HeaderScanner
@@ -36,15 +37,38 @@ class Finding(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """The finding, in words too, with the receipt and the scanned values where there are any."""
+    """The finding, in words too, with the receipt and what the scan saw where there are any."""
 
     finding: Finding
     words: str
     size: int
     receipt: Receipt | None = None
     values: Mapping[int, bytes] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     problem: str | None = None
     little_endian: bool = True
+
+
+def read_receipt(files: FileSystem, path: str) -> Receipt | None:
+    """Read the receipt in the head of a file; None when there is none, or none that fits its checksum.
+
+    It tells whose file this is. It proves nothing: the medium is not asked, and the data set is not read. Raises
+    OSError.
+    """
+    descriptor = files.open_for_reading(path)
+    try:
+        head = files.read(descriptor, HEAD_READ_BYTES, 0)
+    finally:
+        files.close(descriptor)
+    try:
+        meta = read_file_meta(head)
+        place = meta.private_information
+        if meta.private_information_creator_uid != RECEIPT_CREATOR_UID or len(place) != RECEIPT_LENGTH:
+            return None
+        receipt = Receipt.decode(bytes(place))
+    except (MoreNeeded, NotPart10, InvalidFileMeta, ReceiptUnreadableError):
+        return None
+    return receipt if checksum_holds(head[: meta.length]) else None
 
 
 def examine(
@@ -75,6 +99,11 @@ def _examine_open(
     try:
         meta = read_file_meta(head)
     except MoreNeeded:
+        if holds_sealed_receipt(head):
+            # A receipt is written when all else is there: so it is not the end that is missing.
+            return Examination(
+                finding=Finding.SUSPECT, words="its file meta information is damaged", size=size
+            )
         return Examination(
             finding=Finding.RECEIVING, words="it ends inside its file meta information", size=size
         )
@@ -154,6 +183,7 @@ def _compare_data_set(
         size=size,
         receipt=receipt,
         values=result.values,
+        remarks=result.remarks,
         problem=result.problem,
         little_endian=result.little_endian,
     )

@@ -5,6 +5,7 @@ depot name. Each step can be done again: after a crash at any point the same ste
 still holds, and one receipt id makes one change row however often it passes through here.
 """
 
+import errno
 import os
 import threading
 import time
@@ -15,12 +16,19 @@ from contextlib import suppress
 import structlog
 
 from stowkeeper.archive import catalog, ledger
-from stowkeeper.archive.catalog_values import CatalogEntry, VersionState
+from stowkeeper.archive.catalog_values import (
+    CatalogEntry,
+    InsertResult,
+    ReceiptOutcome,
+    Version,
+    VersionState,
+)
 from stowkeeper.archive.examine import Finding, examine
 from stowkeeper.archive.intake import (
     SERIES_INSTANCE_UID,
     STUDY_INSTANCE_UID,
     Content,
+    DuplicatePolicy,
     Received,
     content_of,
 )
@@ -29,6 +37,7 @@ from stowkeeper.archive.limits import (
     FINISHER_BACKLOG,
     FINISHER_BATCH_MAX,
     FINISHER_DELAY_SECONDS_MAX,
+    FINISHER_LAST_TRIES,
     FINISHER_QUIET_SECONDS,
     FINISHER_RETRY_SECONDS,
     FINISHER_STOP_SECONDS,
@@ -37,13 +46,19 @@ from stowkeeper.archive.limits import (
     UNCATALOGUED_MAX,
 )
 from stowkeeper.archive.quarantine import Quarantine
+from stowkeeper.archive.receipt import timestamp
 from stowkeeper.archive.shelf import Placed, Placing, Shelf, folder_of
-from stowkeeper.database.engine import Database, DatabaseUnavailable
+from stowkeeper.database.engine import Database, DatabaseUnavailable, Transaction
 from stowkeeper.dicom.attributes import extract
 from stowkeeper.dicom.uid import strip_uid
 from stowkeeper.durable.filesystem import FileSystem
 
 log = structlog.get_logger("stowkeeper.archive")
+
+_DISK_ERRORS = frozenset(
+    {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENXIO, errno.ENODEV, errno.ESTALE}
+)
+"""Errors that say something of the disk. Others (an access right, a name) are about one instance alone."""
 
 Row = Callable[[], RequestRecord | AssociationRecord]
 """Makes a row of the ledger. It is called on the finisher's thread, off the path of the answer."""
@@ -62,6 +77,7 @@ class Finisher:
         database: Database,
         *,
         uncatalogued_max: int = UNCATALOGUED_MAX,
+        replace_grace_seconds: float = 0.0,
         on_disk_failure: Callable[[OSError | DatabaseUnavailable], None],
     ) -> None:
         self._files = files
@@ -71,10 +87,15 @@ class Finisher:
         self._shelf = Shelf(files, root)
         self._quarantine = Quarantine(files, root)
         self._on_disk_failure = on_disk_failure
+        self._replace_grace_seconds = replace_grace_seconds
         self._throttle_from = int(uncatalogued_max * THROTTLE_SHARE)
         self._condition = threading.Condition()
         self._waiting: deque[Received] = deque()
         self._rows: deque[Row] = deque()
+        self._stuck: list[Received] = []
+        self._retry_at = 0.0
+        self._last_tries = FINISHER_LAST_TRIES
+        self._tried: set[str] = set()
         self._working = 0
         self._busy = False
         self._in_flight: defaultdict[str, list[Content]] = defaultdict(list)
@@ -98,7 +119,7 @@ class Finisher:
 
     def uncatalogued(self) -> int:
         """Return the number of instances that are kept but not yet in the catalog."""
-        return len(self._waiting) + self._working
+        return len(self._waiting) + self._working + len(self._stuck)
 
     def submit(self, received: Received) -> None:
         """Take over a synced instance. Called on worker threads; waits a little when far behind."""
@@ -142,7 +163,7 @@ class Finisher:
         """Wait until nothing is left to finish or to write; False when that took longer."""
         with self._condition:
             return self._condition.wait_for(
-                lambda: not self._waiting and not self._rows and not self._busy, seconds
+                lambda: not (self._waiting or self._rows or self._stuck or self._busy), seconds
             )
 
     # The finisher's thread.
@@ -152,9 +173,11 @@ class Finisher:
             batch, rows = self._next_batch()
             if not batch and not rows:
                 return
+            failed = True
             try:
                 left = self.finish(batch, rows)
                 rows = []
+                failed = False
             except DatabaseUnavailable as error:
                 log.error("error", what="the catalog cannot be written", reason=str(error))
                 self._on_disk_failure(error)
@@ -163,19 +186,49 @@ class Finisher:
                 self._on_disk_failure(error)
                 left = batch
             except Exception:
-                log.exception("error", what="a batch could not be finished")
-                left = batch
-            self._settle(batch, left, rows)
+                log.exception(
+                    "error", what="a batch could not be finished, its instances are tried one by one"
+                )
+                left, rows = self._finish_singly(batch, rows)
+                failed = bool(rows)
+            self._settle(batch, left, rows, failed=failed)
+
+    def _finish_singly(self, batch: list[Received], rows: list[Row]) -> tuple[list[Received], list[Row]]:
+        """Finish what failed as a whole by a defect, so that the defect stops nothing but what meets it.
+
+        Returns what could not be finished, and the rows that could not be written now; a row that meets a defect
+        is dropped.
+        """
+        left: list[Received] = []
+        left_rows: list[Row] = []
+        for received in batch:
+            try:
+                left += self.finish([received])
+            except Exception as error:
+                log.exception("error", what="an instance could not be finished")
+                self._report(received, type(error).__name__)
+                left.append(received)
+        for row in rows:
+            try:
+                self.finish([], [row])
+            except DatabaseUnavailable:
+                left_rows.append(row)
+            except Exception:
+                log.exception("error", what="a row of the ledger could not be written and is lost")
+        return left, left_rows
 
     def _next_batch(self) -> tuple[list[Received], list[Row]]:
         with self._condition:
             while True:
+                now = time.monotonic()
+                if self._stuck and self._may_retry(now):
+                    self._waiting.extend(self._stuck)
+                    self._stuck.clear()
                 if not self._waiting and not self._rows:
                     if self._stopping:
                         return [], []
-                    self._condition.wait()
+                    self._condition.wait(self._retry_at - now if self._stuck else None)
                     continue
-                now = time.monotonic()
                 due = min(self._last_at + FINISHER_QUIET_SECONDS, self._first_at + FINISHER_DELAY_SECONDS_MAX)
                 if now >= due or self._stopping or len(self._waiting) >= FINISHER_BACKLOG:
                     break
@@ -186,14 +239,26 @@ class Finisher:
             self._busy = True
             return batch, rows
 
-    def _settle(self, batch: list[Received], left: list[Received], rows: list[Row]) -> None:
-        """Account for a batch; put back what is left of it and pause, so that a fault is not hammered."""
+    def _may_retry(self, now: float) -> bool:
+        """Tell whether it is time for what could not be finished; at a stop, some last times at once."""
+        if not self._stopping:
+            return now >= self._retry_at
+        if self._waiting or not self._last_tries:
+            return False
+        self._last_tries -= 1
+        return True
+
+    def _settle(self, batch: list[Received], left: list[Received], rows: list[Row], *, failed: bool) -> None:
+        """Account for a batch and put back what is left of it.
+
+        When it `failed` as a whole everything pauses, so that a fault is not hammered; else only what is left
+        waits, and holds up nothing else.
+        """
         with self._condition:
-            for received in left:
-                self._waiting.append(received)
             self._rows.extendleft(reversed(rows))
             self._working = 0
             self._busy = False
+            self._stuck += left
             unfinished = {id(received) for received in left}
             for received in batch:
                 uid = received.receipt.sop_instance_uid
@@ -202,13 +267,16 @@ class Finisher:
                     if not self._in_flight[uid]:
                         del self._in_flight[uid]
             self._first_at = time.monotonic()
+            self._retry_at = self._first_at + FINISHER_RETRY_SECONDS
             self._condition.notify_all()
-            if (left or rows) and not self._stopping:
+            if failed:
                 self._condition.wait_for(lambda: self._stopping, FINISHER_RETRY_SECONDS)
-            if (left or rows) and self._stopping:
+            if failed and self._stopping:
                 # A clean stop does not wait for a disk or a database that fails: recovery has the rest.
+                self._stuck += self._waiting
                 self._waiting.clear()
                 self._rows.clear()
+                self._last_tries = 0
 
     def finish(self, batch: Sequence[Received], rows: Sequence[Row] = ()) -> list[Received]:
         """Finish a batch on the calling thread; return those that could not be and stay in the depot.
@@ -216,29 +284,38 @@ class Finisher:
         Raises DatabaseUnavailable or OSError when the batch as a whole failed; nothing of it is lost.
         """
         with self._finishing:  # the shelf is for one thread, and recovery finishes beside us
-            return self._finish(batch, rows)
+            # What is tried again may have its rows already, and then goes another way.
+            finished = {received.receipt.receipt_id for received in batch}
+            try:
+                left = self._finish(batch, rows)
+            except BaseException:
+                self._tried |= finished
+                raise
+            again = {received.receipt.receipt_id for received in left}
+            self._tried -= finished - again
+            self._tried |= again
+            return left
 
     def _finish(self, batch: Sequence[Received], rows: Sequence[Row]) -> list[Received]:
         placed: list[tuple[Received, Placed]] = []
         left: list[Received] = []
         for received in batch:
             try:
-                placed.append((received, self._place(received)))
-            except FileNotFoundError:
-                if self._is_listed(received):
-                    continue
-                left.append(received)
-                self._report(received, "its depot file is gone")
+                place = self._place(received)
+                if place is None:
+                    self._files.unlink(received.depot_path)
+                else:
+                    placed.append((received, place))
+            except FileNotFoundError as error:
+                if self._listed(received) is None:
+                    left.append(received)
+                    self._report(received, f"{error.filename or 'its depot file'} is gone")
             except OSError as error:
                 left.append(received)
                 self._report(received, str(error.strerror))
-                self._on_disk_failure(error)
-        try:
-            self._shelf.synchronize()
-        except OSError:
-            # Take the names back: only a new link makes a new journal entry that a later sync can prove.
-            self._unplace(placed)
-            raise
+                if error.errno in _DISK_ERRORS:
+                    self._on_disk_failure(error)
+        self._shelf.synchronize()
         undecided = self._list(placed, rows)
         for received, place in placed:
             try:
@@ -269,12 +346,23 @@ class Finisher:
             bytes=receipt.data_set_length,
         )
 
-    def _place(self, received: Received) -> Placed:
+    def _place(self, received: Received) -> Placed | None:
+        """Put a depot file on the shelf; None when its rows say that it has left the shelf since.
+
+        What an earlier run listed before it was cut off goes where its row says. An identical one is decided again.
+        """
+        receipt = received.receipt
+        if not received.answer_known or receipt.receipt_id in self._tried:
+            version = self._listed(received)
+            if version is not None and version.receipt_id == receipt.receipt_id:
+                if version.state in (VersionState.KEPT, VersionState.SUPERSEDED):
+                    return self._shelf.place_listed(received.depot_path, receipt, version.path)
+                return None
         return self._shelf.place(
             received.depot_path,
-            received.receipt,
+            receipt,
             _folder(received),
-            avoid=self._avoided.get(received.receipt.receipt_id, frozenset()),
+            avoid=self._avoided.get(receipt.receipt_id, frozenset()),
         )
 
     def _list(self, placed: list[tuple[Received, Placed]], rows: Sequence[Row]) -> set[str]:
@@ -302,7 +390,11 @@ class Finisher:
                 stored.append(entry)
         with self._database.write() as transaction:
             if stored:
-                catalog.insert(transaction, stored)
+                results = catalog.insert(transaction, stored)
+                self._supersede(transaction, results, placed)
+                for entry, result in zip(stored, results, strict=True):
+                    if result.outcome is ReceiptOutcome.IDENTICAL:
+                        catalog.list_as_own(transaction, entry)
             if identical:
                 results = catalog.insert_identical(transaction, identical)
                 undecided = {result.receipt_id for result in results if result.outcome is None}
@@ -318,6 +410,30 @@ class Finisher:
                 ledger.record_requests(transaction, requests)
         return undecided
 
+    def _supersede(
+        self, transaction: Transaction, results: Sequence[InsertResult], placed: list[tuple[Received, Placed]]
+    ) -> None:
+        """Mark the older versions of what came under the policy `replace`; a held one stays as it is."""
+        replacing = {
+            received.receipt.receipt_id
+            for received, _ in placed
+            if received.duplicates is DuplicatePolicy.REPLACE
+        }
+        older = [
+            key
+            for result in results
+            if result.new and result.receipt_id in replacing
+            for key in result.differing
+        ]
+        if older:
+            due = timestamp(time.time_ns() + int(self._replace_grace_seconds * 1_000_000_000))
+            catalog.mark_superseded(
+                transaction,
+                older,
+                removal_due_at=due,
+                reason="replaced by a newer version, by the peer's policy",
+            )
+
     def _decide_again(self, received: Received, place: Placed) -> None:
         """Mend what kept an identical instance undecided: list a file that has no row, or pass by one that goes."""
         older = place.older
@@ -329,6 +445,8 @@ class Finisher:
             avoided = self._avoided.get(received.receipt.receipt_id, frozenset())
             self._avoided[received.receipt.receipt_id] = avoided | {place.path}
             return
+        if self._is_in_depot(place.path, received):
+            return  # it is on its way, and who finishes it may still take its name back
         examination = examine(self._files, os.path.join(self._root, place.path), scan=True)
         if examination.finding is not Finding.WHOLE or examination.receipt is None:
             return
@@ -344,22 +462,25 @@ class Finisher:
         with self._database.write() as transaction:
             catalog.insert(transaction, [entry])
 
-    def _unplace(self, placed: list[tuple[Received, Placed]]) -> None:
-        for _, place in placed:
-            if place.how is not Placing.IDENTICAL:
-                try:
-                    self._shelf.take_back(place.path)
-                except OSError as error:
-                    log.warning(
-                        "error", what="a name could not be taken back", path=place.path, error=error.strerror
-                    )
-
-    def _is_listed(self, received: Received) -> bool:
-        """Tell whether an earlier run finished this receipt and was cut off after its depot name went."""
+    def _listed(self, received: Received) -> Version | None:
+        """Return the version that an earlier run, or an earlier try, listed for this receipt."""
         with self._database.read() as connection:
-            return catalog.has_receipt(connection, received.receipt.receipt_id)
+            return catalog.find_version_by_receipt(connection, received.receipt.receipt_id)
+
+    def _is_in_depot(self, path: str, received: Received) -> bool:
+        """Tell whether a file on the shelf still has a depot name, so that someone is about to list it."""
+        inode = self._files.status(os.path.join(self._root, path)).inode
+        depot = os.path.dirname(os.path.dirname(received.depot_path))
+        for folder in self._files.list_directory(depot):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                entries = self._files.list_directory(os.path.join(depot, folder.name))
+                if any(entry.inode == inode for entry in entries):
+                    return True
+        return False
 
     def _report(self, received: Received, words: str) -> None:
+        if received.receipt.receipt_id in self._tried:
+            return  # once is enough: it is tried again each second
         log.error(
             "error",
             what="an instance waits in the depot",

@@ -13,6 +13,7 @@ import errno
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
@@ -34,11 +35,13 @@ from stowkeeper.archive.receipt import (
     seal_head,
     timestamp,
 )
+from stowkeeper.database.errors import DatabaseUnavailable
 from stowkeeper.dicom.attributes import WANTED
 from stowkeeper.dicom.header import HeaderScanner, Scan
 from stowkeeper.dicom.sop_classes import required_identifiers
 from stowkeeper.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
 from stowkeeper.dicom.uid import is_acceptable_uid, strip_uid
+from stowkeeper.durable.errors import FolderSyncError
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.durable.slots import Slot, SlotPool
 
@@ -177,7 +180,11 @@ class Intake:
 
     def _work(self) -> None:
         while (incoming := self.queue.get()) is not None:
-            incoming.run()
+            try:
+                incoming.run()
+            except Exception:
+                # Whoever is called back must not take the thread away from all others.
+                log.exception("error", what="an outcome could not be reported")
 
 
 _COMMIT = object()
@@ -192,6 +199,7 @@ class Incoming:
     __slots__ = (
         "_arrival",
         "_batches",
+        "_committed",
         "_done",
         "_failure",
         "_hasher",
@@ -205,6 +213,7 @@ class Incoming:
         "_scheduled",
         "_slot",
         "_unsynced",
+        "_written",
     )
 
     def __init__(
@@ -218,6 +227,7 @@ class Incoming:
         self._batches: list[list[object]] = []
         self._lock = threading.Lock()
         self._scheduled = False
+        self._committed = False
         self._hasher = blake3()
         self._scanner = HeaderScanner(arrival.transfer_syntax_uid, WANTED)
         self._slot: Slot | None = None
@@ -225,6 +235,7 @@ class Incoming:
         self._length = 0
         self._offset = 0
         self._unsynced = 0
+        self._written = False
 
     # The caller's side.
 
@@ -234,13 +245,18 @@ class Incoming:
 
     def commit(self) -> None:
         """Say that the data set is complete, and flush."""
+        self._committed = True
         self._pending.append(_COMMIT)
         self.flush()
 
     def abort(self) -> None:
-        """Give the instance up: what was written of it is removed, and no outcome is reported."""
-        self._pending.append(_ABORT)
-        self.flush()
+        """Give the instance up: what was written of it is removed, and no outcome is reported.
+
+        After `commit` it changes nothing: the instance is complete, and is kept or refused.
+        """
+        if not self._committed:
+            self._pending.append(_ABORT)
+            self.flush()
 
     def flush(self) -> None:
         """Hand what was added since the last flush to a worker thread."""
@@ -284,6 +300,10 @@ class Incoming:
             self._give_up()
         except OSError as error:
             self._failure = self._disk_failure(error)
+            self._give_up()
+        except DatabaseUnavailable as error:
+            log.error("error", what="the catalog cannot be read", reason=str(error))
+            self._failure = Refused(Refusal.OUT_OF_RESOURCES, "the catalog cannot be read, try again later")
             self._give_up()
         except Exception:
             log.exception(
@@ -362,7 +382,8 @@ class Incoming:
             self._intake.files.close(slot.descriptor)
         except OSError:
             # The descriptor is gone even so, its number may be another file's by now; only the name is ours.
-            self._intake.files.unlink(slot.path)
+            with suppress(OSError):
+                self._intake.files.unlink(slot.path)
             raise
         self._intake.finisher.submit(
             Received(
@@ -400,6 +421,7 @@ class Incoming:
         if slot is None:  # pragma: no cover - the callers take one first
             msg = "no slot"
             raise RuntimeError(msg)
+        self._written = True
         self._intake.files.write(slot.descriptor, pieces, self._offset)
         self._offset += count
         self._unsynced += count
@@ -478,6 +500,8 @@ class Incoming:
         )
 
     def _disk_failure(self, error: OSError) -> Refused:
+        if isinstance(error, FolderSyncError):
+            self._intake.admission.distrust("the disk failed to sync")
         if error.errno in _OUT_OF_SPACE:
             self._intake.admission.check_space()
             return Refused(Refusal.OUT_OF_RESOURCES, "the disk is full")
@@ -497,7 +521,8 @@ class Incoming:
         files = self._intake.files
         head_length = len(self._head)
         steps: list[Callable[[], None]] = []
-        if head_length and self._offset >= head_length:
+        if self._written:
+            # A write that failed may have left any part of a small instance, its receipt among them.
             steps.append(lambda: files.write(slot.descriptor, [EMPTY_RECEIPT], head_length - RECEIPT_LENGTH))
         steps.append(lambda: files.unlink(slot.path))
         steps.append(lambda: files.close(slot.descriptor))

@@ -3,6 +3,7 @@
 import errno
 import os
 import time
+from contextlib import suppress
 
 from stowkeeper.archive.receipt import timestamp
 from stowkeeper.durable.filesystem import FileSystem
@@ -25,7 +26,15 @@ class Quarantine:
         archive; a file that is in quarantine already keeps its name there. Raises OSError.
         """
         source = os.path.join(self._root, path)
-        self._files.make_directory(self._folder)
+        made = self._files.make_directory(self._folder)
+        try:
+            # Whoever made the folder may not have come so far, and a file whose only name is in it must not be lost.
+            self._files.synchronize_directory(self._root)
+        except OSError:
+            if made:
+                with suppress(OSError):
+                    self._files.remove_directory(self._folder)
+            raise
         inode = self._files.status(source).inode
         stem = os.path.basename(path)
         number = 0
@@ -37,8 +46,10 @@ class Quarantine:
                 break
             except FileExistsError:
                 if self._files.status(target).inode == inode:
-                    break
-                number += 1
+                    # Left by an earlier try, whose sync may have failed: only a new entry can be proved.
+                    self._files.unlink(target)
+                else:
+                    number += 1
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise

@@ -112,7 +112,7 @@ class Receipt:
                 raise ReceiptUnreadableError(msg)
             fields.pop("checksum")
             receipt = cls(**fields)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             msg = "the place of the receipt holds something else"
             raise ReceiptUnreadableError(msg) from error
         if type(fields["data_set_length"]) is not int or not all(
@@ -236,3 +236,8 @@ def checksum_holds(head: bytes) -> bool:
     stated = payload[_CHECKSUM_START:_CHECKSUM_END]
     blank = payload[:_CHECKSUM_START] + _EMPTY_CHECKSUM + payload[_CHECKSUM_END:]
     return blake3(bare + blank).hexdigest()[:CHECKSUM_LENGTH].encode("ascii") == stated
+
+
+def holds_sealed_receipt(head: bytes) -> bool:
+    """Tell whether the beginning of a receipt stands somewhere in a head that cannot be read."""
+    return _OPENING in head

@@ -44,10 +44,13 @@ class Recovery:
         root: str,
         depot: str,
         finish: Callable[[Sequence[Received]], list[Received]],
+        *,
+        on_dead_process: Callable[[str], None] = lambda _name: None,
     ) -> None:
         self._files = files
         self._depot = depot
         self._finish = finish
+        self._on_dead_process = on_dead_process
         self._quarantine = Quarantine(files, root)
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> RecoveryCounts:
@@ -64,6 +67,7 @@ class Recovery:
             if folder is None:
                 continue  # another process was faster
             try:
+                self._on_dead_process(os.path.basename(path))
                 self._recover_folder(folder, counts, stop)
             finally:
                 folder.release()
@@ -116,7 +120,7 @@ class Recovery:
                 file_size=examination.size,
                 values=dict(examination.values),
                 little_endian=examination.little_endian,
-                remarks=(),
+                remarks=examination.remarks,
                 answer_known=False,
                 duplicates=DuplicatePolicy.KEEP,
             )
@@ -130,6 +134,7 @@ class Recovery:
             )
             return None
         if finding is Finding.SHORT:
+            self._files.unlink(path)
             counts.short += 1
             log.warning(
                 "error",
@@ -138,6 +143,6 @@ class Recovery:
                 reason=examination.words,
             )
         else:
+            self._files.unlink(path)
             counts.removed += 1
-        self._files.unlink(path)
         return None

@@ -9,7 +9,9 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import Enum, auto
+from itertools import islice
 
 from blake3 import blake3
 
@@ -21,6 +23,9 @@ from stowkeeper.durable.filesystem import FileSystem
 OBJECTS = "objects"
 _DIGEST_LETTERS = 32
 _WELL_FORMED = re.compile(r"[0-9]{1,64}(?:\.[0-9]{1,64})*")
+_NAMES_LOOKED_AT = 8  # more files of one digest, all damaged, were never seen
+_NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP})
 _PLAIN = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-")
 
 
@@ -83,14 +88,17 @@ class Placed:
 class Shelf:
     """Links depot files to their places and makes the names durable.
 
-    One finisher owns it; it is not for several threads.
+    One finisher owns it; it is not for several threads. It believes nothing of a folder from one batch to the next:
+    a removal takes empty ones away, and whoever makes one again may not have come so far as to sync its name.
     """
 
     def __init__(self, files: FileSystem, root: str) -> None:
         self._files = files
         self._root = root
-        self._durable_folders: set[str] = set()
-        self._unsynced: set[str] = set()
+        self._folders: set[str] = set()
+        # Names and folders made since the last sync, in the order of their making, and those whose sync failed.
+        self._made: list[tuple[str, bool]] = []
+        self._doubtful: list[tuple[str, bool]] = []
 
     def place(
         self, depot_path: str, receipt: Receipt, folder: str, *, avoid: frozenset[str] = frozenset()
@@ -102,7 +110,7 @@ class Shelf:
         The name is durable only after `synchronize`. Raises OSError; nothing is lost by it, the depot
         name stays.
         """
-        self._make_folder(folder)
+        self._take_back()
         damaged = ""
         for name in names_of(receipt.sop_instance_uid, receipt.digest):
             path = f"{folder}/{name}"
@@ -113,62 +121,102 @@ class Shelf:
             except FileExistsError:
                 found = self._compare(depot_path, path, receipt)
                 if isinstance(found, Placed):
-                    self._unsynced.add(folder)
+                    self._folders.add(folder)
+                    if found.how is Placing.ALREADY:
+                        # Its sync may have failed before the process ended: only a new entry can be proved.
+                        self._files.unlink(os.path.join(self._root, path))
+                        self._link(depot_path, path, folder)
                     found.damaged_path = damaged
                     return found
                 damaged = damaged or found
                 continue
-            self._unsynced.add(folder)
             return Placed(Placing.LINKED, path, damaged_path=damaged)
         raise AssertionError("the names to try do not end")
 
-    def synchronize(self) -> None:
-        """Make every name placed since the last call durable. Raises OSError: then none of them counts."""
-        folders = self._unsynced
-        pending = set(folders)
-        for folder in folders:
-            parent = folder
-            while parent != OBJECTS and parent not in self._durable_folders:
-                parent = parent.rpartition("/")[0]
-                pending.add(parent)
-        # Deepest first is not needed for correctness: all of them are done before anything counts.
-        for folder in sorted(pending):
-            self._files.synchronize_directory(os.path.join(self._root, folder))
-        for folder in folders:
-            while folder != OBJECTS:
-                self._durable_folders.add(folder)
-                folder = folder.rpartition("/")[0]  # noqa: PLW2901 - walks up from the folder
-        self._unsynced = set()
-        if len(self._durable_folders) > 100_000:  # a cache only: forgetting costs one more sync
-            self._durable_folders.clear()
+    def place_listed(self, depot_path: str, receipt: Receipt, path: str) -> Placed:
+        """Give a depot file the name that its row says, where an earlier run was cut off after the row was written.
 
-    def take_back(self, path: str) -> None:
-        """Remove a name whose folder could not be synced. Raises OSError."""
-        self._files.unlink(os.path.join(self._root, path))
-        self._forget(path.rpartition("/")[0])
+        Raises OSError, FileExistsError when another file has that name.
+        """
+        self._take_back()
+        folder = path.rpartition("/")[0]
+        damaged = ""
+        for name in islice(names_of(receipt.sop_instance_uid, receipt.digest), _NAMES_LOOKED_AT):
+            if f"{folder}/{name}" == path:
+                break
+            with suppress(FileNotFoundError):
+                found = self._compare(depot_path, f"{folder}/{name}", receipt)
+                damaged = damaged or (found if isinstance(found, str) else "")
+        try:
+            self._link(depot_path, path, folder)
+        except FileExistsError:
+            if not isinstance(self._compare(depot_path, path, receipt), Placed):
+                raise
+            self._folders.add(folder)
+            return Placed(Placing.ALREADY, path, damaged_path=damaged)
+        return Placed(Placing.LINKED, path, damaged_path=damaged)
+
+    def synchronize(self) -> None:
+        """Make every name placed since the last call durable, with the folders on the way to it.
+
+        Raises OSError: then none of them counts, and they are taken back. Only a new link makes a new entry that a
+        later sync can prove; after a failed one the system may believe the old entry written.
+        """
+        pending: set[str] = set()
+        for leaf in self._folders:
+            folder = leaf
+            while folder not in pending:
+                pending.add(folder)
+                if folder != OBJECTS:
+                    folder = folder.rpartition("/")[0]
+        try:
+            for folder in sorted(pending):
+                self._files.synchronize_directory(os.path.join(self._root, folder))
+        except OSError:
+            # The folders too, as far as they are empty then: whoever made one may have died before its sync.
+            self._doubtful += [(folder, True) for folder in sorted(pending - {OBJECTS})]
+            self._doubtful += self._made
+            self._made = []
+            with suppress(OSError):  # the next `place` tries again, and raises
+                self._take_back()
+            raise
+        finally:
+            self._folders = set()
+        self._made = [made for made in self._made if made[0].rpartition("/")[0] not in pending]
+
+    def _take_back(self) -> None:
+        """Remove what was made by a batch whose sync failed. Raises OSError, and goes on the next time."""
+        while self._doubtful:
+            path, is_folder = self._doubtful[-1]
+            try:
+                if is_folder:
+                    self._files.remove_directory(os.path.join(self._root, path))
+                else:
+                    self._files.unlink(os.path.join(self._root, path))
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                # A folder that holds more than ours was there before, or is another process's to sync as well.
+                if not is_folder or error.errno not in _NOT_EMPTY:
+                    raise
+            self._doubtful.pop()
 
     def _link(self, depot_path: str, path: str, folder: str) -> None:
         target = os.path.join(self._root, path)
         try:
             self._files.link(depot_path, target)
         except FileNotFoundError:
-            # An emptied folder was removed between our look and the link.
-            self._forget(folder)
             self._make_folder(folder)
             self._files.link(depot_path, target)
+        self._folders.add(folder)
+        self._made.append((path, False))
 
     def _make_folder(self, folder: str) -> None:
-        if folder in self._durable_folders or folder in self._unsynced:
-            return
         parts = folder.split("/")
-        for depth in range(1, len(parts) + 1):
-            self._files.make_directory(os.path.join(self._root, *parts[:depth]))
-
-    def _forget(self, folder: str) -> None:
-        parts = folder.split("/")
-        for depth in range(1, len(parts) + 1):
-            self._durable_folders.discard("/".join(parts[:depth]))
-            self._unsynced.discard("/".join(parts[:depth]))
+        for depth in range(2, len(parts) + 1):
+            path = "/".join(parts[:depth])
+            if self._files.make_directory(os.path.join(self._root, path)):
+                self._made.append((path, True))
 
     def _compare(self, depot_path: str, path: str, receipt: Receipt) -> Placed | str:
         """Decide what a taken name means: done before, identical, damaged (its path), or other ('')."""
@@ -178,6 +226,8 @@ class Shelf:
         try:
             examination = examine.examine(self._files, absolute)
         except OSError as error:
+            if error.errno in _NOT_OURS:
+                return ""
             if error.errno != errno.EIO:
                 raise
             return path

@@ -1,0 +1,466 @@
+"""Verification: read every byte of the archive again, and see that files and rows agree in both directions.
+
+Each file is read from the medium and compared with the receipt in it, head and data set; the receipt is compared with
+the row. Then the shelf is walked for files that no row knows. What is damaged is said by the rows first, and then the
+file is moved to quarantine, where nothing is ever deleted by us. What cut-off processes left half done (a damaged file
+still on its shelf, a removal) is finished on the way. With `report_only` nothing is changed.
+
+It runs beside servers. A name on the shelf is free for a newcomer as soon as a file is put away, so that happens under
+the writer lock, where no row can change, and only to a file that is the version's own.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, and_, exists, func, select
+
+from stowkeeper.archive import catalog
+from stowkeeper.archive.agreement import (
+    Discrepancy,
+    Fault,
+    damaged_receipts_at,
+    depot_inodes,
+    in_series,
+    in_study,
+    listed_paths,
+    walk_shelf,
+)
+from stowkeeper.archive.catalog_values import VersionState
+from stowkeeper.archive.examine import Examination, Finding, examine, read_receipt
+from stowkeeper.archive.quarantine import QUARANTINE, Quarantine
+from stowkeeper.archive.read_ahead import map_ahead
+from stowkeeper.archive.removal import Removal, RemovalResult
+from stowkeeper.archive.shelf import OBJECTS, escape
+from stowkeeper.database import schema
+from stowkeeper.database.engine import Database
+from stowkeeper.database.limits import ROWS_PER_PAGE
+from stowkeeper.durable.filesystem import FileSystem
+
+_STANDING = (VersionState.KEPT, VersionState.SUPERSEDED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What to verify: all of an archive, or what fits each of these.
+
+    `received_from` is UTC in ISO 8601 and may be cut short.
+    """
+
+    study_instance_uid: str | None = None
+    series_instance_uid: str | None = None
+    received_from: str | None = None
+
+
+EVERYTHING = Scope()
+
+
+@dataclass(slots=True, kw_only=True)
+class VerificationCounts:
+    """What a verification has seen so far. `size` is in bytes read.
+
+    `in_flight` are files whose rows are about to come. `finished` are steps of earlier processes that were done now,
+    `unfinished` those that were left, since nothing should be changed.
+    """
+
+    files: int = 0
+    size: int = 0
+    whole: int = 0
+    in_flight: int = 0
+    finished: int = 0
+    unfinished: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """A version as far as verification compares it."""
+
+    version_key: int
+    sop_instance_uid: str
+    path: str
+    file_size: int
+    state: VersionState
+    state_since: str | None
+    content: tuple[str, str, str]
+    receipt_id: str
+
+
+class Verification:
+    """One verification of an archive; `run` it once.
+
+    `progress` is told the bytes of each block that was read, by several threads. It may wait: so a rate is limited.
+    """
+
+    def __init__(
+        self,
+        files: FileSystem,
+        root: str,
+        database: Database,
+        *,
+        scope: Scope = EVERYTHING,
+        report_only: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._files = files
+        self._root = root
+        self._database = database
+        self._scope = scope
+        self._report_only = report_only
+        self._progress = progress or (lambda _count: None)
+        self._quarantine = Quarantine(files, root)
+        self.counts = VerificationCounts()
+
+    def expected(self) -> tuple[int, int]:
+        """Return how many files there are to read, by their rows, and their bytes."""
+        query = select(func.count(), func.coalesce(func.sum(schema.versions.c.file_size), 0))
+        with self._database.read() as connection:
+            row = connection.execute(
+                _in_scope(query.select_from(schema.versions), self._scope).where(
+                    schema.versions.c.state.in_(_STANDING)
+                )
+            ).one()
+        return row[0], row[1]
+
+    def run(self) -> Iterator[Discrepancy]:
+        """Verify, and yield what is wrong as it is found. Raises DatabaseUnavailable, or OSError of a folder."""
+        yield from self._cut_off_steps()
+        yield from self._lost_before()
+        for row, outcome in map_ahead(self._examine, self._rows(_STANDING)):
+            found = self._check(row, outcome)
+            if found is not None:
+                yield found
+        yield from self._unlisted()
+
+    # What others began.
+
+    def _cut_off_steps(self) -> Iterator[Discrepancy]:
+        """Finish removals, and moves to quarantine, that were cut off."""
+        removing = [row.version_key for row in self._rows((VersionState.REMOVING,))]
+        if self._report_only:
+            self.counts.unfinished = len(removing) + len(self._standing_damaged())
+            return
+        self.counts.finished = self.finish_damaged()
+        if not removing:
+            return
+        result = RemovalResult()
+        Removal(self._files, self._root, self._database).finish(removing, "", result)
+        self.counts.finished += result.removed
+        for path, words in result.left:
+            yield Discrepancy(
+                fault=Fault.UNREADABLE,
+                path=path,
+                sop_instance_uid="",
+                receipt_id="",
+                words=f"it is to be removed, and cannot be: {words}",
+            )
+
+    def finish_damaged(self) -> int:
+        """Move to quarantine what the rows say is damaged and what still stands on the shelf; return how many."""
+        words = "it was found damaged earlier"
+        return sum(1 for row in self._standing_damaged() if self._put_away(row, words))
+
+    def _standing_damaged(self) -> list[_Row]:
+        """Return the damaged versions at whose places there still is a file that no row says is another's."""
+        rows = [row for row in self._rows((VersionState.DAMAGED,)) if self._is_there(row.path)]
+        with self._database.read() as connection:
+            listed = listed_paths(connection, [row.path for row in rows])
+        return [row for row in rows if row.path not in listed]
+
+    def _lost_before(self) -> Iterator[Discrepancy]:
+        """Name the instances that were found damaged earlier and have not been sent again since."""
+        for row in self._rows((VersionState.DAMAGED,), _NOT_REPAIRED):
+            yield Discrepancy(
+                fault=Fault.DAMAGED,
+                path=row.path,
+                sop_instance_uid=row.sop_instance_uid,
+                receipt_id=row.receipt_id,
+                words=f"it was found damaged on {row.state_since}, send it again or remove it",
+            )
+
+    # From the rows to the files.
+
+    def _examine(self, row: _Row) -> Examination:
+        """Read the file of a row, on a thread of its own."""
+        return examine(self._files, os.path.join(self._root, row.path), progress=self._progress)
+
+    def _check(self, row: _Row, examination: Examination | OSError) -> Discrepancy | None:
+        """Compare what a file was found to be with its row."""
+        if isinstance(examination, Examination) and examination.finding is not Finding.WHOLE:
+            words = (
+                f"it read as whole the second time, and before: {examination.words}; check disk and memory"
+            )
+            try:
+                if examine(self._files, os.path.join(self._root, row.path)).finding is Finding.WHOLE:
+                    return self._discrepancy(row, Fault.UNREADABLE, words)
+            except OSError as error:
+                examination = error
+        if isinstance(examination, FileNotFoundError):
+            return self._discrepancy(row, Fault.MISSING, "its file is not there")
+        if isinstance(examination, OSError):
+            words = f"it cannot be read: {examination.strerror}"
+            return self._discrepancy(row, Fault.UNREADABLE, words)
+        self.counts.files += 1
+        self.counts.size += examination.size
+        if examination.finding is not Finding.WHOLE:
+            return self._condemn(row, examination.words)
+        words = _difference(row, examination)
+        if words:
+            other = examination.receipt is None or examination.receipt.receipt_id != row.receipt_id
+            return self._discrepancy(row, Fault.MISSING if other else Fault.DIFFERENT, words)
+        self.counts.whole += 1
+        return None
+
+    def _discrepancy(self, row: _Row, fault: Fault, words: str, *, moved_to: str = "") -> Discrepancy | None:
+        """Return a discrepancy of a row that still says the same; None for one that changed meanwhile."""
+        if not moved_to:
+            with self._database.read() as connection:
+                now = catalog.find_version_by_path(connection, row.path)
+            if now is None or now.version_key != row.version_key or now.state not in _STANDING:
+                return None
+        return Discrepancy(
+            fault=fault,
+            path=row.path,
+            sop_instance_uid=row.sop_instance_uid,
+            receipt_id=row.receipt_id,
+            words=words,
+            moved_to=moved_to,
+        )
+
+    def _condemn(self, row: _Row, words: str) -> Discrepancy | None:
+        """Let the row say that its file is damaged, durably, and then move the file to quarantine."""
+        if self._report_only:
+            return self._discrepancy(row, Fault.DAMAGED, words)
+        with self._database.write() as transaction:
+            now = catalog.find_version_by_path(transaction.connection, row.path)
+            if now is None or now.version_key != row.version_key or now.state not in _STANDING:
+                return None
+            catalog.mark_damaged(transaction, row.path, words)
+        try:
+            moved_to = self._put_away(row, words)
+        except OSError as error:
+            words += f"; it could not be moved to {QUARANTINE}: {error.strerror}"
+            moved_to = ""
+        return Discrepancy(
+            fault=Fault.DAMAGED,
+            path=row.path,
+            sop_instance_uid=row.sop_instance_uid,
+            receipt_id=row.receipt_id,
+            words=words,
+            moved_to=moved_to,
+        )
+
+    def _put_away(self, row: _Row, words: str) -> str:
+        """Move the file of a damaged version to quarantine, if its name still leads to it; return its new path."""
+        return put_damaged_away(
+            self._files, self._root, self._database, path=row.path, receipt_id=row.receipt_id, words=words
+        )
+
+    # From the files to the rows.
+
+    def _unlisted(self) -> Iterator[Discrepancy]:
+        """Walk the shelf for files without a row."""
+        for start in self._folders():
+            for folder, names in walk_shelf(self._files, self._root, start):
+                paths = [f"{folder}/{name}" for name in names]
+                with self._database.read() as connection:
+                    listed = listed_paths(connection, paths)
+                suspects = [path for path in paths if path not in listed]
+                if suspects:
+                    yield from self._check_suspects(suspects)
+
+    def _folders(self) -> list[str]:
+        """Return the folders in which files of the scope stand."""
+        scope = self._scope
+        if scope.series_instance_uid is not None:
+            name = escape(scope.series_instance_uid)
+            if scope.study_instance_uid is not None:
+                return [f"{OBJECTS}/{escape(scope.study_instance_uid)}/{name}"]
+            studies = self._files.list_directory(os.path.join(self._root, OBJECTS))
+            folders = [f"{OBJECTS}/{entry.name}/{name}" for entry in studies if entry.is_directory]
+            return sorted(folder for folder in folders if self._is_there(folder))
+        if scope.study_instance_uid is not None:
+            return [f"{OBJECTS}/{escape(scope.study_instance_uid)}"]
+        return [OBJECTS]
+
+    def _check_suspects(self, paths: Sequence[str]) -> Iterator[Discrepancy]:
+        """Look again at files that no row knew: which are on their way, which are gone, which stay unknown."""
+        # In this order: a file's depot name goes after its row is there, so what has neither now has no row to come.
+        on_their_way = depot_inodes(self._files, self._root)
+        with self._database.read() as connection:
+            listed = listed_paths(connection, paths)
+            damaged = damaged_receipts_at(connection, paths)
+        for path in paths:
+            if path in listed:
+                continue
+            try:
+                if self._files.status(os.path.join(self._root, path)).inode in on_their_way:
+                    self.counts.in_flight += 1
+                    continue
+                found = self._describe_unlisted(path, damaged.get(path, set()))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                found = _unlisted(path, f"no row knows it, and it cannot be read: {error.strerror}", None)
+            if found is not None:
+                yield found
+
+    def _describe_unlisted(self, path: str, damaged: set[str]) -> Discrepancy | None:
+        """Say what a file without a row is; None where it is out of the scope, or a damaged one not yet put away."""
+        examination = examine(self._files, os.path.join(self._root, path))
+        receipt = examination.receipt
+        if damaged and (receipt is None or receipt.receipt_id in damaged):
+            return None
+        since = self._scope.received_from
+        if since is not None and receipt is not None and receipt.received_at < since:
+            return None
+        self.counts.files += 1
+        self.counts.size += examination.size
+        if examination.finding is Finding.WHOLE:
+            return _unlisted(path, "no row knows it, and it is whole: rebuild lists it", examination)
+        return _unlisted(path, f"no row knows it, and {examination.words}", examination)
+
+    # Rows.
+
+    def _rows(self, states: Sequence[VersionState], *conditions: Any) -> Iterator[_Row]:  # noqa: ANN401 - SQLAlchemy's conditions have many types
+        """Yield the rows of the scope page by page, up to the last one that was there at the beginning."""
+        table = schema.versions
+        query = _in_scope(_ROWS, self._scope).where(table.c.state.in_(states), *conditions)
+        query = query.order_by(table.c.version_key).limit(ROWS_PER_PAGE)
+        with self._database.read() as connection:
+            last = connection.execute(select(func.max(table.c.version_key))).scalar() or 0
+        after = 0
+        while True:
+            with self._database.read() as connection:
+                found = connection.execute(
+                    query.where(table.c.version_key > after, table.c.version_key <= last)
+                ).all()
+            yield from map(_row, found)
+            if len(found) < ROWS_PER_PAGE:
+                return
+            after = found[-1].version_key
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self._files.status(os.path.join(self._root, path))
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def finish_damaged(files: FileSystem, root: str, database: Database) -> int:
+    """Move files to quarantine whose rows say `damaged` and whose move was cut off; return how many.
+
+    Reads the whole table of versions: for a start, not for every minute. Raises DatabaseUnavailable and OSError.
+    """
+    verification = Verification(files, root, database)
+    return verification.finish_damaged()
+
+
+def put_damaged_away(
+    files: FileSystem, root: str, database: Database, *, path: str, receipt_id: str, words: str
+) -> str:
+    """Move the file of a version whose row says `damaged` to quarantine; return its path there.
+
+    An empty string says that the name leads to nothing, or to another's file by now. Raises DatabaseUnavailable and
+    OSError.
+    """
+    with database.write() as transaction:  # nobody else unlinks on the shelf, and no row changes
+        if catalog.find_version_by_path(transaction.connection, path) is not None:
+            return ""
+        try:
+            receipt = read_receipt(files, os.path.join(root, path))
+            if receipt is not None and receipt.receipt_id != receipt_id:
+                return ""
+            return Quarantine(files, root).put_away(path, words)
+        except FileNotFoundError:
+            return ""
+
+
+def _difference(row: _Row, examination: Examination) -> str:
+    """Say what a row says otherwise than a whole file; an empty string when both agree."""
+    receipt = examination.receipt
+    if receipt is None or receipt.receipt_id != row.receipt_id:
+        return "another file stands in its place"
+    stated = (
+        ("SOP Instance UID", row.sop_instance_uid, receipt.sop_instance_uid),
+        ("digest", row.content[0], receipt.digest),
+        ("SOP Class UID", row.content[1], receipt.sop_class_uid),
+        ("Transfer Syntax UID", row.content[2], receipt.transfer_syntax_uid),
+        ("size", row.file_size, examination.size),
+    )
+    different = [name for name, in_row, in_file in stated if in_row != in_file]
+    return f"the catalog has another {' and '.join(different)}, rebuild corrects it" if different else ""
+
+
+def _unlisted(path: str, words: str, examination: Examination | None) -> Discrepancy:
+    receipt = examination.receipt if examination is not None else None
+    return Discrepancy(
+        fault=Fault.UNLISTED,
+        path=path,
+        sop_instance_uid=receipt.sop_instance_uid if receipt is not None else "",
+        receipt_id=receipt.receipt_id if receipt is not None else "",
+        words=words,
+    )
+
+
+_ROWS = (
+    select(
+        schema.versions.c.version_key,
+        schema.instances.c.sop_instance_uid,
+        schema.versions.c.path,
+        schema.versions.c.file_size,
+        schema.versions.c.state,
+        schema.versions.c.state_since,
+        schema.versions.c.sop_class_uid,
+        schema.versions.c.transfer_syntax_uid,
+        schema.receipts.c.receipt_id,
+        schema.receipts.c.digest,
+    )
+    .join(schema.instances, schema.instances.c.instance_key == schema.versions.c.instance_key)
+    .join(schema.receipts, schema.receipts.c.receipt_key == schema.versions.c.version_key)
+)
+
+_proofs = schema.receipts.alias("proofs")
+_twins = schema.versions.alias("twins")
+_twin_receipts = schema.receipts.alias("twin_receipts")
+
+_NOT_REPAIRED = ~(
+    exists()
+    .where(
+        and_(
+            _twins.c.instance_key == schema.versions.c.instance_key,
+            _twins.c.state.in_(_STANDING),
+            _twins.c.sop_class_uid == schema.versions.c.sop_class_uid,
+            _twins.c.transfer_syntax_uid == schema.versions.c.transfer_syntax_uid,
+            _twin_receipts.c.receipt_key == _twins.c.version_key,
+            _twin_receipts.c.digest == schema.receipts.c.digest,
+        )
+    )
+    .correlate(schema.versions, schema.receipts)
+)
+"""No version with the same bytes is kept: nobody has sent it again since."""
+
+
+def _row(row: Any) -> _Row:  # noqa: ANN401 - a row has its query's columns, no type of its own
+    return _Row(
+        version_key=row.version_key,
+        sop_instance_uid=row.sop_instance_uid,
+        path=row.path,
+        file_size=row.file_size,
+        state=VersionState(row.state),
+        state_since=row.state_since,
+        content=(row.digest, row.sop_class_uid, row.transfer_syntax_uid),
+        receipt_id=row.receipt_id,
+    )
+
+
+def _in_scope(query: Select[Any], scope: Scope) -> Select[Any]:
+    if scope.study_instance_uid is not None:
+        query = query.where(in_study(scope.study_instance_uid))
+    if scope.series_instance_uid is not None:
+        query = query.where(in_series(scope.series_instance_uid))
+    if scope.received_from is not None:
+        proved = _proofs.c.receipt_key == schema.versions.c.version_key
+        query = query.where(exists().where(proved, _proofs.c.received_at >= scope.received_from))
+    return query

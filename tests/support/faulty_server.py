@@ -1,0 +1,344 @@
+"""A nursery of real servers that kill themselves at a step of an instance's path.
+
+`Nursery` starts this file as a program, which loads the product once and then forks a server for each order it reads,
+so that a test can afford hundreds of them. A child runs `stowkeeper serve` itself. What is changed in it: its file
+system and its database are watched, and at the step it was told of it sends itself SIGKILL.
+
+A step is an operation of the file system on a kind of path, or "commit", which is about the catalog; and which
+occurrence of it since the server was ready. Paths are told without what differs from run to run.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from support.catalog_rows import open_database
+
+_HERE = Path(__file__).resolve()
+_TETHER = str(_HERE.with_name("tethered.py"))
+_SOURCE = str(_HERE.parents[2] / "src")
+PR_SET_PDEATHSIG = 1
+END_SECONDS_MAX = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """The `occurrence`-th time (1 is the first) that an operation is done to a kind of path, `before` it or after."""
+
+    operation: str
+    place: str
+    occurrence: int
+    before: bool = True
+
+    def __str__(self) -> str:
+        when = "before" if self.before else "after"
+        return f"{when} {self.operation} {self.place} ({self.occurrence})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A server to start: its archive, where its output goes, and what it is to do apart from serving.
+
+    `watch` names a file that gets a line for each step; `kill_at` is the step at which it dies. Of dead neighbours it
+    looks for every `look_seconds`.
+    """
+
+    archive: str
+    log: str
+    arguments: tuple[str, ...] = ()
+    kill_at: Step | None = None
+    watch: str = ""
+    look_seconds: float = 30.0
+
+
+def place_of(path: str, archive: str) -> str:
+    """Tell what kind of path it is: what differs from run to run is left out."""
+    place = os.path.relpath(path, archive)
+    place = re.sub(r"^depot/[^/]+", "depot/*", place)
+    return re.sub(r"_[0-9a-f]{32,64}(_[0-9]+)?\.dcm$", ".dcm", re.sub(r"/[0-9a-f]+$", "/slot", place))
+
+
+# In the test
+
+
+class ChildServer:
+    """A server that the nursery forked."""
+
+    def __init__(self, nursery: "Nursery", order: Order, pid: int) -> None:
+        self._nursery = nursery
+        self.order = order
+        self.pid = pid
+        self.archive = Path(order.archive)
+        self.port = 0
+
+    def log_text(self) -> str:
+        """Return what it has printed and logged so far."""
+        return Path(self.order.log).read_text(encoding="utf-8", errors="replace")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def ended(self) -> bool:
+        """Tell whether it has ended."""
+        return self._nursery.ended(self)
+
+    def wait(self) -> int:
+        """Wait for its end and return its exit code, negative for the signal that ended it."""
+        return self._nursery.wait(self)
+
+
+class Nursery:
+    """The program that forks servers, for the length of a block."""
+
+    def __init__(self) -> None:
+        path = os.pathsep.join([_SOURCE, str(_HERE.parents[1])])
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", _TETHER, sys.executable, str(_HERE)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,
+        )
+        self._ended: dict[int, int] = {}
+        self._living: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pid in list(self._living):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        self._process.wait(END_SECONDS_MAX)
+
+    def start(self, order: Order, *, wait: bool = True) -> ChildServer:
+        """Start a server, and wait until it is ready unless told otherwise."""
+        Path(order.log).unlink(missing_ok=True)
+        if not Path(order.archive).exists():
+            Path(order.archive).mkdir()
+            open_database(Path(order.archive)).close()  # without waiting for the migrations
+        answer = self._ask({"start": asdict(order)})
+        child = ChildServer(self, order, answer["pid"])
+        self._living.add(child.pid)
+        if wait:
+            ready = self._ask({"ready": child.pid})
+            assert ready["port"], f"the server ended before it was ready:\n{child.log_text()}"
+            child.port = ready["port"]
+        return child
+
+    def ended(self, child: ChildServer) -> bool:
+        """Tell whether a server has ended."""
+        return self._look(child, "poll") is not None
+
+    def wait(self, child: ChildServer) -> int:
+        """Wait for the end of a server and return its exit code."""
+        code = self._look(child, "wait")
+        assert code is not None
+        return code
+
+    def _look(self, child: ChildServer, how: str) -> int | None:
+        if child.pid not in self._ended:
+            code = self._ask({how: child.pid})["code"]
+            if code is None:
+                return None
+            self._ended[child.pid] = code
+            self._living.discard(child.pid)
+        return self._ended[child.pid]
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+
+# In the nursery
+
+
+def main() -> None:
+    """Answer questions, a line of JSON each, until there are no more."""
+
+    waiting: dict[int, int] = {}
+    for line in sys.stdin:
+        match json.loads(line):
+            case {"start": order}:
+                kill_at = order.pop("kill_at")
+                chosen = Order(**order, kill_at=Step(**kill_at) if kill_at else None)
+                pid, waiting_for = fork(chosen)
+                waiting[pid] = waiting_for
+                answer = {"pid": pid}
+            case {"ready": pid}:
+                with os.fdopen(waiting.pop(pid)) as pipe:
+                    answer = {"port": int(pipe.readline() or 0)}
+            case {"wait": pid}:
+                answer = {"code": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}
+            case {"poll": pid}:
+                found, status = os.waitpid(pid, os.WNOHANG)
+                answer = {"code": os.waitstatus_to_exitcode(status) if found else None}
+        print(json.dumps(answer), flush=True)
+
+
+def fork(order: Order) -> tuple[int, int]:
+    """Start a child; return its process id, and the pipe on which it tells its port."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        return pid, reading
+    try:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        os.close(reading)
+        output = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        for number in (1, 2):
+            os.dup2(output, number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        code = run(order, writing)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 99
+    os._exit(code)
+
+
+def run(order: Order, tell_port: int) -> int:
+    """Serve as `stowkeeper serve` does, watched."""
+    from stowkeeper.app import commands
+    from stowkeeper.app.commands import serve
+    from stowkeeper.archive import archive
+
+    watcher = Watcher(order)
+    archive.FileSystem = watched_filesystem(watcher)  # type: ignore[misc]  # in place of the class itself
+    archive.RECOVERY_SCAN_SECONDS = order.look_seconds  # type: ignore[misc]  # shorter than as shipped
+    watch_commits(watcher)
+    announce = serve._Serving._announce
+
+    def announce_and_tell(self: Any, host: str, port: int) -> None:
+        announce(self, host, port)
+        os.write(tell_port, f"{port}\n".encode())
+        os.close(tell_port)
+        watcher.begin()
+
+    serve._Serving._announce = announce_and_tell  # type: ignore[method-assign]  # tells when it is ready
+    os.environ["STOWKEEPER_STORAGE__SLOT_POOL_SIZE"] = "16"
+    os.environ["STOWKEEPER_STORAGE__SYNC_EVERY"] = "1MiB"
+    arguments = ["serve", "--archive", order.archive, "--port", "0", *order.arguments]
+    code = commands.run(arguments)
+    sys.stdout.flush()
+    return code
+
+
+class Watcher:
+    """Counts steps and, at the one it waits for, ends the process as a power switch would."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._lock = threading.Lock()
+        self._begun = False
+        self._watching = open(order.watch, "a", buffering=1, encoding="utf-8") if order.watch else None  # noqa: SIM115 - until the end
+
+    def begin(self) -> None:
+        """Count from now on: the server is ready."""
+        self._begun = True
+
+    @contextlib.contextmanager
+    def step(self, operation: str, path: str) -> Iterator[None]:
+        """Die before or after what the block does, if it is the step."""
+        if not self._begun or threading.current_thread().name == "slot-filler":
+            yield
+            return
+        place = place_of(path, self._order.archive)
+        with self._lock:
+            self._counts[operation, place] += 1
+            occurrence = self._counts[operation, place]
+            if self._watching is not None:
+                self._watching.write(f"{operation}\t{place}\t{occurrence}\n")
+        self._die_if(Step(operation=operation, place=place, occurrence=occurrence))
+        yield
+        self._die_if(Step(operation=operation, place=place, occurrence=occurrence, before=False))
+
+    def _die_if(self, step: Step) -> None:
+        if step == self._order.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def watched_filesystem(watcher: Watcher) -> type:
+    """Return the file system of the archive, with a watcher beside each operation that changes or syncs anything."""
+    from stowkeeper.durable.filesystem import FileSystem
+
+    class WatchedFileSystem(FileSystem):
+        __slots__ = ()
+
+        def write(self, descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
+            with watcher.step("write", path_of(descriptor)):
+                super().write(descriptor, buffers, offset)
+
+        def synchronize(self, descriptor: int) -> None:
+            with watcher.step("synchronize", path_of(descriptor)):
+                super().synchronize(descriptor)
+
+        def close(self, descriptor: int) -> None:
+            with watcher.step("close", path_of(descriptor)):
+                super().close(descriptor)
+
+        def link(self, source: str, target: str) -> None:
+            with watcher.step("link", target):
+                super().link(source, target)
+
+    def with_path(name: str) -> Callable[..., Any]:
+        original = getattr(FileSystem, name)
+
+        def watched(self: FileSystem, path: str, *more: Any, **named: Any) -> Any:
+            with watcher.step(name, path):
+                return original(self, path, *more, **named)
+
+        return watched
+
+    for name in ("unlink", "make_directory", "remove_directory", "synchronize_directory"):
+        setattr(WatchedFileSystem, name, with_path(name))
+    return WatchedFileSystem
+
+
+def path_of(descriptor: int) -> str:
+    """Return the path that a descriptor was opened by (Linux)."""
+    return os.readlink(f"/proc/self/fd/{descriptor}")
+
+
+def watch_commits(watcher: Watcher) -> None:
+    """Put a watcher beside each commit of the catalog."""
+    from stowkeeper.database.engine import Database, Transaction
+
+    write = Database.write
+
+    @contextlib.contextmanager
+    def watched(self: Database) -> Iterator[Transaction]:
+        folder = os.path.dirname(self.path)
+        with contextlib.ExitStack() as stack, write(self) as transaction:
+            yield transaction
+            stack.enter_context(watcher.step("commit", f"{folder}/catalog"))
+
+    Database.write = watched  # type: ignore[method-assign]  # the same, with steps
+
+
+if __name__ == "__main__":
+    main()
