@@ -16,6 +16,7 @@ from stowkeeper.archive.archive import Archive, ArchiveOptions
 from stowkeeper.archive.examine import Finding, examine
 from stowkeeper.dicom.part10 import PREFIX, encode_file_meta, read_file_meta
 from stowkeeper.durable.filesystem import FileSystem
+from stowkeeper.durable.server_lock import ServerLock
 from stowkeeper.services import importing
 from stowkeeper.services.importing import Importer, ImportOutcome, SourceFile
 from stowkeeper.services.limits import IMPORT_BUFFER_BYTES, IMPORT_BUFFERS, IMPORT_LOOKUP_BATCH
@@ -32,9 +33,10 @@ def stow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
 
 @pytest.fixture(autouse=True)
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the reserve small; it is preallocated."""
+    """Stay in a folder without settings; the syncs and the slots are not what is tried here."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STOWKEEPER_STORAGE__RESERVE_SIZE", "1MB")
+    monkeypatch.setenv("STOWKEEPER_SYNC", "false")
+    monkeypatch.setenv("STOWKEEPER_STORAGE__SLOT_POOL_SIZE", "8")
     monkeypatch.setenv("STOWKEEPER_STORAGE__WORKER_THREADS", "4")
 
 
@@ -70,6 +72,7 @@ def test_files_and_folders_are_kept_listed_and_left_as_they_were(tmp_path: Path,
     } == before
     assert stow("verify").code == ExitCode.OK
     assert list((stow.archive / "depot").iterdir()) == []
+    assert not (stow.archive / "reserve").exists(), "it is for the server to keep"
 
 
 def test_of_the_file_meta_information_the_transfer_syntax_alone_is_kept(
@@ -106,6 +109,13 @@ def test_the_policy_for_duplicates_is_that_of_the_settings(tmp_path: Path, stow:
     ended = stow("import", "--config", tmp_path / "site.toml", path)
     assert ended.code == ExitCode.FINDINGS
     assert ended.out.startswith(f"refused: {path}: the instance is kept already")
+
+
+def test_a_server_that_has_the_archive_for_itself_is_no_hindrance(tmp_path: Path, stow: CommandLine) -> None:
+    keep(stow.archive)
+    lock = ServerLock(str(stow.archive / "server.lock"), shared=False)
+    assert stow("import", write_part10(tmp_path / "a.dcm", make_instance(1))).code == ExitCode.OK
+    lock.release()
 
 
 def test_the_settings_file_in_the_archive_holds(tmp_path: Path, stow: CommandLine) -> None:
@@ -196,8 +206,10 @@ def test_identifiers_far_behind_the_beginning_are_found(tmp_path: Path, stow: Co
 
     instance = make_instance(1)
     filler = b"".join(encode_element(0x00080001 + n, b"UN", bytes(3000)) for n in (2, 3, 4))
-    path = write_part10(tmp_path / "a.dcm", replace(instance, data=filler + instance.data))
+    late = replace(instance, data=filler + instance.data)
+    path = write_part10(tmp_path / "a.dcm", late, uid="9.9.9")
     assert outcomes(stow, path)["a.dcm"][0] == "stored"
+    assert [row["sop_instance_uid"] for row in stow.list("instances")] == ["1.2.3.1"]
 
 
 @pytest.mark.parametrize(

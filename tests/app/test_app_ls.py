@@ -3,8 +3,11 @@
 import json
 import os
 import pty
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from stowkeeper.archive.ledger import AssociationRecord, RequestRecord
 from stowkeeper.archive.listing import ListingFilter
 from stowkeeper.archive.removal import Removal
 from stowkeeper.database.engine import Database
+from stowkeeper.dicom.attributes import InstanceAttributes
 from stowkeeper.durable.filesystem import FileSystem
 from support.catalog_rows import open_database
 from support.command_line import CommandLine, environment, keep, program, serving, write_part10
@@ -33,10 +37,10 @@ from support.peers import run_peer
 STUDY, OTHER = "1.2.10", "1.2.20"
 
 
-@pytest.fixture
-def stow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive with four versions of three instances, and a ledger."""
-    archive = tmp_path / "archive"
+    archive = tmp_path_factory.mktemp("template") / "archive"
     keep(
         archive,
         make_instance(1, study=STUDY, series="1.2.10.1"),
@@ -61,7 +65,13 @@ def stow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
         ledger.record_requests(
             transaction, [request(1, 0, "kept"), request(2, 0xA700, "refused"), request(3, None, "lost")]
         )
-    return CommandLine(archive, capsys)
+    return archive
+
+
+@pytest.fixture
+def stow(template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Commands on a copy of that archive."""
+    return CommandLine(Path(shutil.copytree(template, tmp_path / "archive")), capsys)
 
 
 def request(number: int, status: int | None, outcome: str) -> RequestRecord:
@@ -139,6 +149,31 @@ def test_an_empty_listing_says_so_on_the_side(tmp_path: Path, capsys: pytest.Cap
 
 def test_where_no_archive_is_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert CommandLine(tmp_path / "none", capsys)("ls").code == ExitCode.NO_INPUT
+
+
+def test_the_reference_page_names_every_key(stow: CommandLine) -> None:
+    stow("rm", "--reason", "wrong patient", "1.2.3.1")
+    page = (Path(__file__).parents[2] / "docs/commands.md").read_text(encoding="utf-8")
+    told = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    attributes = {field.name for field in fields(InstanceAttributes)} - {
+        "study_instance_uid",
+        "series_instance_uid",
+    }
+    for noun in NOUNS:
+        documented = set(re.findall(r"`([a-z_]+)`", told[noun]))
+        keys = set(stow.list(noun)[0])
+        assert keys - attributes <= documented, noun
+        assert documented - keys <= {
+            noun,
+            "stored",
+            "conflict",
+            "identical",
+            "known",
+            "unknown",
+            "kept",
+            "refused",
+            "lost",
+        }
 
 
 # Filters.

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -18,10 +19,10 @@ STUDY, OTHER = "1.2.10", "1.2.20"
 REASON = "sent to the wrong archive"
 
 
-@pytest.fixture
-def stow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive with four versions of three instances, in two studies."""
-    archive = tmp_path / "archive"
+    archive = tmp_path_factory.mktemp("template") / "archive"
     keep(
         archive,
         make_instance(1, study=STUDY, series="1.2.10.1"),
@@ -29,7 +30,13 @@ def stow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
         make_instance(2, study=STUDY, series="1.2.10.2", content=1),
         make_instance(3, study=OTHER, series="1.2.20.1"),
     )
-    return CommandLine(archive, capsys)
+    return archive
+
+
+@pytest.fixture
+def stow(template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Commands on a copy of that archive."""
+    return CommandLine(Path(shutil.copytree(template, tmp_path / "archive")), capsys)
 
 
 def uids(stow: CommandLine) -> set[str]:

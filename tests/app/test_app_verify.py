@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,17 +17,23 @@ from support.peers import run_peer
 STUDY, OTHER = "1.2.10", "1.2.20"
 
 
-@pytest.fixture
-def stow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive with three instances in two studies."""
-    archive = tmp_path / "archive"
+    archive = tmp_path_factory.mktemp("template") / "archive"
     keep(
         archive,
         make_instance(1, study=STUDY, series="1.2.10.1"),
         make_instance(2, study=STUDY, series="1.2.10.2"),
         make_instance(3, study=OTHER, series="1.2.20.1"),
     )
-    return CommandLine(archive, capsys)
+    return archive
+
+
+@pytest.fixture
+def stow(template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Commands on a copy of that archive."""
+    return CommandLine(Path(shutil.copytree(template, tmp_path / "archive")), capsys)
 
 
 def spoil(path: Path) -> None:

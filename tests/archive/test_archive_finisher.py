@@ -321,6 +321,24 @@ def test_an_identical_one_is_decided_again_and_kept_when_the_other_went_bad(
     assert version_of(again, identical)["current"]
 
 
+def test_an_identical_one_takes_the_place_of_the_other_when_that_is_gone(
+    rig: ArchiveRig, model: ModelFileSystem
+) -> None:
+    older = rig.keep(make_instance(1))
+    rig.finish()
+    identical = rig.keep(make_instance(1))
+    undo = cut_before(model, "unlink", "*/depot/*")
+    with pytest.raises(PowerCut):
+        rig.finish()
+    undo()
+    path = str(version_of(rig, older)["path"])
+    model.unlink(rig.path(path))
+    again = recovered(rig, model)
+    assert version_of(again, identical)["path"] == path
+    check_kept(again, identical, make_instance(1))
+    check_settled(again)
+
+
 def test_a_listed_file_that_lost_its_name_gets_it_back(rig: ArchiveRig, model: ModelFileSystem) -> None:
     receipt = rig.keep(make_instance(1))
     undo = cut_before(model, "unlink", "*/depot/*")

@@ -7,6 +7,7 @@ is for the power cuts.
 
 import os
 import random
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -53,8 +54,8 @@ def send_everything(port: int, acknowledged: list[Instance]) -> None:
         with RawPeer(port) as other:
             other.associate()
             for instance in SENT:
-                if other.store(instance.sop_instance_uid, instance.data).status == 0:
-                    acknowledged.append(instance)
+                assert other.store(instance.sop_instance_uid, instance.data).status == 0
+                acknowledged.append(instance)
             refused = other.store(MISLABELLED.sop_instance_uid, MISLABELLED.data)
             assert refused.status == 0xA900
             other.release()
@@ -123,18 +124,19 @@ def test_the_first_run_knows_the_whole_path(steps: list[Step]) -> None:
 
 @pytest.mark.parametrize("portion", range(PORTIONS))
 def test_killed_at_any_step_nothing_acknowledged_is_lost(
-    nursery: Nursery, steps: list[Step], tmp_path: Path, portion: int
+    nursery: Nursery, steps: list[Step], memory_path: Path, portion: int
 ) -> None:
     chosen = steps[portion::PORTIONS]
     reached = 0
     for number, step in enumerate(chosen):
-        place = tmp_path / str(number)
+        place = memory_path / str(number)
         place.mkdir()
         try:
             reached += run_once(nursery, place, step)
         except BaseException as error:
             error.add_note(f"killed {step}")
             raise
+        shutil.rmtree(place)
     assert reached >= REACHED_SHARE_MIN * len(chosen)
 
 
@@ -168,14 +170,14 @@ class Load:
 
 
 def test_killed_at_random_under_load_again_and_again_nothing_acknowledged_is_lost(
-    nursery: Nursery, tmp_path: Path
+    nursery: Nursery, memory_path: Path
 ) -> None:
     """The same archive all the time: each server also finishes what the one before it left."""
-    archive = tmp_path / "archive"
+    archive = memory_path / "archive"
     source = random.Random(5)
     acknowledged: list[Instance] = []
     for round_number in range(8):
-        server = nursery.start(Order(archive=str(archive), log=str(tmp_path / "log")))
+        server = nursery.start(Order(archive=str(archive), log=str(memory_path / "log")))
         load = Load(server.port, 1_000_000 * round_number)
         load.start()
         threading.Event().wait(source.uniform(0.05, 0.6))
@@ -183,7 +185,7 @@ def test_killed_at_random_under_load_again_and_again_nothing_acknowledged_is_los
         load.wait()
         assert server.wait() == -signal.SIGKILL
         acknowledged += load.acknowledged
-    server = nursery.start(Order(archive=str(archive), log=str(tmp_path / "log")))
+    server = nursery.start(Order(archive=str(archive), log=str(memory_path / "log")))
     until(lambda: len(depot_folders(archive)) == 1)
     check_acknowledged(archive, acknowledged)
     assert len(acknowledged) > 50
@@ -193,10 +195,10 @@ def test_killed_at_random_under_load_again_and_again_nothing_acknowledged_is_los
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_under_load_answers_finishes_and_leaves_no_folder_in_the_depot(
-    nursery: Nursery, tmp_path: Path, ending: signal.Signals
+    nursery: Nursery, memory_path: Path, ending: signal.Signals
 ) -> None:
-    archive = tmp_path / "archive"
-    server = nursery.start(Order(archive=str(archive), log=str(tmp_path / "log")))
+    archive = memory_path / "archive"
+    server = nursery.start(Order(archive=str(archive), log=str(memory_path / "log")))
     load = Load(server.port, 0)
     load.start()
     until(lambda: len(load.acknowledged) > 20)
@@ -209,13 +211,13 @@ def test_a_stop_under_load_answers_finishes_and_leaves_no_folder_in_the_depot(
         assert {row["answer"] for row in view.receipts()} == {"known"}
 
 
-def test_recovery_itself_is_killed_at_any_of_its_steps(nursery: Nursery, tmp_path: Path) -> None:
+def test_recovery_itself_is_killed_at_any_of_its_steps(nursery: Nursery, memory_path: Path) -> None:
     """A server that dies while it finishes what a dead one left, and another that dies while it does the same."""
-    archive = tmp_path / "archive"
+    archive = memory_path / "archive"
     server = nursery.start(
         Order(
             archive=str(archive),
-            log=str(tmp_path / "log"),
+            log=str(memory_path / "log"),
             kill_at=Step(operation="commit", place="catalog", occurrence=1),
         )
     )
@@ -235,24 +237,24 @@ def test_recovery_itself_is_killed_at_any_of_its_steps(nursery: Nursery, tmp_pat
     ):
         for before in (True, False):
             step = Step(operation=operation, place=place, occurrence=1, before=before)
-            order = Order(archive=str(archive), log=str(tmp_path / "log"), kill_at=step)
+            order = Order(archive=str(archive), log=str(memory_path / "log"), kill_at=step)
             server = nursery.start(order)
             until(lambda server=server: server.ended() or len(depot_folders(archive)) == 1)  # type: ignore[misc]  # the default binds it
             if not server.ended():
                 server.signal(signal.SIGTERM)
             killed[operation] += server.wait() != 0
     assert len(killed) >= 4
-    server = nursery.start(Order(archive=str(archive), log=str(tmp_path / "log")))
+    server = nursery.start(Order(archive=str(archive), log=str(memory_path / "log")))
     until(lambda: len(depot_folders(archive)) == 1)
     check_acknowledged(archive, acknowledged)
     server.signal(signal.SIGTERM)
     assert server.wait() == 0
 
 
-def test_the_bytes_on_the_shelf_are_those_that_were_sent(nursery: Nursery, tmp_path: Path) -> None:
+def test_the_bytes_on_the_shelf_are_those_that_were_sent(nursery: Nursery, memory_path: Path) -> None:
     """What the checks above compare is what it seems."""
-    archive = tmp_path / "archive"
-    server = nursery.start(Order(archive=str(archive), log=str(tmp_path / "log")))
+    archive = memory_path / "archive"
+    server = nursery.start(Order(archive=str(archive), log=str(memory_path / "log")))
     acknowledged: list[Instance] = []
     send_everything(server.port, acknowledged)
     assert tuple(acknowledged) == SENT

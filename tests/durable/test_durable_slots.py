@@ -337,3 +337,23 @@ def test_a_taker_waits_for_one_batch_only() -> None:
     pool.take()
     assert pool.statistics.made == SLOT_BATCH
     assert pool.statistics.waits == 1
+
+
+def test_a_slot_that_somebody_removed_is_passed_over() -> None:
+    model = a_depot()
+    pool = SlotPool(model, FOLDER, size=4, open_slots=0)
+    pool.fill()
+    model.unlink(f"{FOLDER}/0")
+    assert pool.take().path == f"{FOLDER}/1"
+    assert pool.statistics.removed == 1
+    assert pool.statistics.taken == 1
+
+
+def test_opening_ahead_passes_over_a_slot_that_somebody_removed() -> None:
+    model = a_depot()
+    pool = SlotPool(model, FOLDER, size=4, open_slots=2)
+    pool.fill()
+    model.unlink(f"{FOLDER}/0")
+    pool.open_ahead()
+    assert pool.statistics.open == 2
+    assert pool.take().path == f"{FOLDER}/1"

@@ -1,6 +1,6 @@
 """Every one of pydicom's bundled files, sent as it lies in its file: what is kept is the same byte for byte."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from blake3 import blake3
 
 from support.archive_server import ArchiveServer, archive_serving, settle
 from support.bundled_files import BundledFile, bundled_files
-from support.raw_peer import Answer, Context, RawPeer
-from support.stored import check_readable, content_of, kept_files
+from support.raw_peer import Answer, Context, RawPeer, store_message
+from support.stored import Content, check_readable, content_of, kept_files
 
 NO_CONTEXT = "the class is not accepted"
 NO_STUDY = "(0020,000D) is missing"
@@ -51,6 +51,13 @@ def named_as_it_is(file: BundledFile) -> BundledFile:
     return replace(file, sop_instance_uid=str(found or file.sop_instance_uid))
 
 
+def contents(files: Iterable[BundledFile]) -> set[Content]:
+    """Return what an archive that kept these files holds."""
+    return {
+        (file.transfer_syntax_uid, file.sop_instance_uid, blake3(file.data_set).hexdigest()) for file in files
+    }
+
+
 def send(server: ArchiveServer, file: BundledFile) -> Answer | None:
     """Send one file on an association of its own; None when its context is refused."""
     context = Context(
@@ -77,11 +84,40 @@ def test_all_bundled_files_are_kept_byte_for_byte_or_refused_with_a_reason(serve
     assert refused == REFUSED
     settle(server.archive)
     kept = kept_files(Path(server.archive.root))
-    assert {content_of(path) for path in kept} == {
-        (file.transfer_syntax_uid, file.sop_instance_uid, blake3(file.data_set).hexdigest())
-        for file in files
-        if file.name not in REFUSED
-    }
+    sent = contents(file for file in files if file.name not in REFUSED)
+    assert {content_of(path) for path in kept} == sent
+
+
+def test_all_of_them_on_one_association_with_eight_outstanding(tmp_path: Path) -> None:
+    files = [file for file in map(named_as_it_is, bundled_files()) if file.name not in REFUSED]
+    pairs = sorted({(file.sop_class_uid, file.transfer_syntax_uid) for file in files})
+    ids = {pair: 2 * number + 1 for number, pair in enumerate(pairs)}
+    contexts = [
+        Context(context_id=ids[pair], abstract_syntax=pair[0], transfer_syntaxes=(pair[1],)) for pair in pairs
+    ]
+    with archive_serving(tmp_path / "archive") as server, RawPeer(server.port) as peer:
+        peer.associate(*contexts, window=(8, 1))
+        assert set(peer.results.values()) == {0}
+        answers = []
+        for number, file in enumerate(files):
+            context_id = ids[file.sop_class_uid, file.transfer_syntax_uid]
+            peer.send(
+                store_message(
+                    context_id,
+                    file.sop_instance_uid,
+                    file.data_set,
+                    sop_class_uid=file.sop_class_uid,
+                    message_id=number,
+                )
+            )
+            if number >= 7:
+                answers.append(peer.read_answer())
+        answers += [peer.read_answer() for _ in range(7)]
+        assert sorted(answer.responds_to for answer in answers) == list(range(len(files)))
+        assert {answer.status for answer in answers} == {0}
+        peer.release()
+        settle(server.archive)
+        assert {content_of(path) for path in kept_files(Path(server.archive.root))} == contents(files)
 
 
 def test_files_whose_meta_names_another_instance_are_told_so(server: ArchiveServer) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -176,9 +177,12 @@ def test_a_peer_that_stops_in_the_middle_is_aborted(server: ArchiveServer, cut: 
 def test_a_peer_that_never_reads_is_cut_off(server: ArchiveServer) -> None:
     with RawPeer(server.port, receive_buffer=4096) as peer:
         peer.associate()
-        peer.socket.settimeout(0.3)
-        with pytest.raises(TimeoutError):
-            peer.socket.sendall(p_data(3, echo_command(), control=COMMAND | LAST) * 1_000_000)
+        (protocol,) = (
+            p for p in server.thread.protocols if p.facts and p.facts.calling_ae_title == "RAWPEER"
+        )
+        server.thread.call(lambda: protocol._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096))
+        echoes = p_data(3, echo_command(), control=COMMAND | LAST) * 1000
+        peer.send_until(echoes, lambda: not protocol._reading)
         server.thread.call(lambda: tick_those_without_association(server, 61.0))
     row = last_association(server)
     assert (row["ended"], row["words"]) == ("aborted", "the peer read no answer for 60 seconds")

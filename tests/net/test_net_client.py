@@ -174,6 +174,7 @@ def test_an_opening_that_is_cancelled_leaves_nothing_open(run: Run[None]) -> Non
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
+        await until(lambda: not any(thread.is_alive() for thread in acceptor._threads))
 
     with scripted_acceptor(Script(on_request=lambda _: Act.SILENCE)) as acceptor:
         run(work(acceptor))
@@ -203,7 +204,7 @@ def test_an_echo_needs_verification(run: Run[None]) -> None:
         run(work(acceptor))
 
 
-@pytest.mark.parametrize("maximum_length", [0, 8, 9, 31, 4096, 16383, 16384, 131072, 1 << 31])
+@pytest.mark.parametrize("maximum_length", [0, 8, 31, 16383, 16384, 1 << 31])
 @pytest.mark.parametrize("with_length", [True, False])
 def test_a_data_set_arrives_as_it_is_whatever_the_peers_maximum_length(
     run: Run[None], maximum_length: int, with_length: bool

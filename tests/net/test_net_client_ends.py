@@ -45,7 +45,7 @@ from support.client_calls import (
     until,
 )
 from support.peers import Orthanc, ReceivingPeer
-from support.scripted_acceptor import Acceptor, Act, Answer, Script, scripted_acceptor
+from support.scripted_acceptor import Acceptor, Act, Answer, Received, Script, scripted_acceptor
 from support.server_thread import LOOPS
 
 
@@ -85,6 +85,7 @@ def test_what_ends_the_association_reaches_all_who_wait(
         with pytest.raises(error):
             await association.start(STORE_CONTEXT, store_request(9), pieces(b"12"), 2)
         await association.release()  # is over already, and no error
+        await until(lambda: acceptor.releases == (act is Act.RELEASE))
 
     # The last of the three is answered first: by the act.
     script = Script(window=3, hold=3, answer=lambda _: 0 if next(answered) < 2 else act)
@@ -157,16 +158,28 @@ def test_a_release_that_is_not_answered_is_no_error(run: Run[None]) -> None:
 
 
 def test_a_release_waits_for_what_is_outstanding(run: Run[None]) -> None:
+    go_on = threading.Event()
+
+    def answer(_: Received) -> Answer:
+        go_on.wait(10)
+        return 0
+
     async def work(acceptor: Acceptor) -> None:
         association = await connect(acceptor, window=2)
         futures = [
             await association.start(STORE_CONTEXT, store_request(number), pieces(b"12"), 2)
             for number in range(2)
         ]
-        await association.release()
+        releasing = asyncio.ensure_future(association.release())
+        await until(lambda: bool(acceptor.received))  # the acceptor is about to answer, and does not yet
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert association._connection.upper_layer.can_release
+        go_on.set()
+        await releasing
         assert [future.result().response.status for future in futures] == [0, 0]
 
-    with scripted_acceptor(Script(window=2, hold=2)) as acceptor:
+    with scripted_acceptor(Script(window=2, answer=answer)) as acceptor:
         run(work(acceptor))
 
 
@@ -293,12 +306,14 @@ def test_the_same_message_id_twice_is_a_duplicate_and_reading_waits_while_too_ma
         return request.respond(Status.SUCCESS)
 
     async def work(acceptor: Acceptor) -> None:
-        async with await connect(acceptor, handler=handler):
+        async with await connect(acceptor, handler=handler) as association:
             (duplicate,) = await until_answered(acceptor, 1)
+            await until(lambda: not association._connection._transport.is_reading())
             assert (duplicate.responds_to, duplicate.status) == (1, Status.DUPLICATE_INVOCATION)
             go_on.set()
             responses = await until_answered(acceptor, 3)
             assert {response.responds_to for response in responses[1:]} == {1, 2}
+            assert association._connection._transport.is_reading()
 
     requests = (event_report(1), event_report(1), event_report(2))
     with scripted_acceptor(Script(on_established=requests)) as acceptor:

@@ -442,7 +442,7 @@ def test_a_bundled_file_keeps_its_pixels(name: str, target: str, tmp_path: Path)
     assert identifiers(copy) == identifiers(path)
 
 
-@pytest.mark.parametrize("target", CONVERSION_TARGETS)
+@pytest.mark.parametrize("target", [ILE, EBE])
 @pytest.mark.parametrize(
     ("name", "photometric_interpretation"),
     [
@@ -490,6 +490,16 @@ def test_pixels_that_cannot_be_decoded_are_not_converted(
     path.write_bytes(original.replace(old, new))
     with pytest.raises(ConversionError, match=words):
         write_converted(path, read_file_meta(path.read_bytes(), whole=True), ILE, tmp_path / "copy.dcm")
+
+
+def test_bits_beyond_those_stored_are_kept(tmp_path: Path) -> None:
+    original = Path(str(get_testdata_file("MR_small_RLE.dcm"))).read_bytes()
+    path, copy = tmp_path / "file.dcm", tmp_path / "copy.dcm"
+    path.write_bytes(original.replace(b"\x28\0\x01\x01US\2\0\x10\0", b"\x28\0\x01\x01US\2\0\x04\0"))
+    write_converted(path, read_file_meta(path.read_bytes(), whole=True), ILE, copy)
+    samples = pixel_array(dcmread(path), raw=True, correct_unused_bits=False)
+    assert samples.max() >= 16
+    assert same(pixel_array(dcmread(copy), raw=True, correct_unused_bits=False), samples)
 
 
 def test_the_words_of_a_decoder_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

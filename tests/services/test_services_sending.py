@@ -322,6 +322,7 @@ def test_a_file_that_becomes_shorter_on_the_way_ends_one_association(
     assert error is None
     assert observer.results == {Result.ACCEPTED: 4, Result.FAILED: 1}
     assert observer.result_of(2).words == "it has become shorter"
+    assert observer.notices == []
     assert len(acceptor.requests) == 2
     assert len(acceptor.stored) >= 4
 
@@ -342,6 +343,7 @@ def test_a_conversion_that_fails_half_way_takes_nothing_else_with_it(tmp_path: P
     assert observer.results == {Result.ACCEPTED: 4, Result.FAILED: 1}
     assert "cannot be converted: the data set ends inside (7FE0,0010)" in observer.result_of(2).words
     assert all(outcome.attempts == 1 for outcome in observer.outcomes)
+    assert observer.notices == []
 
 
 # Reading ahead

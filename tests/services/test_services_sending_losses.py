@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from stowkeeper.upperlayer.pdu import REJECTED_CALLED_AE_TITLE, REJECTED_TEMPORA
 from support.processes import free_port
 from support.scripted_acceptor import Act, Answer, Received, Script, scripted_acceptor
 from support.send_files import write_file
-from support.sending_rig import IMPATIENT, make_files, options_with, send, uid_of
+from support.sending_rig import IMPATIENT, QUICK, make_files, options_with, send, uid_of
 
 # Associations that end early
 
@@ -164,6 +165,7 @@ def test_an_association_that_the_peer_leaves_waiting_does_not_hold_up_the_end(tm
     # As a server does that serves one association at a time.
     script = Script(on_request=lambda number: Act.SILENCE if number else None)
     with scripted_acceptor(script) as acceptor:
-        observer, error = send(make_files(tmp_path, 20), acceptor.port, options_with(associations=3))
+        options = options_with(associations=3, timeouts=replace(QUICK.timeouts, association_seconds=600))
+        observer, error = send(make_files(tmp_path, 20), acceptor.port, options)
     assert error is None
     assert observer.results == {Result.ACCEPTED: 20}

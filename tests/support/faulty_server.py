@@ -18,8 +18,8 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +28,16 @@ from support.catalog_rows import open_database
 _HERE = Path(__file__).resolve()
 _TETHER = str(_HERE.with_name("tethered.py"))
 _SOURCE = str(_HERE.parents[2] / "src")
+SMALL = {
+    "SLOT_POOL_SIZE": "16",
+    "SYNC_EVERY": "1MiB",
+    "RESERVE_SIZE": "1MiB",
+    "REFUSE_INSTANCE_BELOW": "0",
+    "REFUSE_ASSOCIATION_BELOW": "0",
+    "REFUSE_INSTANCE_BELOW_INODES": "0",
+    "REFUSE_ASSOCIATION_BELOW_INODES": "0",
+}
+"""Settings under `storage` of a server that is started a hundred times, or on a disk smaller than what is kept free."""
 PR_SET_PDEATHSIG = 1
 END_SECONDS_MAX = 30.0
 
@@ -51,7 +61,7 @@ class Order:
     """A server to start: its archive, where its output goes, and what it is to do apart from serving.
 
     `watch` names a file that gets a line for each step; `kill_at` is the step at which it dies. Of dead neighbours it
-    looks for every `look_seconds`.
+    looks for every `look_seconds`. `settings` are more of those in the environment.
     """
 
     archive: str
@@ -60,6 +70,7 @@ class Order:
     kill_at: Step | None = None
     watch: str = ""
     look_seconds: float = 30.0
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def place_of(path: str, archive: str) -> str:
@@ -129,7 +140,6 @@ class Nursery:
 
     def start(self, order: Order, *, wait: bool = True) -> ChildServer:
         """Start a server, and wait until it is ready unless told otherwise."""
-        Path(order.log).unlink(missing_ok=True)
         if not Path(order.archive).exists():
             Path(order.archive).mkdir()
             open_database(Path(order.archive)).close()  # without waiting for the migrations
@@ -212,7 +222,7 @@ def fork(order: Order) -> tuple[int, int]:
             os.dup2(output, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         code = run(order, writing)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - a forked child must not go on in its parent's code, whatever happened
         import traceback
 
         traceback.print_exc()
@@ -239,8 +249,8 @@ def run(order: Order, tell_port: int) -> int:
         watcher.begin()
 
     serve._Serving._announce = announce_and_tell  # type: ignore[method-assign]  # tells when it is ready
-    os.environ["STOWKEEPER_STORAGE__SLOT_POOL_SIZE"] = "16"
-    os.environ["STOWKEEPER_STORAGE__SYNC_EVERY"] = "1MiB"
+    os.environ.update({f"STOWKEEPER_STORAGE__{name}": value for name, value in SMALL.items()})
+    os.environ.update(order.settings)
     arguments = ["serve", "--archive", order.archive, "--port", "0", *order.arguments]
     code = commands.run(arguments)
     sys.stdout.flush()

@@ -4,9 +4,11 @@ It shares no code with the product, so that a mistake in the product's encoders 
 """
 
 import contextlib
+import select
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -285,6 +287,18 @@ class RawPeer:
         taken = bytes(self._received[:count])
         del self._received[:count]
         return taken
+
+    def send_until(self, data: bytes, enough: Callable[[], bool]) -> None:
+        """Send the same again and again, as far as the other side takes it, until there is enough."""
+        self.socket.setblocking(False)
+        deadline = time.monotonic() + SECONDS_MAX
+        at = 0
+        while not enough():
+            if time.monotonic() > deadline:
+                raise TimeoutError("there was never enough")
+            if select.select([], [self.socket], [], 0.01)[1]:
+                at = (at + self.socket.send(data[at:])) % len(data)
+        self.socket.settimeout(SECONDS_MAX)
 
     # What orderly peers do.
 

@@ -17,7 +17,7 @@ from stowkeeper.dimse.fragmenter import command_pdu
 from stowkeeper.dimse.message_types import CStoreRequest, Request, Response
 from stowkeeper.dimse.messages import Message, encode
 from stowkeeper.upperlayer.connection import UpperLayerConnection
-from stowkeeper.upperlayer.events import AssociateRequested, PDVFragment, ReleaseRequested
+from stowkeeper.upperlayer.events import AssociateRequested, PDVFragment, ReleaseConfirmed, ReleaseRequested
 from stowkeeper.upperlayer.items import AsynchronousOperationsWindow
 from stowkeeper.upperlayer.negotiation import AcceptancePolicy, Accepted, AcceptedContext, negotiate
 from stowkeeper.upperlayer.pdu import AssociateRJ, AssociateRQ
@@ -78,7 +78,11 @@ class Script:
 
 
 class Acceptor:
-    """A listening acceptor; what came is in `received`, in `requests` the association requests."""
+    """A listening acceptor; what came is in `received`, in `requests` the association requests.
+
+    `outstanding_max` is the most requests that waited for an answer, `releases` counts those of its own that were
+    agreed to.
+    """
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -86,6 +90,7 @@ class Acceptor:
         self.requests: list[AssociateRQ] = []
         self.problems: list[BaseException] = []
         self.outstanding_max = 0
+        self.releases = 0
         self._listener = socket.create_server((LOOPBACK, 0))
         self.port: int = self._listener.getsockname()[1]
         self._threads: list[threading.Thread] = []
@@ -172,6 +177,8 @@ class _Association:
             self._negotiate(event.request)
         elif isinstance(event, PDVFragment):
             self._take_fragment(event)
+        elif isinstance(event, ReleaseConfirmed):
+            self._acceptor.releases += 1
         elif isinstance(event, ReleaseRequested) and self._script.answers_release:
             self._upper_layer.respond_to_release(time.monotonic())
 

@@ -1,7 +1,7 @@
-"""Where files and rows have to agree: what can be wrong between them, and how to look from one side to the other.
+"""Where files and rows have to agree: what can be wrong between them, and how to look from side to side.
 
-`verify` and `rebuild` walk the shelf and the catalog, and name what does not fit in the same words. Other processes
-receive and remove meanwhile, so what looks wrong is looked at again before it is said.
+`verify` and `rebuild` walk the shelf and the catalog, and name what does not fit in the same words. Other
+processes receive and remove meanwhile, so what looks wrong is looked at again before it is said.
 """
 
 import errno
@@ -43,8 +43,9 @@ class Fault(StrEnum):
 class Discrepancy:
     """One thing that is wrong.
 
-    `path` is relative to the archive. `sop_instance_uid` and `receipt_id` are empty where nobody knows them. `words`
-    say what is wrong, without patient data. `moved_to` is where the file stands now, if it was put away.
+    `path` is relative to the archive. `sop_instance_uid` and `receipt_id` are empty where nobody knows them.
+    `words` say what is wrong, without patient data. `moved_to` is where the file stands now, if it was put
+    away.
     """
 
     fault: Fault
@@ -56,9 +57,10 @@ class Discrepancy:
 
 
 def walk_shelf(files: FileSystem, root: str, start: str = OBJECTS) -> Iterator[tuple[str, list[str]]]:
-    """Yield every folder from `start` on (relative to the archive) that holds files, with their names, sorted.
+    """Yield every folder from `start` on that holds files, relative to the archive, with their sorted names.
 
-    A folder that is removed meanwhile is passed over. Memory is that of one folder's names, and of those above it.
+    A folder that is removed meanwhile is passed over. Memory is that of one folder's names, and of those
+    above it.
     """
     waiting = [start]
     while waiting:
@@ -109,7 +111,7 @@ def listed_paths(connection: Connection, paths: Iterable[str]) -> set[str]:
 
 
 def receipts_at(connection: Connection, paths: Iterable[str]) -> dict[str, str]:
-    """Return, for those of some paths at which a row says that its file stands, the receipt id of that version."""
+    """Return, for some paths, the receipt ids of the versions whose rows say that their files stand there."""
     query = select(versions.c.path, receipts.c.receipt_id).join(
         receipts, receipts.c.receipt_key == versions.c.version_key
     )

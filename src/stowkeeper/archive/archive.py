@@ -25,6 +25,7 @@ from stowkeeper.archive.limits import (
     INODES_SHORT,
     PROBE_SECONDS,
     RECOVERY_SCAN_SECONDS,
+    START_ROOM,
     SYNC_EVERY_BYTES,
     UNCATALOGUED_MAX,
     WORKER_THREADS,
@@ -161,10 +162,14 @@ class Archive(ArchiveReader):
             self._server_lock = ServerLock(
                 os.path.join(os.path.abspath(root), SERVER_LOCK), shared=options.shared
             )
+        reserve_path = os.path.join(os.path.abspath(root), RESERVE)
+        self._reserve = Reserve(files, reserve_path, size=options.reserve_size)
         try:
+            # On a full disk not even the database can be opened; what was answered has to be finished all the same.
+            full = files.free_space(os.path.abspath(root)).bytes < START_ROOM and self._reserve.release()
             super().__init__(root, create=True, files=files)
             try:
-                self._start(options)
+                self._start(options, full=full)
             except BaseException:
                 self.database.close()
                 raise
@@ -172,16 +177,9 @@ class Archive(ArchiveReader):
             self._unlock()
             raise
 
-    def _start(self, options: ArchiveOptions) -> None:
+    def _start(self, options: ArchiveOptions, *, full: bool) -> None:
         files, root = self.files, self.root
-        depot = os.path.join(root, DEPOT)
-        made = files.make_directory(depot, 0o700)
-        try:
-            files.synchronize_directory(root)
-        except OSError:
-            if made:  # a later sync would not prove its name
-                files.remove_directory(depot)
-            raise
+        depot = _make_depot(files, root)
         self._folder = ProcessFolder.create(files, depot)
         try:
             self.storage: StorageReport = probe_storage(
@@ -191,8 +189,7 @@ class Archive(ArchiveReader):
                 mode=options.slot_mode,
             )
             _refuse_network(self.storage, root)
-            self._reserve = Reserve(files, os.path.join(root, RESERVE), size=options.reserve_size)
-            if options.reserve_size:
+            if options.reserve_size and not full:
                 self._reserve.make()
             self.slots = SlotPool(
                 files,
@@ -218,6 +215,7 @@ class Archive(ArchiveReader):
                 uncatalogued=self.finisher.uncatalogued,
                 on_distrust=self._look_now.set,
             )
+            self.admission.note_reserve(released=full)
             self.intake = Intake(
                 files,
                 self.slots,
@@ -340,6 +338,19 @@ class Archive(ArchiveReader):
         if short and self.options.reserve_size and self._reserve.release():
             self.admission.note_reserve(released=True)
             log.error("error", what="the disk is full, the reserve was released", path=self.root)
+
+
+def _make_depot(files: FileSystem, root: str) -> str:
+    """Make the depot, with a durable name, and return its path."""
+    depot = os.path.join(root, DEPOT)
+    made = files.make_directory(depot, 0o700)
+    try:
+        files.synchronize_directory(root)
+    except OSError:
+        if made:  # a later sync would not prove its name
+            files.remove_directory(depot)
+        raise
+    return depot
 
 
 def _refuse_network(storage: StorageReport, root: str) -> None:

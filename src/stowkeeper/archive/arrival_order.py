@@ -1,8 +1,8 @@
 """Names of files, put into the order in which the files were received, in little memory.
 
-A rebuilt catalog lists instances as the lost one did. Names come folder by folder, their order in time stands in their
-receipts, and an archive can have more of them than memory should hold: so they are sorted in runs on disk, which are
-merged while they are read.
+A rebuilt catalog lists instances as the lost one did. Names come folder by folder, their order in time stands
+in their receipts, and an archive can have more of them than memory should hold: so they are sorted in runs on
+disk, which are merged while they are read.
 """
 
 import heapq
@@ -20,10 +20,10 @@ _SEPARATOR = b"\0"  # no path has it in it
 
 
 class ArrivalOrder:
-    """Takes paths with their places in time, and gives them back in that order. Close it, or use it in a with block.
+    """Takes paths with their places in time, and gives them back in that order. To be closed.
 
-    The runs are files without a name in the system's temporary folder. They hold paths, hence UIDs, and no patient
-    data.
+    The runs are files without a name in the system's temporary folder. They hold paths, hence UIDs, and no
+    patient data.
     """
 
     def __init__(self, *, per_run: int = ARRIVALS_PER_RUN) -> None:

@@ -172,8 +172,11 @@ def insert(transaction: Transaction, entries: Sequence[CatalogEntry]) -> list[In
 def list_as_own(transaction: Transaction, entry: CatalogEntry) -> None:
     """Give a receipt that was listed as identical to another file a version of its own, after all.
 
-    For a file that is decided again after a crash, when the other turned out to be damaged since.
+    For a file that is decided again after a crash, when the other turned out to be damaged or missing since.
     """
+    missing = find_version_by_path(transaction.connection, entry.path)
+    if missing is not None:
+        mark_name_taken(transaction, missing)
     row = _known_receipts(transaction, [entry.receipt.receipt_id])[entry.receipt.receipt_id]
     series_keys, _ = patient_tree.place(transaction, [entry])
     identity = patient_tree.series_identity(entry)

@@ -41,6 +41,7 @@ from stowkeeper.archive.limits import (
     FINISHER_QUIET_SECONDS,
     FINISHER_RETRY_SECONDS,
     FINISHER_STOP_SECONDS,
+    LEDGER_ROWS_MAX,
     THROTTLE_SECONDS_MAX,
     THROTTLE_SHARE,
     UNCATALOGUED_MAX,
@@ -92,6 +93,7 @@ class Finisher:
         self._condition = threading.Condition()
         self._waiting: deque[Received] = deque()
         self._rows: deque[Row] = deque()
+        self._rows_lost = 0
         self._stuck: list[Received] = []
         self._retry_at = 0.0
         self._last_tries = FINISHER_LAST_TRIES
@@ -138,8 +140,14 @@ class Finisher:
                 )
 
     def record(self, row: Row) -> None:
-        """Add a row to the ledger with the next batch. Waits for nothing."""
+        """Add a row to the ledger with the next batch. Waits for nothing.
+
+        Beyond a bound, which is met only while the database cannot be written, the row is lost and counted.
+        """
         with self._condition:
+            if len(self._rows) >= LEDGER_ROWS_MAX:
+                self._rows_lost += 1
+                return
             if not self._waiting and not self._rows:
                 self._first_at = self._last_at = time.monotonic()
                 self._condition.notify_all()
@@ -269,6 +277,13 @@ class Finisher:
             self._first_at = time.monotonic()
             self._retry_at = self._first_at + FINISHER_RETRY_SECONDS
             self._condition.notify_all()
+            if self._rows_lost and not failed:
+                log.error(
+                    "error",
+                    what="lines of the ledger were lost while it could not be written",
+                    count=self._rows_lost,
+                )
+                self._rows_lost = 0
             if failed:
                 self._condition.wait_for(lambda: self._stopping, FINISHER_RETRY_SECONDS)
             if failed and self._stopping:
@@ -332,7 +347,7 @@ class Finisher:
     def _clear(self, received: Received, place: Placed) -> None:
         """Remove the depot name of a listed instance, and put away the damaged file that it replaces."""
         self._avoided.pop(received.receipt.receipt_id, None)
-        if place.damaged_path:
+        if place.damaged_path:  # first, so that recovery sees the depot name and makes up for it where this fails
             self._quarantine.put_away(place.damaged_path, "a re-send of the same instance replaced it")
         with suppress(FileNotFoundError):
             self._files.unlink(received.depot_path)

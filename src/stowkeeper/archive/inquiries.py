@@ -1,7 +1,7 @@
 """Inquiries: what commands ask of the ledger and the change rows, and no receiving path does.
 
-`requests` and `removals` are listings like those of `listing.py`: generators that read a page at a time, each from a
-short look of its own.
+`requests` and `removals` are listings like those of `listing.py`: generators that read a page at a time, each
+from a short look of its own.
 """
 
 from collections.abc import Iterable, Iterator
@@ -57,8 +57,8 @@ def requests(database: Database, only: ListingFilter = EVERYTHING) -> Iterator[R
 def removals(database: Database, only: ListingFilter = EVERYTHING) -> Iterator[Row]:
     """Yield what was removed: one row for each study and command, with the reason and the numbers.
 
-    `removed` of the versions are gone, `left` are still to go. Damaged versions whose rows were closed count too: their
-    files stay in quarantine. Without a study are instances that belong to none.
+    `removed` of the versions are gone, `left` are still to go. Damaged versions whose rows were closed count
+    too: their files stay in quarantine. Without a study are instances that belong to none.
     """
     versions, series, studies = schema.versions, schema.series, schema.studies
     gone = case((versions.c.state == VersionState.REMOVED, 1), else_=0)

@@ -187,6 +187,10 @@ class Intake:
                 log.exception("error", what="an outcome could not be reported")
 
 
+def _nobody(_outcome: Outcome) -> None:
+    """Take an outcome that nobody waits for."""
+
+
 _COMMIT = object()
 _ABORT = object()
 
@@ -317,8 +321,12 @@ class Incoming:
             for _, release in pieces:
                 if release is not None:
                     release()
-        if end is _COMMIT:
-            self._done(outcome or self._refused_outcome())
+        if end is not None:
+            # Whoever is called back holds this instance, and its ledger line may wait long: no cycle, no ballast.
+            done, self._done = self._done, _nobody
+            del self._scanner, self._hasher
+            if end is _COMMIT:
+                done(outcome or self._refused_outcome())
 
     def _refused_outcome(self) -> Outcome:
         failure = self._failure or Refused(Refusal.PROCESSING_FAILURE, "")

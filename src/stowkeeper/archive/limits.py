@@ -32,6 +32,10 @@ FINISHER_DELAY_SECONDS_MAX = 3.0
 FINISHER_RETRY_SECONDS = 1.0
 """Pause after a batch that failed as a whole (database or disk), before the next try."""
 
+LEDGER_ROWS_MAX = 16_384
+"""Lines of the ledger that wait to be written. A sender that tries again all night while the database is away must not
+fill the memory; what it was answered is in the log."""
+
 FINISHER_LAST_TRIES = 2
 """Times a clean stop tries again what could not be finished: an instance that is identical to one just being
 removed is decided anew the second time."""
@@ -51,6 +55,10 @@ SPACE_CHECK_SECONDS = 1.0
 
 PROBE_SECONDS = 5.0
 """Pause between probes of a disk whose sync failed."""
+
+START_ROOM = 4 * 1024 * 1024
+"""Free bytes below which an archive releases its reserve before it opens its database: what a start itself writes
+(the database's log and shared memory, the probe, the slots' folder) is less than one of these four megabytes."""
 
 INODES_SHORT = 64
 """Free inodes below which the finisher, when it meets a full disk, gets those of as many free slots: an instance needs

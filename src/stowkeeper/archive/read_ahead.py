@@ -1,7 +1,7 @@
 """Read many files with several threads, and take what comes of each in the order in which they were named.
 
-A disk answers several questions at once in little more time than one, and reading and hashing let the other threads
-run: `verify` and `rebuild` of small files were measured three times as fast.
+A disk answers several questions at once in little more time than one, and reading and hashing let the other
+threads run: `verify` and `rebuild` of small files were measured three times as fast.
 """
 
 from collections import deque

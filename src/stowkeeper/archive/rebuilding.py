@@ -1,12 +1,12 @@
 """Rebuilding: restore the catalog from the files alone, or complete the one that is there.
 
-Every file on the shelf is read from the medium; what is whole is listed by the receipt in it, in the order in which
-the files were received, so that versions and current pointers come out as they were. Files are never moved, renamed or
-deleted. In a database that is there, rows go in by receipt id: what it knows stays, what only rows know stays, and a
-row that contradicts its file follows the file.
+Every file on the shelf is read from the medium; what is whole is listed by the receipt in it, in the order in
+which the files were received, so that versions and current pointers come out as they were. Files are never
+moved, renamed or deleted. In a database that is there, rows go in by receipt id: what it knows stays, what
+only rows know stays, and a row that contradicts its file follows the file.
 
-A catalog made anew stands under a name of its own until it is complete, and gets its real name by a link: an archive
-whose rebuild was cut off has no catalog, and says so.
+A catalog made anew stands under a name of its own until it is complete, and gets its real name by a link: an
+archive whose rebuild was cut off has no catalog, and says so.
 """
 
 import os
@@ -58,9 +58,9 @@ _STANDING = (VersionState.KEPT, VersionState.SUPERSEDED)
 class RebuildCounts:
     """What a rebuild did, in numbers of files. `size` is in bytes read.
 
-    `listed` were new to the database, `known` in it already. `restored` had been removed or damaged by the rows, and
-    are there and whole. `moved` stand at another place than the rows said, `corrected` differed in other ways.
-    `quarantined` is the number of files in quarantine, which are not listed.
+    `listed` were new to the database, `known` in it already. `restored` had been removed or damaged by the
+    rows, and are there and whole. `moved` stand at another place than the rows said, `corrected` differed in
+    other ways. `quarantined` is the number of files in quarantine, which are not listed.
     """
 
     files: int = 0
@@ -200,7 +200,7 @@ class Rebuilding:
             )
 
     def _remove_unfinished(self) -> None:
-        """Remove what a rebuild that was cut off left: it is not complete, or it has its real name already."""
+        """Remove what a rebuild that was cut off left: it is not complete, or has its real name already."""
         for ending in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError):
                 self._files.unlink(self._path(NEW_CATALOG + ending))

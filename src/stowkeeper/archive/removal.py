@@ -1,14 +1,15 @@
 """Removal: take versions away, so that at every moment the rows tell the truth about the files.
 
-Two durable steps. First the rows say `removing`; only then are files unlinked, their folders synced, and the rows say
-`removed`. What a crash leaves in between says `removing` and is finished by whoever comes by: the server's keeper,
-`verify`, or the next `rm`. The receipts and the change rows stay: what, when, why, how many.
+Two durable steps. First the rows say `removing`; only then are files unlinked, their folders synced, and the
+rows say `removed`. What a crash leaves in between says `removing` and is finished by whoever comes by: the
+server's keeper, `verify`, or the next `rm`. The receipts and the change rows stay: what, when, why, how many.
 
-Nobody may take another's file away. A name on the shelf can be given to a newcomer as soon as it is free, so the
-second step runs under the writer lock, where no other removal is at work and no row can change, and it unlinks a
-file only if the receipt in it is the version's own.
+Nobody may take another's file away. A name on the shelf can be given to a newcomer as soon as it is free, so
+the second step runs under the writer lock, where no other removal is at work and no row can change, and it
+unlinks a file only if the receipt in it is the version's own.
 
-Held versions are not removed. Damaged ones are evidence: their rows can be closed, their files stay in quarantine.
+Held versions are not removed. Damaged ones are evidence: their rows can be closed, their files stay in
+quarantine.
 """
 
 import errno
@@ -78,9 +79,9 @@ class RemovalPlan:
 class RemovalResult:
     """What a removal did, in numbers of versions.
 
-    `closed` are damaged ones whose rows say `removed` now; `quarantined` are their files and others that turned out
-    to be damaged, which are never deleted by us. `passed_over` were held or removed by others since the plan was
-    made. `left` are paths whose files could not be unlinked, with the reason in words.
+    `closed` are damaged ones whose rows say `removed` now; `quarantined` are their files and others that
+    turned out to be damaged, which are never deleted by us. `passed_over` were held or removed by others
+    since the plan was made. `left` are paths whose files could not be unlinked, with the reason in words.
     """
 
     removed: int = 0
@@ -135,7 +136,10 @@ class Removal:
         return plan
 
     def carry_out(self, plan: RemovalPlan, reason: str) -> RemovalResult:
-        """Remove what a plan names. Raises DatabaseUnavailable or OSError; what was marked is finished later then."""
+        """Remove what a plan names.
+
+        Raises DatabaseUnavailable or OSError; what was marked until then is finished later.
+        """
         result = RemovalResult()
         marked: list[int] = []
         for portion in portions(plan.kept, REMOVAL_MARK_BATCH_MAX):
@@ -151,7 +155,8 @@ class Removal:
     def finish(self, version_keys: Iterable[int], reason: str, result: RemovalResult) -> None:
         """Do the second step for versions that are marked, and add to a result what came of it.
 
-        `reason` is empty where the change row of the first step has it. Raises DatabaseUnavailable or OSError.
+        `reason` is empty where the change row of the first step has it. Raises DatabaseUnavailable or
+        OSError.
         """
         for portion in portions(version_keys, REMOVAL_BATCH_MAX):
             with self._database.write() as transaction:
@@ -250,7 +255,7 @@ def remove_due(files: FileSystem, root: str, database: Database, now: str) -> Re
         keys.append(version.version_key)
     result = removal.carry_out(plan, GRACE_OVER)
     if result.removed:
-        log.info("removal", what="due versions were removed", count=result.removed)
+        log.info("write", what="versions that were due are removed", count=result.removed)
     for path, words in result.left:
         log.error("error", what="a file that is to be removed stays", path=path, reason=words)
     return result

@@ -1,12 +1,13 @@
 """Verification: read every byte of the archive again, and see that files and rows agree in both directions.
 
-Each file is read from the medium and compared with the receipt in it, head and data set; the receipt is compared with
-the row. Then the shelf is walked for files that no row knows. What is damaged is said by the rows first, and then the
-file is moved to quarantine, where nothing is ever deleted by us. What cut-off processes left half done (a damaged file
-still on its shelf, a removal) is finished on the way. With `report_only` nothing is changed.
+Each file is read from the medium and compared with the receipt in it, head and data set; the receipt is
+compared with the row. Then the shelf is walked for files that no row knows. What is damaged is said by the
+rows first, and then the file is moved to quarantine, where nothing is ever deleted by us. What cut-off
+processes left half done (a damaged file still on its shelf, a removal) is finished on the way. With
+`report_only` nothing is changed.
 
-It runs beside servers. A name on the shelf is free for a newcomer as soon as a file is put away, so that happens under
-the writer lock, where no row can change, and only to a file that is the version's own.
+It runs beside servers. A name on the shelf is free for a newcomer as soon as a file is put away, so that
+happens under the writer lock, where no row can change, and only to a file that is the version's own.
 """
 
 import os
@@ -60,8 +61,8 @@ EVERYTHING = Scope()
 class VerificationCounts:
     """What a verification has seen so far. `size` is in bytes read.
 
-    `in_flight` are files whose rows are about to come. `finished` are steps of earlier processes that were done now,
-    `unfinished` those that were left, since nothing should be changed.
+    `in_flight` are files whose rows are about to come. `finished` are steps of earlier processes that were
+    done now, `unfinished` those that were left, since nothing should be changed.
     """
 
     files: int = 0
@@ -89,7 +90,8 @@ class _Row:
 class Verification:
     """One verification of an archive; `run` it once.
 
-    `progress` is told the bytes of each block that was read, by several threads. It may wait: so a rate is limited.
+    `progress` is told the bytes of each block that was read, by several threads. It may wait: so a rate is
+    limited.
     """
 
     def __init__(
@@ -123,7 +125,7 @@ class Verification:
         return row[0], row[1]
 
     def run(self) -> Iterator[Discrepancy]:
-        """Verify, and yield what is wrong as it is found. Raises DatabaseUnavailable, or OSError of a folder."""
+        """Verify, and yield what is wrong as it is found. Raises DatabaseUnavailable or a folder's OSError."""
         yield from self._cut_off_steps()
         yield from self._lost_before()
         for row, outcome in map_ahead(self._examine, self._rows(_STANDING)):
@@ -156,7 +158,7 @@ class Verification:
             )
 
     def finish_damaged(self) -> int:
-        """Move to quarantine what the rows say is damaged and what still stands on the shelf; return how many."""
+        """Move to quarantine what the rows say is damaged and still stands on the shelf; return how many."""
         words = "it was found damaged earlier"
         return sum(1 for row in self._standing_damaged() if self._put_away(row, words))
 
@@ -251,7 +253,7 @@ class Verification:
         )
 
     def _put_away(self, row: _Row, words: str) -> str:
-        """Move the file of a damaged version to quarantine, if its name still leads to it; return its new path."""
+        """Move the file of a damaged version to quarantine, if its name leads to it; return its new path."""
         return put_damaged_away(
             self._files, self._root, self._database, path=row.path, receipt_id=row.receipt_id, words=words
         )
@@ -284,8 +286,9 @@ class Verification:
         return [OBJECTS]
 
     def _check_suspects(self, paths: Sequence[str]) -> Iterator[Discrepancy]:
-        """Look again at files that no row knew: which are on their way, which are gone, which stay unknown."""
-        # In this order: a file's depot name goes after its row is there, so what has neither now has no row to come.
+        """Look again at files that no row knew: which are on their way, or gone, and which stay unknown."""
+        # In this order: a file's depot name goes after its row is there, so what has neither now has no row
+        # to come.
         on_their_way = depot_inodes(self._files, self._root)
         with self._database.read() as connection:
             listed = listed_paths(connection, paths)
@@ -306,7 +309,7 @@ class Verification:
                 yield found
 
     def _describe_unlisted(self, path: str, damaged: set[str]) -> Discrepancy | None:
-        """Say what a file without a row is; None where it is out of the scope, or a damaged one not yet put away."""
+        """Say what a file without a row is; None for one out of the scope, or damaged and not yet put away."""
         examination = examine(self._files, os.path.join(self._root, path))
         receipt = examination.receipt
         if damaged and (receipt is None or receipt.receipt_id in damaged):
@@ -322,7 +325,7 @@ class Verification:
 
     # Rows.
 
-    def _rows(self, states: Sequence[VersionState], *conditions: Any) -> Iterator[_Row]:  # noqa: ANN401 - SQLAlchemy's conditions have many types
+    def _rows(self, states: Sequence[VersionState], *conditions: Any) -> Iterator[_Row]:  # noqa: ANN401 - as SQLAlchemy takes them
         """Yield the rows of the scope page by page, up to the last one that was there at the beginning."""
         table = schema.versions
         query = _in_scope(_ROWS, self._scope).where(table.c.state.in_(states), *conditions)
@@ -351,7 +354,8 @@ class Verification:
 def finish_damaged(files: FileSystem, root: str, database: Database) -> int:
     """Move files to quarantine whose rows say `damaged` and whose move was cut off; return how many.
 
-    Reads the whole table of versions: for a start, not for every minute. Raises DatabaseUnavailable and OSError.
+    Reads the whole table of versions: for a start, not for every minute. Raises DatabaseUnavailable and
+    OSError.
     """
     verification = Verification(files, root, database)
     return verification.finish_damaged()
@@ -362,8 +366,8 @@ def put_damaged_away(
 ) -> str:
     """Move the file of a version whose row says `damaged` to quarantine; return its path there.
 
-    An empty string says that the name leads to nothing, or to another's file by now. Raises DatabaseUnavailable and
-    OSError.
+    An empty string says that the name leads to nothing, or to another's file by now. Raises
+    DatabaseUnavailable and OSError.
     """
     with database.write() as transaction:  # nobody else unlinks on the shelf, and no row changes
         if catalog.find_version_by_path(transaction.connection, path) is not None:

@@ -148,7 +148,8 @@ class SlotPool:
                     path = self._names.popleft()
                 except IndexError:
                     return
-                self._open.append(self._opened(path))
+                with suppress(FileNotFoundError):
+                    self._open.append(self._opened(path))
 
     def remove_free(self, count: int) -> int:
         """Remove up to `count` free slots and return how many; each gives back an inode when those run out."""
@@ -201,6 +202,8 @@ class SlotPool:
         while True:
             try:
                 return self._opened(self._names.popleft())
+            except FileNotFoundError:
+                continue  # whoever removed that one: there are others
             except IndexError:
                 pass
             with self._making:
@@ -211,9 +214,15 @@ class SlotPool:
                 return self._open.popleft()
 
     def _opened(self, path: str) -> Slot:
-        """Open a free slot; on an error it stays free, since nothing of it was used."""
+        """Open a free slot; on an error it stays free, since nothing of it was used.
+
+        FileNotFoundError says that somebody else removed it: it is free no more.
+        """
         try:
             return Slot(path=path, descriptor=self._files.open_for_writing(path))
+        except FileNotFoundError:
+            self._removed += 1
+            raise
         except OSError:
             self._names.appendleft(path)
             raise

@@ -22,7 +22,11 @@ from stowkeeper.dimse.operations import Admission, PerformedOperations
 from stowkeeper.net.buffers import ReceiveBuffer
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer, StoreOperation
 from stowkeeper.net.limits import (
+    EVENTS_PER_READ,
     HAND_OVER_BYTES,
+    PIECES_PER_BUFFER_MAX,
+    READ_BYTES_MIN,
+    RECEIVE_BUFFER_BYTES,
     RECEIVE_BUFFERS_PER_ASSOCIATION_MAX,
     RECEIVE_SPACE_MIN,
     SEND_BUFFER_HIGH_BYTES,
@@ -64,8 +68,9 @@ class _Store:
 
     def operation_abort(self, words: str) -> None:
         """Tell the operation that its answer will not be sent."""
-        if self.operation is not None:
-            self.operation.abort(words)
+        operation, self.operation = self.operation, None
+        if operation is not None:
+            operation.abort(words)
 
 
 class AssociationProtocol(asyncio.BufferedProtocol):
@@ -86,6 +91,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self.facts: AssociationFacts | None = None
         self._buffer: ReceiveBuffer | None = None
         self._filled = 0
+        self._read_most = RECEIVE_BUFFER_BYTES
         self._buffers_out = 0
         self._read_since_sweep = False
         self._stores: set[_Store] = set()
@@ -131,7 +137,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
                     self._wait_for_pool()
             self._buffer = buffer
             self._server.buffered.add(self)
-        return buffer.view[self._filled :]
+        return buffer.view[self._filled : self._filled + self._read_most]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read, pass it up, and decide where the next read goes and whether there is one."""
@@ -146,7 +152,12 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         start = self._filled
         self._filled = start + nbytes
         try:
-            for event in self._connection.receive_data(buffer.view[start : start + nbytes], now):
+            events = self._connection.receive_data(buffer.view[start : start + nbytes], now)
+            # A peer that sends many small PDVs gets small reads, so that the others have their turn.
+            self._read_most = max(
+                READ_BYTES_MIN, min(RECEIVE_BUFFER_BYTES, nbytes * EVENTS_PER_READ // max(len(events), 1))
+            )
+            for event in events:
                 if type(event) is PDVFragment:
                     self._take_pdv(event, buffer)
                 else:
@@ -160,7 +171,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             self._flush()
         if not buffer.shared:
             self._filled = 0
-        elif len(buffer.view) - self._filled < RECEIVE_SPACE_MIN:
+        elif len(buffer.view) - self._filled < RECEIVE_SPACE_MIN or buffer.holds > PIECES_PER_BUFFER_MAX:
             self._let_go_of_buffer()
         if self._is_mid_message:
             self._acknowledge_quickly()
@@ -229,7 +240,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             self._check_progress(now, options.message_seconds)
             return
         self._begin_progress(now)
-        if not self._stores and options.idle_seconds and now - self._last_message > options.idle_seconds:
+        idle = self._reading and not self._stores and now - self._last_message > options.idle_seconds
+        if idle and options.idle_seconds:
             self._end("aborted", f"idle for {options.idle_seconds:g} seconds")
             self.abort()
 
@@ -241,12 +253,16 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def sweep(self) -> bool:
-        """Hand over what waits and give the buffer back when nothing was read lately; True when it is gone."""
-        if self._read_since_sweep:
+        """Hand over what waits and let the buffer go when nothing was read lately; True when it is gone.
+
+        While somebody waits for a buffer, who drips bytes into one lets it go as well.
+        """
+        if self._read_since_sweep and not self._server.buffers.is_waited_for:
             self._read_since_sweep = False
             return False
-        self._flush()
-        self._give_buffer_back()
+        self._read_since_sweep = False
+        self._let_go_of_buffer()
+        self._update_reading()
         return True
 
     def drain(self, deadline: float) -> None:
@@ -330,7 +346,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
     def _take_from_pool(self, buffer: ReceiveBuffer) -> None:
         """Read on into a buffer that was waited for, or pass it on when there is nothing to read any more."""
         self._pool_waiting = False
-        if self._transport.is_closing() or self._filled:
+        if self._transport.is_closing() or (self._buffer is not None and self._filled):
             buffer.release()
         else:
             self._give_buffer_back()  # the spare one
@@ -528,10 +544,12 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if store not in self._stores:
             return  # the association ended first, and the operation was told so
         self._stores.discard(store)
+        operation, store.operation = store.operation, None
         self._operations.finish(store.request.message_id)
         self._last_message = self._loop.time()
         if not self._connection.can_send_p_data:
-            store.operation_abort("the association ended before the answer")
+            if operation is not None:
+                operation.abort("the association ended before the answer")
         else:
             self._respond(
                 store.context_id,
@@ -542,8 +560,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
                 ),
             )
             self._send_pending()
-            if store.operation is not None:
-                store.operation.answered(answer)
+            if operation is not None:
+                operation.answered(answer)
         self._release_when_answered()
         self._release_when_drained()
         self._update_reading()

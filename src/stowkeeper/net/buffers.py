@@ -35,6 +35,11 @@ class ReceiveBuffer:
             on_free()
 
     @property
+    def holds(self) -> int:
+        """How many hold it: its association, and each piece that a worker still needs."""
+        return self._holds
+
+    @property
     def shared(self) -> bool:
         """Whether a worker still needs bytes of it."""
         return self._holds > 1
@@ -70,6 +75,11 @@ class BufferPool:
                 return None
             self._made += 1
         return ReceiveBuffer(self, self._size)
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for a buffer."""
+        return bool(self._waiting)
 
     def spare(self) -> ReceiveBuffer:
         """Return a small buffer that is not counted, for a read that cannot wait."""

@@ -15,6 +15,16 @@ RECEIVE_SPACE_MIN = 64 * 1024
 SPARE_BUFFER_BYTES = 4096
 """What an association reads into when the pool is empty; it then waits for the pool."""
 
+READ_BYTES_MIN = 4096
+"""The least that is read at once, also from a peer that sends nothing but tiny PDVs."""
+
+EVENTS_PER_READ = 1024
+"""About how many pieces one read may bring: at a microsecond or two each, no peer keeps the event loop for more than
+a few milliseconds. One that sent PDVs of one byte in reads of 1 MiB stopped all others for half a second a read."""
+
+PIECES_PER_BUFFER_MAX = 2048
+"""Pieces of one buffer that wait for a worker: each costs some 250 bytes of bookkeeping, however small it is."""
+
 HAND_OVER_BYTES = 256 * 1024
 """Received bytes are handed to a worker thread in portions of about this size: each hand-over costs a thread
 switch, and a portion that is still in the processor's cache is hashed and written faster."""

@@ -1,10 +1,10 @@
 """Importing: files and folders into the archive, by the one path that instances take, beside a server or not.
 
-A file is read once, straight into intake; nothing but the data set and its transfer syntax is taken from it. SOP
-class and instance are those of the data set, as for `send`: the file meta information of real files often names
-others. What has no file meta information is taken for a data set in one of the three uncompressed encodings, by its
-first element; whether that is right shows when it is parsed to its end, as everything is before it is kept. Sources
-are only read.
+A file is read once, straight into intake; nothing but the data set and its transfer syntax is taken from it.
+SOP class and instance are those of the data set, as for `send`: the file meta information of real files often
+names others. What has no file meta information is taken for a data set in one of the three uncompressed
+encodings, by its first element; whether that is right shows when it is parsed to its end, as everything is
+before it is kept. Sources are only read.
 """
 
 import os
@@ -58,7 +58,7 @@ class ImportOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """A file to import. One that was named by itself has to be an instance; one found in a folder need not be."""
+    """A file to import. One that was named has to be an instance; one found in a folder need not be."""
 
     path: str
     is_named: bool
@@ -104,8 +104,8 @@ class _DataSet:
 def find_files(paths: Iterable[str], *, leave_out: str) -> Iterator[SourceFile | ImportResult]:
     """Yield the files that paths name, and those in folders and their folders, in the order of their names.
 
-    Links are followed, each folder once. A folder that is `leave_out` (the archive itself) is passed over unless it
-    was named. What cannot be read comes as a result. Raises OSError when a path named is not there.
+    Links are followed, each folder once. A folder that is `leave_out` (the archive itself) is passed over
+    unless it was named. What cannot be read comes as a result. Raises OSError when a path named is not there.
     """
     archive = os.path.realpath(leave_out)
     for path in paths:
@@ -141,7 +141,7 @@ def find_files(paths: Iterable[str], *, leave_out: str) -> Iterator[SourceFile |
 
 
 class Importer:
-    """Imports files into an archive that receives. `progress` is told the bytes of each block that was read."""
+    """Imports files into an archive that receives. `progress` is told the bytes of each block read."""
 
     def __init__(
         self,
@@ -260,7 +260,7 @@ class Importer:
         *,
         is_whole: bool,
     ) -> None:
-        """Give a file to intake, buffer by buffer. A file that fits into one goes in by one write and one sync."""
+        """Give a file to intake, buffer by buffer. One that fits into one takes one write and one sync."""
         try:
             while True:
                 incoming.write(memoryview(buffer)[offset:count], partial(self._buffers.put, buffer))
@@ -314,7 +314,7 @@ def _fill(stream: IO[bytes], view: memoryview) -> tuple[int, bool]:
     """Fill a buffer from a file; return how many bytes there were, and whether the file ends with them."""
     count = 0
     while count < len(view):
-        size = stream.readinto(view[count:])  # type: ignore[attr-defined]  # a file that is read without a buffer has it
+        size = stream.readinto(view[count:])  # type: ignore[attr-defined]  # a raw file has it
         if not size:
             return count, True
         count += size
@@ -382,7 +382,7 @@ def _read_meta(head: memoryview, *, is_whole: bool) -> FileMeta | None:
 
 
 def _guess_transfer_syntax(data: memoryview) -> str:
-    """Tell the encoding of a bare data set by its first element, one of group 0008; an empty string if it is none.
+    """Tell the encoding of a bare data set by its first element, one of group 0008; '' if it is none.
 
     Explicit VR shows its two letters; implicit VR, the default (PS3.5 §10.1), a length that is small.
     """

@@ -1,7 +1,7 @@
 """Tables for people that go on for millions of rows: laid out by the first rows, printed as the rest comes.
 
-On a terminal a table fits its width: cells that may be cut are, from the widest on, and columns that may go do so, the
-least important first. Elsewhere nothing is cut and nothing left out.
+On a terminal a table fits its width: cells that may be cut are, from the widest on, and columns that may go
+do so, the least important first. Elsewhere nothing is cut and nothing left out.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,8 +24,8 @@ _ELLIPSIS = "…"
 class Column:
     """A column: its title, how a row says what stands in it, and what may be done to make it fit.
 
-    `cut_to` is the least width that it may be cut to, None where it has to be whole. `drop` is the order in which
-    columns are left out on a narrow terminal, 1 first, 0 never.
+    `cut_to` is the least width that it may be cut to, None where it has to be whole. `drop` is the order in
+    which columns are left out on a narrow terminal, 1 first, 0 never.
     """
 
     title: str

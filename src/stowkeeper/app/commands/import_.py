@@ -46,9 +46,9 @@ from stowkeeper.services.importing import (
 def import_(*, archive: str | None, config: str | None, as_json: bool, paths: tuple[str, ...]) -> ExitCode:
     """Take files and folders into the archive.
 
-    What a sender would send over the network comes from files here, and is checked, kept and listed in the same way.
-    Files that the archive has already count as identical and are kept once. Files of other kinds in folders are left
-    out. The files themselves are never changed. Runs beside a server.
+    What a sender would send over the network comes from files here, and is checked, kept and listed in the
+    same way. Files that the archive has already count as identical and are kept once. Files of other kinds in
+    folders are left out. The files themselves are never changed. Runs beside a server.
 
     Example: stowkeeper import --archive /srv/archive /media/cdrom
     """
@@ -85,9 +85,10 @@ def import_(*, archive: str | None, config: str | None, as_json: bool, paths: tu
 
 
 def _options(settings: Settings) -> ArchiveOptions:
-    """Return how to receive beside whatever server runs on the archive."""
+    """Return how to receive beside whatever server runs on the archive; the reserve is the server's to keep."""
     options = archive_options(settings)
-    return replace(options, exclusive=False, slot_pool_size=min(options.slot_pool_size, IMPORT_SLOT_POOL_MAX))
+    slots = min(options.slot_pool_size, IMPORT_SLOT_POOL_MAX)
+    return replace(options, exclusive=False, slot_pool_size=slots, reserve_size=0)
 
 
 def _print_result(result: ImportResult, *, as_json: bool) -> None:

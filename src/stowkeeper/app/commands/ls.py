@@ -208,9 +208,9 @@ def ls(  # noqa: PLR0913 - one for each option
 ) -> ExitCode:
     """List what the archive keeps and what it received.
 
-    Studies, series and instances are what is kept. Receipts prove what came and was kept; requests are all C-STORE
-    requests, refused ones too; associations and removals speak for themselves. --json prints one object a line with
-    all there is, in the order of arrival. Runs beside a server.
+    Studies, series and instances are what is kept. Receipts prove what came and was kept; requests are all
+    C-STORE requests, refused ones too; associations and removals speak for themselves. --json prints one
+    object a line with all there is, in the order of arrival. Runs beside a server.
 
     Example: stowkeeper ls instances --study 1.2.840.99999.1 --json
     """

@@ -23,9 +23,10 @@ from stowkeeper.archive.rebuilding import UNTOLD, RebuildCounts, Rebuilding
 def rebuild(*, archive: Path, as_json: bool) -> ExitCode:
     """Restore the catalog from the files.
 
-    Reads every file of the archive and lists it by the receipt in it: patients, studies, series, instances, versions,
-    and the receipts of kept files. Files are never changed. A catalog that is there loses nothing: what it lacks is
-    added. One that is damaged or another archive's has to be moved away first. Stop the server before.
+    Reads every file of the archive and lists it by the receipt in it: patients, studies, series, instances,
+    versions, and the receipts of kept files. Files are never changed. A catalog that is there loses nothing:
+    what it lacks is added. One that is damaged or another archive's has to be moved away first. Stop the
+    server before.
     """
     faults: Counter[Fault] = Counter()
     began = time.monotonic()

@@ -36,9 +36,9 @@ def rm(
 ) -> ExitCode:
     """Remove studies, series or instances.
 
-    Takes away every version of what the UIDs name. The ledger keeps a line for each: what, when, why. Versions that
-    are held, as storage commitment does, are not removed; damaged files stay in quarantine, and their names are
-    printed. Runs beside a server.
+    Takes away every version of what the UIDs name. The ledger keeps a line for each: what, when, why.
+    Versions that are held, as storage commitment does, are not removed; damaged files stay in quarantine, and
+    their names are printed. Runs beside a server.
 
     Example: stowkeeper rm --reason "sent to the wrong archive" 1.2.840.99999.1
     """

@@ -45,9 +45,10 @@ def verify(
 ) -> ExitCode:
     """Read the archive again and check every byte.
 
-    Each file is read from the disk, not from the cache, and compared with the receipt in it: the digest of the data
-    set, the checksum of the head. Files without a row and rows without a file are named too. A damaged file is marked
-    as such and moved to the archive's quarantine, where nothing is ever deleted. Runs beside a server.
+    Each file is read from the disk, not from the cache, and compared with the receipt in it: the digest of
+    the data set, the checksum of the head. Files without a row and rows without a file are named too. A
+    damaged file is marked as such and moved to the archive's quarantine, where nothing is ever deleted. Runs
+    beside a server.
     """
     scope = Scope(study_instance_uid=study, series_instance_uid=series, received_from=since)
     faults: Counter[Fault] = Counter()
@@ -89,7 +90,9 @@ def _print_summary(
         click.echo(summary_line(counts, faults, seconds))
         return
     files = "1 file" if counts.files == 1 else f"{counts.files} files"
-    verdict = f"{counts.whole} whole; {say_faults(faults)}" if faults else "all whole"
+    verdict = "all whole" if counts.files else "nothing was to be read"
+    if faults:
+        verdict = f"{counts.whole} whole; {say_faults(faults)}"
     click.echo(f"{files} read, {human_rate(counts.size, seconds)}: {verdict}.")
     for number, words in (
         (counts.in_flight, "on the way into the catalog"),
