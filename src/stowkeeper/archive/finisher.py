@@ -347,7 +347,9 @@ class Finisher:
     def _clear(self, received: Received, place: Placed) -> None:
         """Remove the depot name of a listed instance, and put away the damaged file that it replaces."""
         self._avoided.pop(received.receipt.receipt_id, None)
-        if place.damaged_path:  # first, so that recovery sees the depot name and makes up for it where this fails
+        if (
+            place.damaged_path
+        ):  # first, so that recovery sees the depot name and makes up for it where this fails
             self._quarantine.put_away(place.damaged_path, "a re-send of the same instance replaced it")
         with suppress(FileNotFoundError):
             self._files.unlink(received.depot_path)
