@@ -12,6 +12,7 @@ from blake3 import blake3
 from pydicom.data import get_testdata_file
 
 from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.app.limits import IMPORT_SLOT_POOL_MAX
 from stowkeeper.archive.archive import Archive, ArchiveOptions
 from stowkeeper.archive.examine import Finding, examine
 from stowkeeper.dicom.part10 import PREFIX, encode_file_meta, read_file_meta
@@ -140,8 +141,14 @@ def test_a_file_of_any_size_goes_through_buffers_of_one(tmp_path: Path, stow: Co
     assert stow.path_of("1.2.3.2").read_bytes().endswith(fitting.data)
 
 
-def test_the_bounds_of_an_import_are_as_written() -> None:
+def test_the_bounds_of_an_import_are_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stowkeeper.app.commands.import_ import _options
+    from stowkeeper.app.settings import load_settings
+
     assert (IMPORT_BUFFERS, IMPORT_BUFFER_BYTES, IMPORT_LOOKUP_BATCH) == (24, 1 << 20, 256)
+    assert IMPORT_SLOT_POOL_MAX == 128
+    assert _options(load_settings(None, {"storage.slot_pool_size": 1000}, {})).slot_pool_size == 128
+    assert _options(load_settings(None, {"storage.slot_pool_size": 5}, {})).slot_pool_size == 5
 
 
 def test_many_files_need_no_more_buffers_and_no_more_memory(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.app.limits import HELD_SHOWN_MAX
 from stowkeeper.archive import catalog
 from support.catalog_rows import open_database
 from support.command_line import CommandLine, environment, keep, program, serving, write_part10
@@ -100,10 +101,8 @@ def test_held_versions_stay_and_the_reason_is_told(stow: CommandLine) -> None:
 
 
 def test_of_many_held_ones_some_are_named(stow: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stowkeeper.app.commands import rm
-
-    assert rm.HELD_SHOWN_MAX == 20
-    monkeypatch.setattr(rm, "HELD_SHOWN_MAX", 1)
+    assert HELD_SHOWN_MAX == 20
+    monkeypatch.setattr("stowkeeper.app.commands.rm.HELD_SHOWN_MAX", 1)
     for uid in ("1.2.3.1", "1.2.3.2"):
         hold(stow, stow.path_of(uid))
     assert "… and 1 more; --json names all" in stow("rm", "--reason", REASON, "--dry-run", STUDY).err

@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from stowkeeper.archive.archive import ArchiveReader, ArchiveRefusedError
 from stowkeeper.archive.arrival_order import ArrivalOrder
 from stowkeeper.archive.catalog_values import VersionState
 from stowkeeper.archive.ledger import AssociationRecord, RequestRecord
-from stowkeeper.archive.limits import ARRIVALS_PER_RUN
+from stowkeeper.archive.limits import ARRIVALS_PER_RUN, READ_AHEAD_FILES, READER_THREADS
+from stowkeeper.archive.read_ahead import map_ahead
 from stowkeeper.archive.rebuilding import NEW_CATALOG, UNTOLD, RebuildCounts, Rebuilding
 from stowkeeper.archive.removal import Removal
 from stowkeeper.archive.verification import Verification
@@ -515,3 +517,49 @@ def test_runs_are_read_across_the_blocks_they_are_read_in() -> None:
         for place, path in places(9000):
             order.add(place, path)
         assert len(list(itertools.islice(order, 10_000))) == 9000
+
+
+# Reading ahead.
+
+
+def test_results_come_in_the_order_of_the_items_and_errors_are_results() -> None:
+    assert (READER_THREADS, READ_AHEAD_FILES) == (4, 64)
+    first_may_end = threading.Event()
+
+    def read(number: int) -> int:
+        if number == 0:
+            assert first_may_end.wait(60)
+        if number == 1:
+            first_may_end.set()
+        if number == 5:
+            raise PermissionError(number)
+        return number * number
+
+    found = dict(map_ahead(read, range(10), threads=2))
+    assert list(found) == list(range(10))
+    assert isinstance(found.pop(5), PermissionError)
+    assert found == {number: number * number for number in range(10) if number != 5}
+
+
+def test_no_more_is_begun_than_the_bound_says() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    results = map_ahead(lambda number: number, items(), ahead=7)
+    for number in range(20):
+        assert next(results) == (number, number)
+        assert len(taken) == number + 8
+    results.close()  # type: ignore[attr-defined]  # it is a generator
+    assert len(taken) == 27
+
+
+def test_what_is_no_error_of_the_disk_is_raised() -> None:
+    def fail(number: int) -> int:
+        raise ValueError(number)
+
+    with pytest.raises(ValueError, match="0"):
+        list(map_ahead(fail, range(3)))

@@ -176,23 +176,29 @@ def test_below_the_second_mark_storage_is_not_negotiated_and_echo_goes_on(tmp_pa
 
 # Access, by settings
 
-
-@pytest.mark.parametrize(
-    ("settings", "reasons"),
-    [
-        ("[access]\ncheck_called_ae_title = true\n", (1, 1, 7)),
-        ('[access]\ncalling_ae_titles = ["SCANNER"]\n', (1, 1, 3)),
-        ('[access]\naddresses = ["192.0.2.0/24"]\n', (1, 1, 3)),
-        ('[access]\nonly_known_peers = true\n[[peers]]\nname = "ct"\nae_title = "SCANNER"\n', (1, 1, 3)),
-    ],
+ACCESS_RULES: tuple[tuple[str, tuple[int, int, int]], ...] = (
+    ("[access]\ncheck_called_ae_title = true\n", (1, 1, 7)),
+    ('[access]\ncalling_ae_titles = ["SCANNER"]\n', (1, 1, 3)),
+    ('[access]\naddresses = ["192.0.2.0/24"]\n', (1, 1, 3)),
+    ('[access]\nonly_known_peers = true\n[[peers]]\nname = "ct"\nae_title = "SCANNER"\n', (1, 1, 3)),
 )
-def test_access_rules_reject_with_their_reasons(
-    tmp_path: Path, settings: str, reasons: tuple[int, int, int]
-) -> None:
-    with serve_process(tmp_path, settings=settings) as server:
-        with RawPeer(server.port) as peer:
-            assert peer.associate(called=b"ELSEWHERE").reasons == reasons
-        server.wait_for_log("rejected")
+
+
+def test_access_rules_reject_with_their_reasons(tmp_path: Path) -> None:
+    with serve_process(tmp_path) as server:
+        for settings, reasons in ACCESS_RULES:
+            reloads = server.log_text().count("settings read anew")
+            (tmp_path / "stowkeeper.toml").write_text(settings, encoding="utf-8")
+            server.signal(signal.SIGHUP)
+            server.program.wait_until(
+                lambda reloads=reloads: server.log_text().count("settings read anew") > reloads,  # type: ignore[misc]  # a default in a lambda
+                "before it read its settings anew",
+            )
+            with RawPeer(server.port) as peer:
+                assert peer.associate(called=b"ELSEWHERE").reasons == reasons, settings
+        server.program.wait_until(
+            lambda: server.log_text().count("what=rejected why=") >= len(ACCESS_RULES), "before it said why"
+        )
 
 
 # Hostile input and memory

@@ -106,3 +106,6 @@ IMPORT_SLOT_POOL_MAX = 128
 
 LISTING_SAMPLE_ROWS = 200
 """Rows of a listing that are read before its columns are laid out: enough to see how wide they get, and at once."""
+
+HELD_SHOWN_MAX = 20
+"""Held instances that `rm` names one by one: the reasons repeat themselves, and --json names all."""

@@ -20,7 +20,7 @@ from stowkeeper.dimse.message_types import CEchoRequest, CStoreRequest, Request,
 from stowkeeper.dimse.messages import encode
 from stowkeeper.dimse.operations import Admission, PerformedOperations
 from stowkeeper.net.buffers import ReceiveBuffer
-from stowkeeper.net.handlers import AssociationFacts, StoreAnswer, StoreOperation
+from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
 from stowkeeper.net.limits import (
     EVENTS_PER_READ,
     HAND_OVER_BYTES,
@@ -31,6 +31,7 @@ from stowkeeper.net.limits import (
     RECEIVE_SPACE_MIN,
     SEND_BUFFER_HIGH_BYTES,
 )
+from stowkeeper.net.store_exchange import StoreExchange
 from stowkeeper.upperlayer.connection import UpperLayerConnection
 from stowkeeper.upperlayer.events import (
     Aborted,
@@ -56,23 +57,6 @@ log = structlog.get_logger("stowkeeper.net")
 _QUICK_ACKNOWLEDGE: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
-class _Store:
-    """A C-STORE of this association between its command and its answer."""
-
-    __slots__ = ("context_id", "operation", "request")
-
-    def __init__(self, context_id: int, request: CStoreRequest) -> None:
-        self.context_id = context_id
-        self.request = request
-        self.operation: StoreOperation | None = None
-
-    def operation_abort(self, words: str) -> None:
-        """Tell the operation that its answer will not be sent."""
-        operation, self.operation = self.operation, None
-        if operation is not None:
-            operation.abort(words)
-
-
 class AssociationProtocol(asyncio.BufferedProtocol):
     """Serves one TCP connection from its first byte to its last."""
 
@@ -94,8 +78,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self._read_most = RECEIVE_BUFFER_BYTES
         self._buffers_out = 0
         self._read_since_sweep = False
-        self._stores: set[_Store] = set()
-        self._receiving: _Store | None = None
+        self._stores: set[StoreExchange] = set()
+        self._receiving: StoreExchange | None = None
         self._unflushed = 0
         self._discarding: tuple[int, Response | None] | None = None
         self._reading = True
@@ -513,7 +497,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             response = self._refuse_store(context_id, request, Status.DUPLICATE_INVOCATION, words)
             self._discarding = (context_id, response)
             return
-        store = _Store(context_id, request)
+        store = StoreExchange(context_id, request)
         self._stores.add(store)
         self._receiving = store
         self._unflushed = 0
@@ -539,7 +523,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if store is not None and store.operation is not None:
             store.operation.flush()
 
-    def _answer(self, store: _Store, answer: StoreAnswer) -> None:
+    def _answer(self, store: StoreExchange, answer: StoreAnswer) -> None:
         """Answer a C-STORE, on the event loop."""
         if store not in self._stores:
             return  # the association ended first, and the operation was told so

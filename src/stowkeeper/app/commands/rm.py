@@ -11,12 +11,10 @@ import click
 from stowkeeper.app.commands.byte_progress import human_size
 from stowkeeper.app.commands.options import archive_option, json_option
 from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.app.limits import HELD_SHOWN_MAX
 from stowkeeper.app.log_lines import printable
 from stowkeeper.archive.archive import ArchiveReader
 from stowkeeper.archive.removal import Removal, RemovalPlan, RemovalResult
-
-HELD_SHOWN_MAX = 20
-"""Held instances that are named one by one: the reasons repeat themselves, and --json names all."""
 
 
 @click.command(
