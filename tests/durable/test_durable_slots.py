@@ -357,3 +357,12 @@ def test_opening_ahead_passes_over_a_slot_that_somebody_removed() -> None:
     pool.open_ahead()
     assert pool.statistics.open == 2
     assert pool.take().path == f"{FOLDER}/1"
+
+
+def test_the_first_slots_can_be_made_alone() -> None:
+    model = a_depot()
+    pool = SlotPool(model, FOLDER, size=SLOT_BATCH * 3, open_slots=0)
+    pool.fill(1)
+    assert pool.statistics.free == SLOT_BATCH
+    pool.fill()
+    assert pool.statistics.free == SLOT_BATCH * 3

@@ -590,3 +590,24 @@ def test_a_disk_that_fills_in_mid_instance_refuses_it(filling: tuple[Archive, Fi
     answer = answers.get(timeout=10)
     operation.answered(answer)
     check_refused(talk, answer, 0xA700)
+
+
+def test_a_refusal_for_space_ends_when_there_is_room_again(filling: tuple[Archive, Filling]) -> None:
+    archive, files = filling
+    files.free = FreeSpace(bytes=0, inodes=10**9)
+    looked = threading.Semaphore(0)
+    check_space = archive.admission.check_space
+
+    def look() -> None:
+        check_space()
+        looked.release()
+
+    archive.admission.check_space = look  # type: ignore[method-assign]  # to know when the keeper has looked
+    archive.look_after_the_dead()
+    assert looked.acquire(timeout=10)
+    assert archive.admission.refusal() == "the disk is full"
+    files.free = FreeSpace(bytes=10**12, inodes=10**9)
+    assert looked.acquire(timeout=10)
+    assert looked.acquire(timeout=10)  # this look began after the change
+    assert archive.admission.refusal() == ""
+    assert Conversation(archive).send(make_instance(1)).status == 0

@@ -25,6 +25,8 @@ from stowkeeper.archive.limits import (
     INODES_SHORT,
     PROBE_SECONDS,
     RECOVERY_SCAN_SECONDS,
+    SLOTS_AT_START,
+    SPACE_CHECK_SECONDS,
     START_ROOM,
     SYNC_EVERY_BYTES,
     UNCATALOGUED_MAX,
@@ -198,7 +200,7 @@ class Archive(ArchiveReader):
                 mode=options.slot_mode,
                 on_error=self._disk_failure,
             )
-            self.slots.fill()
+            self.slots.fill(SLOTS_AT_START)
             self.finisher = Finisher(
                 files,
                 root,
@@ -269,17 +271,28 @@ class Archive(ArchiveReader):
             self._server_lock.release()
 
     def _keep(self) -> None:
+        next_look = 0.0
         while not self._closing.is_set():
-            steps = (self._probe, self._make_reserve_again, self._recover_undisturbed, self._remove_due)
-            for step in steps:
-                try:
-                    step()
-                except (OSError, DatabaseUnavailable, DurableError) as error:
-                    log.error("error", what="the archive could not be looked after", reason=str(error))
-                except Exception:
-                    log.exception("error", what="the archive could not be looked after")
-            self._look_now.wait(PROBE_SECONDS if self.admission.distrusted else RECOVERY_SCAN_SECONDS)
-            self._look_now.clear()
+            # Also while nothing is written: a refusal has to end when there is room again.
+            self.admission.check_space()
+            if time.monotonic() >= next_look:
+                self._look_after()
+                next_look = time.monotonic() + (
+                    PROBE_SECONDS if self.admission.distrusted else RECOVERY_SCAN_SECONDS
+                )
+            if self._look_now.wait(SPACE_CHECK_SECONDS):
+                self._look_now.clear()
+                next_look = 0.0
+
+    def _look_after(self) -> None:
+        """Do everything that an archive needs from time to time; what fails keeps nothing else from its turn."""
+        for step in (self._probe, self._make_reserve_again, self._recover_undisturbed, self._remove_due):
+            try:
+                step()
+            except (OSError, DatabaseUnavailable, DurableError) as error:
+                log.error("error", what="the archive could not be looked after", reason=str(error))
+            except Exception:
+                log.exception("error", what="the archive could not be looked after")
 
     def _close_lost_associations(self, receiver: str) -> None:
         """Write the end of the associations that a dead process left open in the ledger."""

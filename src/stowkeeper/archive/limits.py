@@ -53,6 +53,10 @@ SPACE_CHECK_EVERY_BYTES = 8 * 1024 * 1024
 SPACE_CHECK_SECONDS = 1.0
 """Free space is looked at again at the latest after this time, since others fill the disk too."""
 
+SLOTS_AT_START = 256
+"""Slots that are made before an archive is ready; the filler makes the rest beside the first associations. Making all
+of them took up to two seconds where many files had just been deleted."""
+
 PROBE_SECONDS = 5.0
 """Pause between probes of a disk whose sync failed."""
 

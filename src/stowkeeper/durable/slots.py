@@ -130,12 +130,12 @@ class SlotPool:
             self._wanted.set()
         return slot
 
-    def fill(self) -> None:
-        """Bring the pool up to its size, one folder sync for each batch.
+    def fill(self, least: int | None = None) -> None:
+        """Bring the pool up to its size, or to `least` slots, one folder sync for each batch.
 
         Raises OSError when it cannot; the slots that could be made and synced are in the pool even so.
         """
-        while self._fill_batch():
+        while (least is None or len(self._names) + len(self._open) < least) and self._fill_batch():
             pass
 
     def open_ahead(self) -> None:
