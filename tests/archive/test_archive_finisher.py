@@ -352,6 +352,26 @@ def test_a_listed_file_that_lost_its_name_gets_it_back(rig: ArchiveRig, model: M
     check_kept(again, receipt, make_instance(1))
 
 
+def test_a_name_whose_sync_failed_just_before_the_process_died_is_made_anew(
+    rig: ArchiveRig, model: ModelFileSystem
+) -> None:
+    """The system believes it written, and a sync by the next process would say so too."""
+    rig.keep(make_instance(2))
+    rig.finish()
+    receipt = rig.keep(make_instance(1))
+    model.fail_next("synchronize_directory", rig.path("objects/1.2.10/1.2.10.1"))
+    undo = cut_before(model, "unlink", "*/objects/*")
+    with pytest.raises(PowerCut):
+        rig.finish()
+    undo()
+    assert len(rig.shelf()) == 2
+    again = recovered(rig, model)
+    check_kept(again, receipt, make_instance(1))
+    assert isinstance(again.files, ModelFileSystem)
+    after_a_cut = again.files.crash(lambda _: False)
+    assert rig.path(str(version_of(again, receipt)["path"])) in after_a_cut.tree()
+
+
 # What fails
 
 

@@ -259,6 +259,22 @@ def test_after_a_failed_sync_names_and_folders_are_taken_back_and_made_anew(
     assert nothing_more_survives.status(rig.path(rig.shelf()[0])).links == 2
 
 
+def test_folders_that_a_dead_process_made_and_did_not_sync_are_made_anew_too(
+    rig: ArchiveRig, model: ModelFileSystem, shelf: Shelf
+) -> None:
+    for folder in ("objects/1.2.10", FOLDER):
+        model.make_directory(rig.path(folder))
+    path, receipt = depot_file(rig)
+    shelf.place(path, receipt, FOLDER)
+    model.fail_next("synchronize_directory", rig.path("objects"))
+    with pytest.raises(OSError, match="Input/output error"):
+        shelf.synchronize()
+    shelf.place(path, receipt, FOLDER)
+    shelf.synchronize()
+    nothing_more_survives = model.crash(lambda _: False)
+    assert nothing_more_survives.status(rig.path(rig.shelf()[0])).links == 2
+
+
 def test_names_of_earlier_batches_are_not_taken_back(
     rig: ArchiveRig, model: ModelFileSystem, shelf: Shelf
 ) -> None:

@@ -165,26 +165,46 @@ def test_above_its_mark_of_inodes_the_archive_finishes_all_it_answered(
         assert archive.admission.refusal() == "the disk has no inodes left"
 
 
+def use_up_inodes(disk: Path) -> list[Path]:
+    """Make empty files until there is no inode left."""
+    made: list[Path] = []
+    with suppress(OSError):
+        for number in range(1000):
+            (disk / f"ballast-{number}").touch()
+            made.append(disk / f"ballast-{number}")
+    assert FileSystem().free_space(str(disk)).inodes == 0
+    return made
+
+
 def test_what_was_answered_waits_for_inodes_that_others_used_up(small_disk: Callable[..., Path]) -> None:
     disk = small_disk(size=16 << 20, inodes=160)
     root = disk / "archive"
-    ballast: list[Path] = []
     with opened(root) as archive:
         with archive.finisher._finishing:  # the finisher waits at its door while the disk fills
             acknowledged = [make_instance(number, study=f"1.2.{number}") for number in range(6)]
             for instance in acknowledged:
                 assert send(archive, instance).refusal is None
-            with suppress(OSError):
-                for number in range(1000):
-                    (disk / f"ballast-{number}").touch()
-                    ballast.append(disk / f"ballast-{number}")
-            assert FileSystem().free_space(str(disk)).inodes == 0
+            ballast = use_up_inodes(disk)
         until(lambda: send(archive, make_instance(9100)).refusal is Refusal.OUT_OF_RESOURCES)
         for file in ballast:
             file.unlink()
         assert archive.finisher.wait_until_idle(OUTCOME_SECONDS_MAX)
         check_acknowledged(root, acknowledged)
         until(lambda: accepted_again(archive, make_instance(9200)))
+
+
+def test_what_was_answered_gets_the_inodes_of_free_slots(small_disk: Callable[..., Path]) -> None:
+    """A new study's folders take two, and on tmpfs a second name one more: three each of six slots and the reserve."""
+    disk = small_disk(size=16 << 20, inodes=160)
+    root = disk / "archive"
+    with opened(root) as archive:
+        with archive.finisher._finishing:
+            acknowledged = [make_instance(number, study=f"1.2.{number}") for number in range(2)]
+            for instance in acknowledged:
+                assert send(archive, instance).refusal is None
+            use_up_inodes(disk)
+        assert archive.finisher.wait_until_idle(OUTCOME_SECONDS_MAX)
+        check_acknowledged(root, acknowledged)
 
 
 def fill(path: Path) -> None:
@@ -366,6 +386,26 @@ def held(archive: Archive, probes: threading.Event) -> Iterator[None]:
         probes.set()
 
 
+def test_the_probe_comes_soon_after_the_failure(
+    tmp_path: Path, files: FailingFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with the next look at dead neighbours."""
+    monkeypatch.setattr(archive_module, "RECOVERY_SCAN_SECONDS", 3600.0)
+    with opened(tmp_path / "archive", files) as archive:
+        wait, waits = archive._look_now.wait, threading.Event()
+
+        def wait_and_tell(seconds: float | None = None) -> bool:
+            waits.set()
+            return wait(seconds)
+
+        monkeypatch.setattr(archive._look_now, "wait", wait_and_tell)
+        archive._look_now.set()
+        assert waits.wait(OUTCOME_SECONDS_MAX)
+        files.faults.append(("synchronize", SLOTS, errno.EIO))
+        assert send(archive, make_instance(1)).refusal is Refusal.OUT_OF_RESOURCES
+        until(lambda: accepted_again(archive, make_instance(1)))
+
+
 def test_a_probe_that_fails_leaves_the_door_closed(tmp_path: Path, files: FailingFileSystem) -> None:
     root = tmp_path / "archive"
     with opened(root, files) as archive:
@@ -410,7 +450,7 @@ def test_nothing_that_fails_while_room_is_made_ends_the_finisher(
     root = tmp_path / "archive"
     with opened(root, files) as archive:
         files.faults += [
-            ("make_directory", "*/objects/1.2.10", errno.ENOSPC),
+            ("synchronize_directory", "*/objects/1.2.10", errno.ENOSPC),
             ("synchronize_directory", str(root), errno.EIO),
         ]
         assert send(archive, make_instance(1)).refusal is None

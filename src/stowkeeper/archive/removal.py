@@ -163,7 +163,8 @@ class Removal:
                 marked = _load(transaction.connection, portion, VersionState.REMOVING)
                 gone = self._unlink(marked, result)
                 catalog.mark_removed(transaction, [v.version_key for v in gone], reason=reason)
-            result.removed += len(gone)
+            # What is not marked any more was removed by another process, which finished what it saw half done.
+            result.removed += len(gone) + len(portion) - len(marked)
             for folder in sorted({version.path.rpartition("/")[0] for version in gone}):
                 self._remove_empty_folders(folder)
             self._progress(len(portion))
