@@ -14,12 +14,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from stowkeeper.archive import listing
-from stowkeeper.archive.admission import DiskMarks
 from stowkeeper.archive.archive import Archive
 from stowkeeper.archive.intake import DuplicatePolicy
 from stowkeeper.archive.ledger import RequestRecord
 from stowkeeper.dimse.message_types import CStoreRequest
-from stowkeeper.durable.filesystem import FileSystem, FreeSpace
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
 from stowkeeper.services.storage import Rules, StorageService, StoreInProgress
 from stowkeeper.upperlayer.items import ContextResult, ProposedContext, UserInformation
@@ -515,99 +513,3 @@ def test_rules_can_be_replaced_while_associations_go_on(archive: Archive) -> Non
     talk.service.rules = replace(RULES, knows_peer=lambda _title, _address: False)
     assert rejection(talk.service.negotiate(asked, talk.facts)) == (1, 1, 3)
     assert talk.send(make_instance(1)).status == 0
-
-
-# A disk without room
-
-
-class Filling(FileSystem):
-    """A file system whose free space is what the test says."""
-
-    free = FreeSpace(bytes=10**12, inodes=10**9)
-
-    def free_space(self, path: str) -> FreeSpace:
-        return self.free
-
-
-MARKS = DiskMarks(
-    instance_bytes=2 * 10**9, association_bytes=10**9, instance_inodes=20_000, association_inodes=10_000
-)
-
-
-@pytest.fixture
-def filling(tmp_path: Path) -> Iterator[tuple[Archive, Filling]]:
-    files = Filling()
-    opened = open_archive(tmp_path / "archive", files=files, marks=MARKS)
-    yield opened, files
-    opened.close()
-
-
-@pytest.mark.parametrize(
-    "free", [FreeSpace(bytes=1_900_000_000, inodes=10**9), FreeSpace(bytes=10**12, inodes=19_000)]
-)
-def test_below_the_first_mark_instances_are_refused_one_by_one(
-    filling: tuple[Archive, Filling], free: FreeSpace
-) -> None:
-    archive, files = filling
-    talk = Conversation(archive)
-    files.free = free
-    archive.admission.check_space()
-    assert results(talk.service.negotiate(association_request(CT_IMAGE_STORAGE), talk.facts)) == [0]
-    with capture_logs() as logs:
-        check_refused(talk, talk.send(make_instance(1)), 0xA700)
-    assert [line["log_level"] for line in logs if line.get("status") == "A700H"] == ["error"]
-
-
-@pytest.mark.parametrize(
-    "free", [FreeSpace(bytes=900_000_000, inodes=10**9), FreeSpace(bytes=10**12, inodes=9_000)]
-)
-def test_below_the_second_mark_storage_is_not_negotiated_and_echo_goes_on(
-    filling: tuple[Archive, Filling], free: FreeSpace
-) -> None:
-    archive, files = filling
-    talk = Conversation(archive)
-    files.free = free
-    archive.admission.check_space()
-    decide = talk.service.negotiate
-    assert rejection(decide(association_request(CT_IMAGE_STORAGE, MR_IMAGE_STORAGE), talk.facts)) == (2, 3, 2)
-    assert results(decide(association_request(CT_IMAGE_STORAGE, VERIFICATION), talk.facts)) == [1, 0]
-    assert results(decide(association_request(VERIFICATION), talk.facts)) == [0]
-
-
-def test_a_disk_that_fills_in_mid_instance_refuses_it(filling: tuple[Archive, Filling]) -> None:
-    archive, files = filling
-    talk = Conversation(archive)
-    answers: SimpleQueue[StoreAnswer] = SimpleQueue()
-    instance = make_instance(1, size=30_000_000)
-    operation = talk.begin(instance, answers)
-    operation.write(memoryview(instance.data)[:1_000_000], None)
-    operation.flush()
-    files.free = FreeSpace(bytes=1_000, inodes=10**9)
-    for start in range(1_000_000, len(instance.data), 1_000_000):
-        operation.write(memoryview(instance.data)[start : start + 1_000_000], None)
-        operation.flush()
-    operation.commit()
-    answer = answers.get(timeout=10)
-    operation.answered(answer)
-    check_refused(talk, answer, 0xA700)
-
-
-def test_a_refusal_for_space_ends_when_there_is_room_again(filling: tuple[Archive, Filling]) -> None:
-    archive, files = filling
-    files.free = FreeSpace(bytes=0, inodes=10**9)
-    looked = threading.Semaphore(0)
-    check_space = archive.admission.check_space
-
-    def look() -> None:
-        check_space()
-        looked.release()
-
-    archive.admission.check_space = look  # type: ignore[method-assign]  # to know when the keeper has looked
-    archive.look_after_the_dead()
-    assert looked.acquire(timeout=10)
-    assert archive.admission.refusal() == "the disk is full"
-    files.free = FreeSpace(bytes=10**12, inodes=10**9)
-    assert looked.acquire(timeout=10)
-    assert looked.acquire(timeout=10)  # this look began after the change
-    assert archive.admission.refusal() == ""
-    assert Conversation(archive).send(make_instance(1)).status == 0
