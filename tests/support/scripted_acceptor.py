@@ -187,6 +187,8 @@ class _Association:
         self._number = len(self._acceptor.requests) - 1
         decision = self._script.on_request(self._number)
         now = time.monotonic()
+        if self._upper_layer.close_expected:
+            return  # the requestor gave up in the bytes behind its request
         if isinstance(decision, AssociateRJ):
             self._upper_layer.reject(decision, now)
             return
