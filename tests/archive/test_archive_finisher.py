@@ -16,6 +16,7 @@ from stowkeeper.archive.ledger import RequestRecord
 from stowkeeper.archive.receipt import Receipt
 from stowkeeper.archive.removal import Removal, RemovalResult
 from stowkeeper.database.engine import DatabaseUnavailable, Transaction
+from stowkeeper.dicom.attributes import extract
 from support.archive_rig import ArchiveRig, check_kept, check_settled, model_rig
 from support.instances import Instance, make_instance
 from support.machine_with_catalog import damage
@@ -440,7 +441,6 @@ def test_an_acknowledged_instance_is_listed_soon(rig: ArchiveRig, running: Finis
 def test_a_defect_stops_nothing_but_what_meets_it(
     rig: ArchiveRig, running: Finisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    extract = finisher.extract
     met = threading.Semaphore(0)
 
     def defective(values: dict[int, bytes], little_endian: bool) -> object:
@@ -449,7 +449,7 @@ def test_a_defect_stops_nothing_but_what_meets_it(
             raise RuntimeError("a defect")
         return extract(values, little_endian)
 
-    monkeypatch.setattr(finisher, "extract", defective)
+    monkeypatch.setattr("stowkeeper.archive.finisher.extract", defective)
     receipts = submitted(rig, *(make_instance(number) for number in (1, 2, 3)))
     later = submitted(rig, make_instance(4))
     for _ in range(4):
@@ -457,7 +457,7 @@ def test_a_defect_stops_nothing_but_what_meets_it(
     for receipt, number in ((receipts[0], 1), (receipts[2], 3), (later[0], 4)):
         check_kept(rig, receipt, make_instance(number))
     assert running.uncatalogued() == 1
-    monkeypatch.setattr(finisher, "extract", extract)
+    monkeypatch.setattr("stowkeeper.archive.finisher.extract", extract)
     assert running.wait_until_idle(WAIT_SECONDS_MAX)
     check_kept(rig, receipts[1], make_instance(2))
     check_settled(rig)

@@ -86,7 +86,7 @@ def send(archive: Archive, instance: Instance, *, flushes: int = 0) -> Outcome:
 
 def sent_until_refused(archive: Archive, instances: Iterator[Instance]) -> list[Instance]:
     """Send instances until one is refused; return those that were acknowledged."""
-    acknowledged = []
+    acknowledged: list[Instance] = []
     for instance in instances:
         outcome = send(archive, instance, flushes=len(acknowledged) % 3)
         if outcome.refusal is not None:

@@ -28,6 +28,7 @@ from support.machine_with_catalog import (
     damage,
     running_rig,
 )
+from support.model_filesystem import ModelFileSystem
 from support.power_cuts import check_power_cuts
 
 pytestmark = pytest.mark.slow
@@ -55,7 +56,8 @@ def cut_everywhere(
     """Run a scenario and check what is left after a power cut at each of its steps; return how many states differed."""
     seen: set[object] = set()
 
-    def check(state: MachineWithCatalog, promises: tuple[Promise, ...]) -> None:
+    def check(state: ModelFileSystem, promises: tuple[Promise, ...]) -> None:
+        assert isinstance(state, MachineWithCatalog)
         state_of_all = state.print(), promises
         if state_of_all not in seen:
             seen.add(state_of_all)
@@ -140,10 +142,8 @@ def failing_commits(rig: ArchiveRig, promise: Promising) -> None:
     keep(rig, promise, make_instance(2))
     write = rig.database.write
 
-    @contextmanager
-    def refuse() -> Iterator[Transaction]:
+    def refuse() -> None:
         raise DatabaseUnavailable("it is full")
-        yield
 
     @contextmanager
     def commit_and_fail() -> Iterator[Transaction]:
@@ -291,17 +291,27 @@ def test_recovery_is_cut_off_at_any_step_and_done_again() -> None:
         assert checked > 20
 
 
+def recovering(rig: ArchiveRig) -> Callable[[Callable[[Promise], None]], None]:
+    """Return what recovers, and promises nothing of its own."""
+
+    def recover(_: Callable[[Promise], None]) -> None:
+        rig.recover()
+
+    return recover
+
+
 def check_recovery_cut(machine: MachineWithCatalog, promises: tuple[Promise, ...]) -> int:
     """Recover on a machine with a power cut at each step, and check what a second recovery makes of it."""
     seen: set[object] = set()
 
-    def check(state: MachineWithCatalog, _: tuple[Promise, ...]) -> None:
+    def check(state: ModelFileSystem, _: tuple[Promise, ...]) -> None:
+        assert isinstance(state, MachineWithCatalog)
         if state.print() not in seen:
             seen.add(state.print())
             recovered(state, promises)
 
     with running_rig(machine, slots=1) as rig:
-        check_power_cuts(machine, lambda _: bool(rig.recover()), check, states=8, seed=3)
+        check_power_cuts(machine, recovering(rig), check, states=8, seed=3)
     return len(seen)
 
 
@@ -315,7 +325,8 @@ def test_a_suspect_depot_file_is_never_lost_by_a_cut() -> None:
         evidence = machine.content(rig.path(path))
     stopped = machine.crash(lambda _: True)
 
-    def check(state: MachineWithCatalog, _: tuple[object, ...]) -> None:
+    def check(state: ModelFileSystem, _: tuple[object, ...]) -> None:
+        assert isinstance(state, MachineWithCatalog)
         with running_rig(state, slots=1) as again:
             again.recover()
             (kept,) = again.quarantine()
@@ -325,7 +336,7 @@ def test_a_suspect_depot_file_is_never_lost_by_a_cut() -> None:
 
     with running_rig(stopped, slots=1) as rig:
         assert receipt.receipt_id not in {row["receipt_id"] for row in rig.versions()}
-        assert check_power_cuts(stopped, lambda _: bool(rig.recover()), check, states=16) > 20
+        assert check_power_cuts(stopped, recovering(rig), check, states=16) > 20
 
 
 def path_of(rig: ArchiveRig, instance: Instance) -> str:
