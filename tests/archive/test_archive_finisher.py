@@ -150,6 +150,32 @@ def test_a_damaged_older_copy_is_replaced_and_goes_to_quarantine(
     check_settled(rig)
 
 
+@pytest.mark.parametrize("moment", ["mark_damaged", "find_version_by_path"])
+def test_a_newcomer_under_the_name_of_a_damaged_file_is_left_alone(
+    rig: ArchiveRig, model: ModelFileSystem, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Another process puts the damaged file away, and a third gives its name to a file, before this one does."""
+    older = rig.keep(make_instance(1))
+    rig.finish()
+    damaged = str(version_of(rig, older)["path"])
+    damage(model, rig.path(damaged), 1800)
+    rig.keep(make_instance(1))
+    called = getattr(finisher.catalog, moment)
+
+    def others_first(transaction: object, *arguments: object) -> object:
+        result = called(transaction, *arguments)
+        model.unlink(rig.path(damaged))
+        model.link(str(newcomer), rig.path(damaged))
+        return result
+
+    newcomer = rig.path("newcomer")
+    model.close(model.create(newcomer, 0o644))
+    monkeypatch.setattr(finisher.catalog, moment, others_first)
+    rig.finish()
+    assert model.status(rig.path(damaged)).inode == model.status(newcomer).inode
+    assert rig.quarantine() == []
+
+
 @pytest.mark.parametrize("failing", ["link", "unlink", "synchronize_directory"])
 def test_a_quarantine_that_fails_is_made_up_for_by_whoever_recovers(
     rig: ArchiveRig, model: ModelFileSystem, failing: str

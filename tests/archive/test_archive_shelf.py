@@ -160,7 +160,7 @@ def test_other_bytes_under_a_name_are_passed_by(
     placed = shelf.place(path, receipt, FOLDER)
     assert placed.how is Placing.LINKED
     assert placed.path == f"{FOLDER}/{names[2]}"
-    assert placed.damaged_path == ""
+    assert placed.damaged is None
     assert other.digest != receipt.digest
 
 
@@ -177,7 +177,8 @@ def test_a_damaged_older_file_is_passed_by_and_named(
     placed = shelf.place(*depot_file(rig), FOLDER)
     assert placed.how is Placing.LINKED
     assert placed.path != older.path
-    assert placed.damaged_path == older.path
+    assert placed.damaged is not None
+    assert placed.damaged.path == older.path
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.ELOOP, errno.EISDIR])
@@ -188,7 +189,7 @@ def test_what_cannot_be_opened_is_passed_by_and_not_called_damaged(
     model.fail_next("open_for_reading", rig.path(older.path), error)
     placed = shelf.place(*depot_file(rig), FOLDER)
     assert placed.how is Placing.LINKED
-    assert placed.damaged_path == ""
+    assert placed.damaged is None
 
 
 def test_a_reading_error_that_may_pass_decides_nothing(
@@ -353,7 +354,9 @@ def test_a_listed_file_names_the_damaged_one_it_replaced(
     path, receipt = depot_file(rig)
     placed = shelf.place(path, receipt, FOLDER)
     shelf.synchronize()
-    assert shelf.place_listed(path, receipt, placed.path).damaged_path == older.path
+    found = shelf.place_listed(path, receipt, placed.path).damaged
+    assert found is not None
+    assert found.path == older.path
 
 
 def test_a_listed_name_with_another_file_under_it_is_an_error(

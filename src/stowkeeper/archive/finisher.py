@@ -48,7 +48,7 @@ from stowkeeper.archive.limits import (
 )
 from stowkeeper.archive.quarantine import Quarantine
 from stowkeeper.archive.receipt import timestamp
-from stowkeeper.archive.shelf import Placed, Placing, Shelf, folder_of
+from stowkeeper.archive.shelf import Damaged, Placed, Placing, Shelf, folder_of
 from stowkeeper.database.engine import Database, DatabaseUnavailable, Transaction
 from stowkeeper.dicom.attributes import extract
 from stowkeeper.dicom.uid import strip_uid
@@ -347,10 +347,9 @@ class Finisher:
     def _clear(self, received: Received, place: Placed) -> None:
         """Remove the depot name of a listed instance, and put away the damaged file that it replaces."""
         self._avoided.pop(received.receipt.receipt_id, None)
-        if (
-            place.damaged_path
-        ):  # first, so that recovery sees the depot name and makes up for it where this fails
-            self._quarantine.put_away(place.damaged_path, "a re-send of the same instance replaced it")
+        if place.damaged is not None:
+            # First, so that recovery sees the depot name and makes up for it where this fails.
+            self._put_away(place.damaged)
         with suppress(FileNotFoundError):
             self._files.unlink(received.depot_path)
         receipt = received.receipt
@@ -362,6 +361,13 @@ class Finisher:
             association=receipt.association_id,
             bytes=receipt.data_set_length,
         )
+
+    def _put_away(self, damaged: Damaged) -> None:
+        """Move a replaced file to quarantine, unless its name leads to another's file by now."""
+        with self._database.write() as transaction:  # nobody else unlinks on the shelf meanwhile
+            listed = catalog.find_version_by_path(transaction.connection, damaged.path)
+            if listed is None and self._shelf.holds(damaged):
+                self._quarantine.put_away(damaged.path, "a re-send of the same instance replaced it")
 
     def _place(self, received: Received) -> Placed | None:
         """Put a depot file on the shelf; None when its rows say that it has left the shelf since.
@@ -416,8 +422,8 @@ class Finisher:
                 results = catalog.insert_identical(transaction, identical)
                 undecided = {result.receipt_id for result in results if result.outcome is None}
             for _, place in placed:
-                if place.damaged_path:
-                    catalog.mark_damaged(transaction, place.damaged_path, "replaced by a re-send")
+                if place.damaged is not None and self._shelf.holds(place.damaged):
+                    catalog.mark_damaged(transaction, place.damaged.path, "replaced by a re-send")
             made = [row() for row in rows]
             requests = [row for row in made if isinstance(row, RequestRecord)]
             associations = [row for row in made if isinstance(row, AssociationRecord)]
@@ -473,7 +479,7 @@ class Finisher:
             path=place.path,
             file_size=examination.size,
             attributes=attributes,
-            verdicts=verdicts,
+            verdicts=(*examination.remarks, *verdicts),
             answer_known=False,
         )
         with self._database.write() as transaction:

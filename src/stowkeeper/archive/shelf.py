@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum, auto
 from itertools import islice
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -70,19 +71,28 @@ class Placing(Enum):
     IDENTICAL = auto()  # the same digest, class and transfer syntax is there, and was read from the medium
 
 
+class Damaged(NamedTuple):
+    """A file on the shelf that does not fit its receipt, by its name and by what that name led to."""
+
+    path: str
+    inode: int
+
+
 class Placed:
     """Where a depot file stands now, and which older file it found there, if any.
 
-    `damaged_path` names a damaged file of the same digest that this one repairs.
+    `damaged` is a damaged file of the same digest that this one repairs.
     """
 
-    __slots__ = ("damaged_path", "how", "older", "path")
+    __slots__ = ("damaged", "how", "older", "path")
 
-    def __init__(self, how: Placing, path: str, older: Receipt | None = None, damaged_path: str = "") -> None:
+    def __init__(
+        self, how: Placing, path: str, older: Receipt | None = None, damaged: Damaged | None = None
+    ) -> None:
         self.how = how
         self.path = path
         self.older = older
-        self.damaged_path = damaged_path
+        self.damaged = damaged
 
 
 class Shelf:
@@ -111,7 +121,7 @@ class Shelf:
         name stays.
         """
         self._take_back()
-        damaged = ""
+        damaged: Damaged | None = None
         for name in names_of(receipt.sop_instance_uid, receipt.digest):
             path = f"{folder}/{name}"
             if path in avoid:
@@ -126,11 +136,11 @@ class Shelf:
                         # Its sync may have failed before the process ended: only a new entry can be proved.
                         self._files.unlink(os.path.join(self._root, path))
                         self._link(depot_path, path, folder)
-                    found.damaged_path = damaged
+                    found.damaged = damaged
                     return found
                 damaged = damaged or found
                 continue
-            return Placed(Placing.LINKED, path, damaged_path=damaged)
+            return Placed(Placing.LINKED, path, damaged=damaged)
         raise AssertionError("the names to try do not end")
 
     def place_listed(self, depot_path: str, receipt: Receipt, path: str) -> Placed:
@@ -140,21 +150,28 @@ class Shelf:
         """
         self._take_back()
         folder = path.rpartition("/")[0]
-        damaged = ""
+        damaged: Damaged | None = None
         for name in islice(names_of(receipt.sop_instance_uid, receipt.digest), _NAMES_LOOKED_AT):
             if f"{folder}/{name}" == path:
                 break
             with suppress(FileNotFoundError):
                 found = self._compare(depot_path, f"{folder}/{name}", receipt)
-                damaged = damaged or (found if isinstance(found, str) else "")
+                damaged = damaged or (found if isinstance(found, Damaged) else None)
         try:
             self._link(depot_path, path, folder)
         except FileExistsError:
             if not isinstance(self._compare(depot_path, path, receipt), Placed):
                 raise
             self._folders.add(folder)
-            return Placed(Placing.ALREADY, path, damaged_path=damaged)
-        return Placed(Placing.LINKED, path, damaged_path=damaged)
+            return Placed(Placing.ALREADY, path, damaged=damaged)
+        return Placed(Placing.LINKED, path, damaged=damaged)
+
+    def holds(self, damaged: Damaged) -> bool:
+        """Tell whether the name still leads to the damaged file, and not to nothing or to a newcomer's."""
+        try:
+            return self._files.status(os.path.join(self._root, damaged.path)).inode == damaged.inode
+        except FileNotFoundError:
+            return False
 
     def synchronize(self) -> None:
         """Make every name placed since the last call durable, with the folders on the way to it.
@@ -218,25 +235,26 @@ class Shelf:
             if self._files.make_directory(os.path.join(self._root, path)):
                 self._made.append((path, True))
 
-    def _compare(self, depot_path: str, path: str, receipt: Receipt) -> Placed | str:
-        """Decide what a taken name means: done before, identical, damaged (its path), or other ('')."""
+    def _compare(self, depot_path: str, path: str, receipt: Receipt) -> Placed | Damaged | None:
+        """Decide what a taken name means: done before, identical, damaged, or another's (None)."""
         absolute = os.path.join(self._root, path)
-        if self._files.status(absolute).inode == self._files.status(depot_path).inode:
+        inode = self._files.status(absolute).inode
+        if inode == self._files.status(depot_path).inode:
             return Placed(Placing.ALREADY, path)
         try:
             examination = examine.examine(self._files, absolute)
         except OSError as error:
             if error.errno in _NOT_OURS:
-                return ""
+                return None
             if error.errno != errno.EIO:
                 raise
-            return path
+            return Damaged(path, inode)
         older = examination.receipt
         if older is None or examination.finding is not examine.Finding.WHOLE:
-            return path
+            return Damaged(path, inode)
         same = (
             older.digest == receipt.digest
             and older.sop_class_uid == receipt.sop_class_uid
             and older.transfer_syntax_uid == receipt.transfer_syntax_uid
         )
-        return Placed(Placing.IDENTICAL, path, older=older) if same else ""
+        return Placed(Placing.IDENTICAL, path, older=older) if same else None
