@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from stowkeeper.net import association as association_module
+from stowkeeper.net.connecting import QUICK_ACKNOWLEDGE
 from stowkeeper.net.handlers import StoreAnswer
 from support.raw_peer import (
     ABORT,
@@ -81,6 +81,7 @@ def test_an_orderly_association(server: ServerThread, peer: RawPeer, handlers: R
     assert facts is stored.facts is handlers.opened[0]
     assert (facts.calling_ae_title, facts.called_ae_title) == ("RAWPEER", "STOWKEEPER")
     assert (facts.peer_address, facts.messages, facts.contexts_accepted) == ("127.0.0.1", 2, 2)
+    assert [(result.context_id, result.result) for result in facts.results] == [(1, 0), (3, 0)]
     assert facts.bytes_received > len(DATA)
     assert facts.opened_at_nanoseconds < facts.closed_at_nanoseconds
 
@@ -185,6 +186,7 @@ def test_a_store_without_a_data_set_is_refused_and_noted(peer: RawPeer, handlers
     peer.send(p_data(1, store_command("1.2.3", has_data_set=False), control=COMMAND | LAST))
     answer = peer.read_answer()
     assert (answer.status, answer.comment) == (0xC000, "the request came without a data set")
+    assert answer.offending == [0x00000800]
     ((request, given),) = handlers.refused
     assert (request.affected_sop_instance_uid, given.status) == ("1.2.3", 0xC000)
     assert peer.echo().status == 0
@@ -268,16 +270,22 @@ def test_no_window_is_spoken_of_unasked(peer: RawPeer) -> None:
     assert 0x53 not in peer.user_information
 
 
+@pytest.mark.parametrize(("asked", "granted"), [((8, 8), 8), ((3, 1), 3), (None, 1)])
 def test_a_peer_beyond_its_window_waits_and_is_served(
-    server: ServerThread, peer: RawPeer, handlers: RecordingHandlers
+    server: ServerThread,
+    peer: RawPeer,
+    handlers: RecordingHandlers,
+    asked: tuple[int, int] | None,
+    granted: int,
 ) -> None:
     handlers.answers = False
-    peer.associate(window=(8, 8))
+    peer.associate(window=asked)
     for number in range(1, 13):
         peer.send(store_message(1, f"1.2.{number}", DATA[:100], message_id=number))
-        if number == 9:
-            server.wait_until(lambda: len(handlers.stores) == 9)
-    assert not server.protocols[0]._reading
+        if number == granted + 1:
+            server.wait_until(lambda: len(handlers.stores) == granted + 1)
+            assert not server.protocols[0]._reading
+    assert len(handlers.stores) == granted + 1
     for number in range(1, 13):
         server.wait_until(lambda number=number: len(handlers.stores) >= number)  # type: ignore[misc]  # a default in a lambda
         handlers.stores[number - 1].answer(StoreAnswer(status=0))
@@ -291,7 +299,7 @@ def test_a_message_id_in_use_is_refused_and_the_first_operation_does_not_suffer(
     peer.associate(window=(8, 8))
     peer.send(store_message(1, "1.2.1", DATA, message_id=5) + store_message(1, "1.2.2", DATA, message_id=5))
     answer = peer.read_answer()
-    assert (answer.responds_to, answer.status) == (5, 0x0210)
+    assert (answer.responds_to, answer.status, answer.offending) == (5, 0x0210, [0x00000110])
     assert [given.status for _, given in handlers.refused] == [0x0210]
     server.wait_until(lambda: handlers.stores[0].end == "committed")
     handlers.stores[0].answer(StoreAnswer(status=0))
@@ -372,8 +380,27 @@ def test_an_answer_after_the_end_goes_nowhere(
     handlers.stores[0].answer(StoreAnswer(status=0))
     server.call(lambda: None)
     assert handlers.stores[0].answered_with is None
+    assert handlers.stores[0].unanswered
     (facts,) = handlers.closed
     assert facts.end == "aborted"
+
+
+def test_an_answer_that_a_closing_connection_does_not_take_was_not_given(
+    server: ServerThread, peer: RawPeer, handlers: RecordingHandlers
+) -> None:
+    handlers.answers = False
+    peer.associate()
+    peer.send(store_message(1, "1.2.3", DATA))
+    server.wait_until(lambda: bool(handlers.stores) and handlers.stores[0].end == "committed")
+    (protocol,) = server.protocols
+
+    def close_and_answer() -> None:
+        protocol._transport.close()
+        protocol._answer(next(iter(protocol._stores)), StoreAnswer(status=0))
+
+    server.call(close_and_answer)
+    assert handlers.stores[0].answered_with is None
+    assert handlers.stores[0].unanswered == "the association ended before the answer"
 
 
 MORE_WITH_THE_REQUEST: dict[str, bytes] = {
@@ -416,7 +443,7 @@ def test_the_upper_layer_rejects_versions_it_does_not_speak(
 def test_acknowledgements_are_not_delayed_within_a_message(
     server: ServerThread, peer: RawPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if association_module._QUICK_ACKNOWLEDGE is None:
+    if QUICK_ACKNOWLEDGE is None:
         pytest.skip("this system has no TCP_QUICKACK")
     peer.associate()
     (protocol,) = server.protocols

@@ -1,5 +1,6 @@
 """What bounds an association: a disk that is slow, a peer that does not read, and time. On both event loops."""
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -22,9 +23,10 @@ from support.raw_peer import (
     p_data,
     pdu,
     pdv,
+    store_command,
     store_message,
 )
-from support.server_thread import RecordingHandlers, ServerThread, serving
+from support.server_thread import WAIT_SECONDS, RecordingHandlers, ServerThread, serving
 
 DATA = Random(1).randbytes(70_000)
 HALF = store_message(1, "1.2.3", DATA)[:30_000]
@@ -102,6 +104,28 @@ def test_when_all_buffers_are_taken_nobody_waits_for_ever(
         other.close()
 
 
+def test_an_association_that_is_lost_waits_for_no_buffer_any_more(
+    server: ServerThread, peer: RawPeer, handlers: RecordingHandlers
+) -> None:
+    pool = BufferPool(1024 * 1024, 1)
+    server.call(lambda: setattr(server.server, "buffers", pool))
+    peer.associate()
+    with RawPeer(server.port) as other:
+        other.associate()
+        handlers.keeps_pieces = True
+        peer.send(store_message(1, "1.2.1", DATA))
+        peer.read_answer()
+        server.wait_until(lambda: not server.server.buffered)  # the one buffer is now the worker's alone
+        other.send(store_message(1, "1.2.2", DATA))
+        server.wait_until(lambda: pool.is_waited_for)
+        (waiting,) = server.call(lambda: stopped(server))
+        server.call(waiting.cut)
+        server.wait_until(lambda: server.server.connections == 1)
+        assert not pool.is_waited_for
+        server.call(handlers.stores[0].release_pieces)
+        assert pool.take() is not None
+
+
 def test_a_peer_that_never_reads_is_not_read_from_and_then_cut_off(
     server: ServerThread, handlers: RecordingHandlers
 ) -> None:
@@ -136,6 +160,46 @@ def test_answers_that_are_not_taken_do_not_hold_a_closing_connection(
 
 
 # Time limits
+
+
+def test_no_limit_on_a_pause_is_none(handlers: RecordingHandlers) -> None:
+    with (
+        serving(handlers, idle_seconds=0, message_seconds=0) as server,
+        RawPeer(server.port) as idle,
+        RawPeer(server.port) as slow,
+    ):
+        idle.associate()
+        slow.associate()
+        slow.send(p_data(1, store_command("1.2.3"), control=COMMAND | LAST))
+        server.wait_until(lambda: bool(handlers.stores))
+        server.advance(1e9)
+        assert idle.echo().status == 0
+        slow.send(p_data(1, b"\0\0", control=LAST))
+        assert slow.read_answer().status == 0
+
+
+def test_no_time_to_take_an_answer_is_over_at_once(handlers: RecordingHandlers) -> None:
+    with serving(handlers, send_seconds=0) as server, RawPeer(server.port, receive_buffer=4096) as peer:
+        peer.associate()
+        (protocol,) = server.protocols
+        server.call(lambda: protocol._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096))
+        echoes = p_data(3, echo_command(), control=COMMAND | LAST) * 1000
+        with contextlib.suppress(ConnectionError):
+            peer.send_until(echoes, lambda: not server.server.connections)
+        assert server.only_ending(handlers) == ("aborted", "the peer read no answer for 0 seconds")
+
+
+def test_no_time_to_drain_is_over_at_once(handlers: RecordingHandlers) -> None:
+    with serving(handlers, drain_seconds=0) as server, RawPeer(server.port) as peer:
+        peer.associate()
+        peer.send(p_data(1, store_command("1.2.3"), control=COMMAND | LAST))
+        server.wait_until(lambda: bool(handlers.stores))
+        stopping = server.begin(server.server.stop())
+        server.advance(0.1)
+        assert peer.read_pdu().kind == ABORT
+        peer.close()
+        stopping.result(WAIT_SECONDS)
+        assert server.only_ending(handlers) == ("shutdown", "the server stops")
 
 
 def test_a_connection_that_asks_for_nothing_is_closed(

@@ -98,6 +98,44 @@ def test_a_buffer_passes_by_those_who_have_no_use_for_it_any_more() -> None:
     assert given == [buffer]
 
 
+def test_who_withdraws_is_passed_by_and_the_others_keep_their_order() -> None:
+    pool = BufferPool(100, 1)
+    buffer = pool.take()
+    assert buffer is not None
+    given: list[str] = []
+    tickets = [pool.wait(lambda _buffer, name=name: given.append(name)) for name in "abc"]
+    pool.withdraw(tickets[1])
+    buffer.release()
+    buffer.release()
+    assert given == ["a", "c"]
+    assert not pool.is_waited_for
+    buffer.release()
+    assert pool.take() is buffer
+
+
+def test_nobody_is_waited_for_when_all_have_withdrawn() -> None:
+    pool = BufferPool(100, 1)
+    assert pool.take() is not None
+    for ticket in [pool.wait(ReceiveBuffer.release) for _ in range(3)]:
+        assert pool.is_waited_for
+        pool.withdraw(ticket)
+    assert not pool.is_waited_for
+
+
+def test_withdrawing_what_was_given_changes_nothing() -> None:
+    pool = BufferPool(100, 1)
+    given: list[ReceiveBuffer] = []
+    ticket = pool.wait(given.append)
+    assert len(given) == 1
+    later = pool.wait(given.append)
+    pool.withdraw(ticket)
+    given[0].release()
+    assert given == [given[0]] * 2
+    pool.withdraw(later)
+    given[1].release()
+    assert pool.take() is given[0]
+
+
 def test_threads_can_release_while_the_loop_takes() -> None:
     pool = BufferPool(8, 4)
     handed: SimpleQueue[ReceiveBuffer | None] = SimpleQueue()

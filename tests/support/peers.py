@@ -62,6 +62,7 @@ PEERS: Mapping[str, Peer] = {
                 "dcmftest",
             )
         ),
+        Peer(name="openssl", obtain="apt-get install openssl, or brew install openssl"),
         Peer(name="Orthanc", obtain="apt-get install orthanc"),
         Peer(name="pynetdicom", module="pynetdicom", obtain="make test (it is one of the development tools)"),
     )

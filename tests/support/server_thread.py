@@ -17,6 +17,7 @@ from stowkeeper.dimse.message_types import CStoreRequest
 from stowkeeper.net.association import AssociationProtocol
 from stowkeeper.net.handlers import AssociationFacts, Handlers, StoreAnswer
 from stowkeeper.net.server import AssociationServer, ServerOptions
+from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.upperlayer.negotiation import (
     AcceptancePolicy,
     Accepted,
@@ -35,7 +36,6 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 }
 OPTIONS = ServerOptions(
     maximum_length=262_144,
-    operations_window=8,
     associations_max=20,
     associations_per_peer_max=10,
     association_request_seconds=30.0,
@@ -51,13 +51,15 @@ OPTIONS = ServerOptions(
 class ServerThread:
     """A running server. `faults` are exceptions that reached the event loop: there should be none."""
 
-    def __init__(self, handlers: Handlers, options: ServerOptions, loop: str) -> None:
+    def __init__(
+        self, handlers: Handlers, options: ServerOptions, loop: str, tls: TLSContext | None = None
+    ) -> None:
         self._loop = LOOPS[loop]()
         self.faults: list[dict[str, Any]] = []
         self._loop.set_exception_handler(lambda _loop, context: self.faults.append(context))
         self._thread = threading.Thread(target=self._loop.run_forever, name="server", daemon=True)
         self._thread.start()
-        self.server: AssociationServer = self.call(lambda: AssociationServer(handlers, options))
+        self.server: AssociationServer = self.call(lambda: AssociationServer(handlers, options, tls))
         _, self.port = self.run(self.server.start("127.0.0.1", 0))
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
@@ -131,10 +133,14 @@ class ServerThread:
 
 @contextlib.contextmanager
 def serving(
-    handlers: Handlers, loop: str = "uvloop", options: ServerOptions = OPTIONS, **changes: Any
+    handlers: Handlers,
+    loop: str = "uvloop",
+    options: ServerOptions = OPTIONS,
+    tls: TLSContext | None = None,
+    **changes: Any,
 ) -> Iterator[ServerThread]:
     """Run a server for the length of a block; check that nothing reached its loop unhandled."""
-    server = ServerThread(handlers, replace(options, **changes), loop)
+    server = ServerThread(handlers, replace(options, **changes), loop, tls)
     try:
         yield server
     finally:
@@ -147,7 +153,10 @@ def serving(
 
 @dataclass(slots=True, eq=False)
 class Stored:
-    """One C-STORE as the handlers saw it. `end` is committed or abort's words; `answered` what the network took."""
+    """One C-STORE as the handlers saw it.
+
+    `end` is committed or abort's words, `unanswered` abort's words also after that; `answered_with` what the network took.
+    """
 
     facts: AssociationFacts
     context: AcceptedContext
@@ -158,6 +167,7 @@ class Stored:
     held: list[Callable[[], None]] = field(default_factory=list)
     flushes: int = 0
     end: str = ""
+    unanswered: str = ""
     answered_with: StoreAnswer | None = None
 
     def write(self, piece: memoryview, release: Callable[[], None] | None) -> None:
@@ -178,6 +188,7 @@ class Stored:
 
     def abort(self, words: str) -> None:
         self.end = self.end or words
+        self.unanswered = words
 
     def answered(self, answer: StoreAnswer) -> None:
         self.answered_with = answer

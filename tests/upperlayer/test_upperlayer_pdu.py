@@ -472,6 +472,16 @@ def test_an_unknown_type_is_an_unrecognized_pdu():
     assert caught.value.reason is AbortReason.UNRECOGNIZED_PDU
 
 
+def test_the_fullest_request_with_a_reason_fits_and_not_much_more():
+    syntaxes = b"".join(item(0x40, b"1.2.840.10008.1.2.4.%d" % number) for number in range(46))
+    contexts = b"".join(
+        item(0x20, bytes([number]) + bytes(3) + item(0x30, b"1.2.3") + syntaxes)
+        for number in range(1, 256, 2)
+    )
+    assert len(decode(associate(1, contexts)).presentation_contexts) == 128
+    assert 128 * (2 + 46) < ITEMS_MAX == 8192
+
+
 def test_items_are_counted_on_all_levels():
     fits = item(0x99, b"") * (ITEMS_MAX - 2) + item(0x50, item(0x98, b""))
     assert decode(associate(1, fits)).presentation_contexts == ()

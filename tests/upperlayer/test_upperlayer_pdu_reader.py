@@ -2,20 +2,29 @@
 
 import struct
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from upperlayer_samples import MAX, established, feed, join, p_data, pdv
+from upperlayer_samples import MAX, acceptor, context, established, feed, join, p_data, pdv, request
 
+from stowkeeper.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
 from stowkeeper.upperlayer.decode import decode_pdu
 from stowkeeper.upperlayer.encode import encode_pdu
 from stowkeeper.upperlayer.errors import PeerProtocolError
-from stowkeeper.upperlayer.events import Aborted, PDVFragment, ProtocolFault, ReleaseRequested
+from stowkeeper.upperlayer.events import (
+    Aborted,
+    AssociateRequested,
+    PDVFragment,
+    ProtocolFault,
+    ReleaseRequested,
+)
+from stowkeeper.upperlayer.items import OutgoingUserIdentity, UserIdentityType, UserInformation
 from stowkeeper.upperlayer.limits import ASSOCIATE_PDU_LENGTH_MAX, FIXED_PDU_LENGTH_MAX, OTHER_PDUS_MAX
-from stowkeeper.upperlayer.pdu import PDUType, ReleaseRQ
+from stowkeeper.upperlayer.pdu import Abort, PDUType, ReleaseRQ
 from stowkeeper.upperlayer.pdu_reader import PDU_LENGTHS_MAX, MalformedPDU, PDUReader, WholePDU
-from stowkeeper.upperlayer.reasons import AbortReason
+from stowkeeper.upperlayer.reasons import AbortReason, AbortSource
 from stowkeeper.upperlayer.states import State
 
 INVALID = AbortReason.INVALID_PDU_PARAMETER_VALUE
@@ -180,6 +189,36 @@ def test_every_other_pdu_has_its_bound():
         assert isinstance(malformed, MalformedPDU)
         assert malformed.fault.reason is INVALID
         assert str(PDUType(pdu_type)) in malformed.fault.text
+
+
+def longest_request(transfer_syntaxes):
+    """Every context there can be, each with these transfer syntaxes, and a user information item without room left."""
+    contexts = [context(context_id, "1.2." + "3" * 60, *transfer_syntaxes) for context_id in range(1, 256, 2)]
+    bare = request(*contexts, user_identity=OutgoingUserIdentity(type=UserIdentityType.SAML, primary=b""))
+    fixed = len(encode_pdu(replace(bare, user_information=UserInformation())))
+    room = 0xFFFF - (len(encode_pdu(bare)) - fixed)
+    identity = OutgoingUserIdentity(type=UserIdentityType.SAML, primary=bytes(room))
+    return request(*contexts, user_identity=identity)
+
+
+def test_the_longest_request_that_makes_sense_is_taken():
+    in_force = [uid for uid, known in TRANSFER_SYNTAXES.items() if not known.retired]
+    asked = longest_request(in_force)
+    encoded = encode_pdu(asked)
+    assert 0.8 * ASSOCIATE_PDU_LENGTH_MAX < len(encoded) - 6 < 0.9 * ASSOCIATE_PDU_LENGTH_MAX
+    [event] = feed(acceptor(), encoded, step=65536)
+    assert isinstance(event, AssociateRequested)
+    assert event.request.presentation_contexts == asked.presentation_contexts
+    assert event.request.user_information.user_identity.primary_length > 65_000
+
+
+def test_a_longer_request_is_aborted_before_it_is_gathered():
+    connection = acceptor()
+    encoded = encode_pdu(longest_request(["1.2." + "4" * 60] * 30))
+    assert len(encoded) - 6 > ASSOCIATE_PDU_LENGTH_MAX
+    events = feed(connection, encoded[:6])
+    assert [type(event) for event in events] == [ProtocolFault]
+    assert connection.data_to_send() == encode_pdu(Abort(source=AbortSource.SERVICE_PROVIDER, reason=INVALID))
 
 
 def test_a_forged_length_allocates_nothing():

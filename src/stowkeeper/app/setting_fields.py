@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Self, cast, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from stowkeeper.app.setting_values import format_size
 
 VARIABLE_PREFIX = "STOWKEEPER_"
-RELOADABLE = frozenset({"access", "log", "peers"})
+RELOADABLE = frozenset({"access", "log", "peers", "tls"})
 """Tables and keys that SIGHUP puts in force without a restart."""
 
-Shape = Literal["truth", "whole", "number", "text", "path", "size", "mode", "list", "tables"]
+Shape = Literal["truth", "whole", "number", "text", "path", "paths", "size", "mode", "list", "tables"]
 
 
 class OriginKind(StrEnum):
@@ -50,6 +50,12 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.kind.value} {self.name}".rstrip()
+
+
+class Table(BaseModel):
+    """A table of the settings file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ class Setting:
                 return int(shown) if shown.isdigit() else shown
             case "mode":
                 return f"{value:04o}"
-            case "list" if not isinstance(value, str):
+            case "list" | "paths" if not isinstance(value, str):
                 return [str(entry) for entry in cast("tuple[object, ...]", value)]
             case "number":
                 number = cast("float", value)

@@ -73,10 +73,18 @@ class Source:
 
     def add(self, setting: Setting, value: object, name: str) -> None:
         """Take a value in; `name` is that of the file, the variable or the flag."""
-        if setting.shape == "path" and isinstance(value, str) and value and "\0" not in value:
-            value = os.path.abspath(os.path.join(self.folder, os.path.expanduser(value)))
+        if setting.shape == "path":
+            value = self._absolute(value)
+        elif setting.shape == "paths" and isinstance(value, list):
+            value = [self._absolute(entry) for entry in value]
         self.values[setting.key] = value
         self.origins[setting.key] = Origin(kind=self.kind, name=name)
+
+    def _absolute(self, path: object) -> object:
+        """Return a path from the root on; what is none is for the check to judge."""
+        if not isinstance(path, str) or not path or "\0" in path:
+            return path
+        return os.path.abspath(os.path.join(self.folder, os.path.expanduser(path)))
 
     def place_of(self, key: str) -> str:
         """Name the place of a key that this source gives."""
@@ -158,7 +166,7 @@ def _value_of_text(text: str, setting: Setting) -> object:
             return _number_of(stripped, whole=setting.shape == "whole", otherwise=text)
         case "size":
             return _number_of(stripped, whole=True, otherwise=text)
-        case "list" | "tables":
+        case "list" | "paths" | "tables":
             return _list_of(stripped, setting)
         case _:
             return text

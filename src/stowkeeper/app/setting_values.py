@@ -225,6 +225,9 @@ FilePath = Annotated[str, AfterValidator(_check_path)]
 SomePath = Annotated[str, AfterValidator(_check_some_path)]
 """A path that is there."""
 
+SomePaths = Annotated[tuple[SomePath, ...], BeforeValidator(entries)]
+Words = Annotated[tuple[str, ...], BeforeValidator(entries)]
+
 Host = Annotated[str, AfterValidator(_check_host)]
 """A host name or an IP address to listen on, an IPv6 address without its brackets."""
 

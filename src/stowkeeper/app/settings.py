@@ -21,6 +21,7 @@ from stowkeeper.app.setting_sources import (
     read_flags,
     read_variables,
 )
+from stowkeeper.app.settings_of_tls import tls_contradictions, tls_warnings
 from stowkeeper.app.settings_tables import Settings
 
 __all__ = [
@@ -139,9 +140,13 @@ def warnings_of(settings: Settings) -> Iterator[str]:
             " or access.only_known_peers"
         )
     if not settings.sync:
-        yield "instances are not synced (sync = false): a power cut can lose what was answered with Success"
+        yield (
+            "instances are not synced (sync = false): a power cut can lose what was answered with Success, and the"
+            " catalog with it"
+        )
     if access.called_ae_titles and not access.check_called_ae_title:
         yield "access.called_ae_titles has no effect without access.check_called_ae_title = true"
+    yield from tls_warnings(settings.tls)
     if settings.negotiation.preference and settings.negotiation.choice != "preference":
         yield 'negotiation.preference has no effect without negotiation.choice = "preference"'
 
@@ -167,6 +172,8 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
     if settings.access.only_known_peers and not settings.peers:
         text = "no peer is known, so nobody could store: add [[peers]]"
         yield _problem(settings, "access.only_known_peers", text)
+    for name, text in tls_contradictions(settings.tls):
+        yield _problem(settings, f"tls.{name}", text)
     names = [peer.name for peer in settings.peers]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield _problem(settings, "peers", f'several peers have the name "{name}"')

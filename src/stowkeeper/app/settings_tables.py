@@ -11,10 +11,10 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from stowkeeper.app import limits
-from stowkeeper.app.setting_fields import About, Origin
+from stowkeeper.app.setting_fields import About, Origin, Table
 from stowkeeper.app.setting_values import (
     AbstractSyntaxes,
     AETitle,
@@ -32,6 +32,7 @@ from stowkeeper.app.setting_values import (
     entries,
     is_in_networks,
 )
+from stowkeeper.app.settings_of_tls import TLSSettings
 from stowkeeper.archive.limits import SYNC_EVERY_BYTES, UNCATALOGUED_MAX, WORKER_THREADS
 from stowkeeper.durable.limits import RESERVE_SIZE, SLOT_POOL_SIZE
 from stowkeeper.net.limits import (
@@ -53,12 +54,6 @@ _AE_TITLES = "a list of AE titles"
 _NETWORKS = 'a list of IP addresses and networks, such as `["10.1.2.3", "10.2.0.0/16", "fd00::/8"]`'
 _CLASSES = "a list of SOP class UIDs or keywords"
 _SYNTAXES = "a list of transfer syntax UIDs or keywords"
-
-
-class Table(BaseModel):
-    """A table of the settings file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class DicomSettings(Table):
@@ -310,7 +305,8 @@ class StorageSettings(Table):
     slot_mode: Annotated[
         FileMode,
         About(
-            "Permissions of stored files, as chmod takes them. `0644` lets every user of the machine read them.",
+            "Permissions of stored files, as chmod takes them. `0644` lets every user of the machine read them. A new"
+            " archive's folders and catalog follow it; those of an archive that is there follow its folder `objects`.",
             allowed='text of octal digits, such as `"0640"`: the owner reads and writes, nobody executes',
             shape="mode",
         ),
@@ -319,8 +315,10 @@ class StorageSettings(Table):
         int,
         Field(ge=1, le=limits.UNCATALOGUED_MAX_HIGHEST),
         About(
-            "Kept instances that may wait for the catalog. Beyond it senders are answered A700H until it has"
-            " caught up."
+            "Instances that may be on their way at a time, from the beginning of each until it is in the catalog: so no"
+            " more than this many are ever kept and not yet listed. Beyond it senders are answered A700H until the"
+            " catalog has caught up. Below the number of instances that peers send at the same time it refuses some"
+            " of them."
         ),
     ] = UNCATALOGUED_MAX
     refuse_instance_below: Annotated[
@@ -411,7 +409,7 @@ class Settings(Table):
     archive: Annotated[
         SomePath,
         About(
-            "Folder of the archive. It is made when it does not exist.",
+            "Folder of the archive. It is made when it does not exist; one that holds other things is refused.",
             allowed="a path",
             flag="--archive",
             shape="path",
@@ -421,7 +419,8 @@ class Settings(Table):
         bool,
         About(
             "Sync every instance to the disk before its Success. `false` is faster and gives up the promise: what"
-            " was answered in the last seconds before a power cut can be lost.",
+            " was answered in the last seconds before a power cut can be lost, and the catalog be damaged, which"
+            " `stowkeeper rebuild` makes anew. It holds for `serve`; other commands always sync.",
             flag="--no-sync",
             flag_help="Answer Success before the instance is synced: faster, but a power cut can lose it.",
         ),
@@ -431,6 +430,7 @@ class Settings(Table):
         About("Let several server processes receive into the archive at the same time."),
     ] = False
     dicom: DicomSettings = DicomSettings()
+    tls: TLSSettings = TLSSettings()
     negotiation: NegotiationSettings = NegotiationSettings()
     access: AccessSettings = AccessSettings()
     storage: StorageSettings = StorageSettings()

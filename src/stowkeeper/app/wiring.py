@@ -44,7 +44,6 @@ def server_options(settings: Settings) -> ServerOptions:
     dicom = settings.dicom
     return ServerOptions(
         maximum_length=dicom.maximum_length,
-        operations_window=dicom.operations_window,
         associations_max=dicom.associations_max,
         associations_per_peer_max=dicom.associations_per_peer_max,
         association_request_seconds=dicom.association_request_seconds,

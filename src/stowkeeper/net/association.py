@@ -7,19 +7,20 @@ whatever the peer does.
 """
 
 import asyncio
-import socket
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from stowkeeper.dicom.status import Status
 from stowkeeper.dimse.assembler import DataSetFragment, MessageAssembler, MessageStarted
+from stowkeeper.dimse.command_set import COMMAND_DATA_SET_TYPE, MESSAGE_ID
 from stowkeeper.dimse.errors import PeerError
 from stowkeeper.dimse.fragmenter import command_pdu
 from stowkeeper.dimse.message_types import CEchoRequest, CStoreRequest, Request, Response
 from stowkeeper.dimse.messages import encode
 from stowkeeper.dimse.operations import Admission, PerformedOperations
 from stowkeeper.net.buffers import ReceiveBuffer
+from stowkeeper.net.connecting import acknowledge_quickly
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
 from stowkeeper.net.limits import (
     EVENTS_PER_READ,
@@ -44,6 +45,7 @@ from stowkeeper.upperlayer.events import (
     ReleaseConfirmed,
     ReleaseRequested,
 )
+from stowkeeper.upperlayer.items import SYNCHRONOUS
 from stowkeeper.upperlayer.negotiation import Accepted
 from stowkeeper.upperlayer.pdu import AssociateRJ, AssociateRQ
 from stowkeeper.upperlayer.reasons import AbortReason, AbortSource
@@ -53,8 +55,6 @@ if TYPE_CHECKING:
     from stowkeeper.net.server import AssociationServer
 
 log = structlog.get_logger("stowkeeper.net")
-
-_QUICK_ACKNOWLEDGE: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
 class AssociationProtocol(asyncio.BufferedProtocol):
@@ -70,7 +70,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             max_pdu_length_local=server.options.maximum_length,
             artim_seconds=server.options.association_request_seconds,
         )
-        self._operations = PerformedOperations(server.options.operations_window)
+        self._operations = PerformedOperations(SYNCHRONOUS.invoked)
         self._assembler: MessageAssembler | None = None
         self.facts: AssociationFacts | None = None
         self._buffer: ReceiveBuffer | None = None
@@ -85,7 +85,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self._reading = True
         self._write_blocked = False
         self._write_blocked_since = 0.0
-        self._pool_waiting = False
+        self._pool_ticket: int | None = None
         self._release_requested = False
         self._draining = False
         self._accepted = False
@@ -106,6 +106,9 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if self.facts is None:
             self._transport.abort()
             return
+        channel = transport.get_extra_info("tls_channel")
+        if channel is not None:
+            self.facts.tls, self.facts.tls_peer = channel.agreed, channel.peer_name
         self._transport.set_write_buffer_limits(high=SEND_BUFFER_HIGH_BYTES)
         self._connection.connection_opened(self._loop.time())
 
@@ -117,7 +120,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             buffer = self._server.buffers.take()
             if buffer is None:
                 buffer = self._server.buffers.spare()
-                if not self._pool_waiting:
+                if self._pool_ticket is None:
                     self._wait_for_pool()
             self._buffer = buffer
             self._server.buffered.add(self)
@@ -158,7 +161,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         elif len(buffer.view) - self._filled < RECEIVE_SPACE_MIN or buffer.holds > PIECES_PER_BUFFER_MAX:
             self._let_go_of_buffer()
         if self._is_mid_message:
-            self._acknowledge_quickly()
+            acknowledge_quickly(self._socket)
         self._update_reading()
 
     def eof_received(self) -> bool:
@@ -178,6 +181,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self._connection.receive_eof(self._loop.time())
         self._abandon_stores(facts.words or f"the association was {facts.end}")
         self._give_buffer_back()
+        if self._pool_ticket is not None:
+            self._server.buffers.withdraw(self._pool_ticket)
         self._server.forget(self)
 
     def pause_writing(self) -> None:
@@ -209,11 +214,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             self.abort()
             return
         options = self._server.options
-        if (
-            self._write_blocked
-            and options.send_seconds
-            and now - self._write_blocked_since > options.send_seconds
-        ):
+        if self._write_blocked and now - self._write_blocked_since > options.send_seconds:
             self._end("aborted", f"the peer read no answer for {options.send_seconds:g} seconds")
             self._abandon_stores("the peer does not read")
             self._transport.abort()
@@ -279,10 +280,10 @@ class AssociationProtocol(asyncio.BufferedProtocol):
     # Reading and buffers.
 
     def _update_reading(self) -> None:
+        # Who waits for the pool reads on into spare buffers: others may keep it empty for as long as they like.
         is_over = self.facts is not None and self.facts.end  # then only the peer's closing is waited for
         busy = not is_over and (
             self._write_blocked
-            or self._pool_waiting
             or self._release_requested
             or self._buffers_out >= RECEIVE_BUFFERS_PER_ASSOCIATION_MAX
             or self._operations.pause
@@ -322,29 +323,21 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self._update_reading()
 
     def _wait_for_pool(self) -> None:
-        self._pool_waiting = True
-        self._server.buffers.wait(
+        self._pool_ticket = self._server.buffers.wait(
             lambda buffer: self._server.call_soon_threadsafe(self._take_from_pool, buffer)
         )
 
     def _take_from_pool(self, buffer: ReceiveBuffer) -> None:
         """Read on into a buffer that was waited for, or pass it on when there is nothing to read any more."""
-        self._pool_waiting = False
+        self._pool_ticket = None
         if self._transport.is_closing() or (self._buffer is not None and self._filled):
             buffer.release()
         else:
             self._give_buffer_back()  # the spare one
             self._buffer = buffer
+            self._filled = 0
             self._server.buffered.add(self)
         self._update_reading()
-
-    def _acknowledge_quickly(self) -> None:
-        """Ask the kernel to acknowledge at once: a sender with Nagle on waits for it in mid-message."""
-        if _QUICK_ACKNOWLEDGE is not None and self._socket is not None:
-            try:
-                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACKNOWLEDGE, 1)
-            except OSError:
-                self._socket = None  # the connection is going down
 
     @property
     def _is_mid_message(self) -> bool:
@@ -423,8 +416,10 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if isinstance(decision, Accepted):
             self._accepted = True
             self._connection.accept(decision.response, now)
+            self._operations = PerformedOperations(self._connection.operations_window.invoked)
             contexts = self._connection.accepted_contexts
             self._assembler = MessageAssembler(contexts)
+            facts.results = decision.response.presentation_contexts
             facts.contexts_accepted = len(contexts)
             facts.contexts_refused = len(event.request.presentation_contexts) - len(contexts)
             self._last_message = now
@@ -476,8 +471,9 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if isinstance(message, CEchoRequest):
             response = message.respond(Status.SUCCESS)
         elif isinstance(message, CStoreRequest):
+            words = "the request came without a data set"
             response = self._refuse_store(
-                started.context_id, message, Status.CANNOT_UNDERSTAND, "the request came without a data set"
+                started.context_id, message, Status.CANNOT_UNDERSTAND, words, COMMAND_DATA_SET_TYPE
             )
         elif isinstance(message, Request) and message.expects_response:
             response = message.respond(
@@ -494,7 +490,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             return
         if self._operations.begin(request) is Admission.DUPLICATE:
             words = "the message id is that of an operation in progress"
-            response = self._refuse_store(context_id, request, Status.DUPLICATE_INVOCATION, words)
+            response = self._refuse_store(context_id, request, Status.DUPLICATE_INVOCATION, words, MESSAGE_ID)
             self._discarding = (context_id, response)
             return
         store = StoreExchange(context_id, request)
@@ -509,13 +505,15 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             lambda answer: call(self._answer, store, answer),
         )
 
-    def _refuse_store(self, context_id: int, request: CStoreRequest, status: Status, words: str) -> Response:
+    def _refuse_store(
+        self, context_id: int, request: CStoreRequest, status: Status, words: str, offending: int
+    ) -> Response:
         """Make the answer to a C-STORE that does not come as far as its handler, which hears of it all the same."""
-        answer = StoreAnswer(status=status, error_comment=words)
+        answer = StoreAnswer(status=status, error_comment=words, offending_elements=(offending,))
         if self.facts is not None:
             context = self._connection.accepted_contexts[context_id]
             self._server.handlers.store_refused(self.facts, context, request, answer)
-        return request.respond(status, error_comment=words)
+        return request.respond(status, error_comment=words, offending_elements=(offending,))
 
     def _flush(self) -> None:
         self._unflushed = 0
@@ -531,21 +529,15 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         operation, store.operation = store.operation, None
         self._operations.finish(store.request.message_id)
         self._last_message = self._loop.time()
-        if not self._connection.can_send_p_data:
-            if operation is not None:
-                operation.abort("the association ended before the answer")
-        else:
-            self._respond(
-                store.context_id,
-                store.request.respond(
-                    answer.status,
-                    error_comment=answer.error_comment or None,
-                    offending_elements=answer.offending_elements,
-                ),
-            )
+        may_answer = self._connection.can_send_p_data
+        if may_answer:
+            self._respond(store.context_id, store.response(answer))
             self._send_pending()
-            if operation is not None:
+        if operation is not None:
+            if may_answer and not self._transport.is_closing():  # one that closes takes nothing any more
                 operation.answered(answer)
+            else:
+                operation.abort("the association ended before the answer")
         self._release_when_answered()
         self._release_when_drained()
         self._update_reading()

@@ -38,6 +38,10 @@ class PeerUnreachableError(AssociationError):
     """There is no TCP connection to the peer."""
 
 
+class TLSRefusedError(PeerUnreachableError):
+    """The TLS handshake failed: by us, by the peer, or since one side speaks no TLS."""
+
+
 class AssociationRejectedError(AssociationError):
     """The peer sent A-ASSOCIATE-RJ (PS3.8 §9.3.4)."""
 

@@ -1,8 +1,9 @@
 """Receive buffers: from a pool, shared by the event loop that fills them and the workers that empty them."""
 
 import threading
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
+from itertools import count
 
 from stowkeeper.net.limits import RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS_MAX, SPARE_BUFFER_BYTES
 
@@ -62,7 +63,8 @@ class BufferPool:
         self._most = most
         self._made = 0
         self._free: list[ReceiveBuffer] = []
-        self._waiting: deque[Callable[[ReceiveBuffer], None]] = deque()
+        self._waiting: OrderedDict[int, Callable[[ReceiveBuffer], None]] = OrderedDict()
+        self._tickets = count()
 
     def take(self) -> ReceiveBuffer | None:
         """Return a buffer, or None when all are in use."""
@@ -85,20 +87,28 @@ class BufferPool:
         """Return a small buffer that is not counted, for a read that cannot wait."""
         return ReceiveBuffer(self, SPARE_BUFFER_BYTES)
 
-    def wait(self, callback: Callable[[ReceiveBuffer], None]) -> None:
+    def wait(self, callback: Callable[[ReceiveBuffer], None]) -> int:
         """Have `callback` called once with a buffer: now, or later on whatever thread frees one.
 
-        Who has no use for it any more releases it at once, and the next one that waits gets it.
+        Returns the ticket by which to `withdraw`. Who is given a buffer and has no use for it any more releases it
+        at once, and the next one that waits gets it.
         """
+        ticket = next(self._tickets)
         buffer = self.take()
         if buffer is None:
             with self.lock:
                 if not self._free:
-                    self._waiting.append(callback)
-                    return
+                    self._waiting[ticket] = callback
+                    return ticket
                 buffer = self._free.pop()
                 buffer.rewind()
         callback(buffer)
+        return ticket
+
+    def withdraw(self, ticket: int) -> None:
+        """Wait no longer. Without effect on who was given a buffer already, be the call still on its way."""
+        with self.lock:
+            self._waiting.pop(ticket, None)
 
     def give_back(self, buffer: ReceiveBuffer) -> None:
         """Take a buffer back whose last hold is gone."""
@@ -108,6 +118,6 @@ class BufferPool:
             if not self._waiting:
                 self._free.append(buffer)
                 return
-            callback = self._waiting.popleft()
+            _, callback = self._waiting.popitem(last=False)
             buffer.rewind()
         callback(buffer)

@@ -44,6 +44,8 @@ from stowkeeper.net.limits import (
     CLIENT_WRITE_BUFFER_BYTES,
     CLIENT_WRITE_PIECES_MAX,
 )
+from stowkeeper.net.tls_asking import ClientHandshake
+from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.upperlayer.events import PDVFragment
 from stowkeeper.upperlayer.items import (
     AsynchronousOperationsWindow,
@@ -93,6 +95,8 @@ class ClientAssociation:
         self._incoming_data_set = bytearray()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sending = asyncio.Lock()
+        self.tls = ""
+        """Version and cipher suite, such as `TLSv1.3 TLS_AES_256_GCM_SHA384`; empty without TLS."""
 
     # Opening and ending.
 
@@ -104,11 +108,14 @@ class ClientAssociation:
         request: AssociateRQ,
         timeouts: ClientTimeouts = DEFAULT_TIMEOUTS,
         handler: RequestHandler | None = None,
+        tls: TLSContext | None = None,
+        server_name: str | None = None,
     ) -> Self:
         """Connect, and ask for an association (PS3.8 §7.1.1). It is established when this returns.
 
         `handler` answers requests of the peer; without one they are answered 0211H, unrecognized operation. The
-        request must announce a maximum length.
+        request must announce a maximum length. With `tls` the connection begins by a handshake, in which the peer is
+        asked for `server_name` (SNI), or for `host` where none is given; an empty one asks for none.
 
         Raises:
             AssociationError: the peer cannot be reached, rejected or aborted, or did not answer in time.
@@ -116,14 +123,20 @@ class ClientAssociation:
         """
         shown = f"[{host}]" if ":" in host else host
         association = cls(f"{request.called_ae_title}@{shown}:{port}", request, timeouts, handler)
+        above: asyncio.Protocol = association._connection
+        handshake: ClientHandshake | None = None
+        if tls is not None:
+            name = host if server_name is None else server_name
+            handshake = ClientHandshake(association.peer, tls, name, timeouts.connect_seconds)
+            above = handshake.layer_below(above)
         connected = await connect(host, port, timeouts.connect_seconds)
         try:
-            await asyncio.get_running_loop().create_connection(
-                lambda: association._connection, sock=connected
-            )
+            await asyncio.get_running_loop().create_connection(lambda: above, sock=connected)
         except BaseException:
             connected.close()
             raise
+        if handshake is not None:
+            association.tls = await handshake.end()
         try:
             await association._connection.until(lambda: association._response is not None)
         except BaseException:

@@ -128,6 +128,13 @@ class ClientConnection(asyncio.Protocol):
         if pieces:
             self._moved_at = self._loop.time()
             self._transport.writelines(pieces)
+            if (
+                not self._write_blocked
+                and self._transport.get_write_buffer_size() > CLIENT_WRITE_BUFFER_BYTES
+            ):
+                # The asyncio of Python 3.12.0-3.12.8 and 3.13.0-3.13.1 forgets to pause us here (CVE-2024-12254);
+                # given its limits anew, it looks.
+                self._transport.set_write_buffer_limits(high=CLIENT_WRITE_BUFFER_BYTES)
         if self._write_blocked:
             await self.until(lambda: not self._write_blocked)
 

@@ -2,10 +2,11 @@
 
 import array
 import asyncio
+import contextlib
 import errno
 import os
 import socket
-from typing import Final
+from typing import Any, Final
 
 from stowkeeper.net.association_errors import PeerUnreachableError
 from stowkeeper.net.limits import KEEP_ALIVE_IDLE_SECONDS, KEEP_ALIVE_INTERVAL_SECONDS, KEEP_ALIVE_PROBES
@@ -17,6 +18,9 @@ except ImportError:  # Windows
     _UNACKNOWLEDGED: int | None = None
 else:
     _UNACKNOWLEDGED = getattr(termios, "TIOCOUTQ", None)
+
+QUICK_ACKNOWLEDGE: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
+"""The socket option for it; None where the system has none."""
 
 _WORDS: Final = {
     errno.ECONNREFUSED: "nothing listens on that port",
@@ -87,6 +91,16 @@ def _set_options(connected: socket.socket) -> None:
 def _words_of(error: OSError) -> str:
     number = error.errno or 0
     return _WORDS.get(number) or (os.strerror(number) if number else type(error).__name__)
+
+
+def acknowledge_quickly(connected: Any) -> None:  # noqa: ANN401 - a socket, or what an event loop shows of one
+    """Ask the system to acknowledge at once: a sender with Nagle on waits for it in mid-message.
+
+    It holds for a while only, so it is asked for after each read.
+    """
+    if QUICK_ACKNOWLEDGE is not None and connected is not None:
+        with contextlib.suppress(OSError):  # the connection is going down
+            connected.setsockopt(socket.IPPROTO_TCP, QUICK_ACKNOWLEDGE, 1)
 
 
 def unacknowledged_bytes(descriptor: int) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stowkeeper.dimse.message_types import CStoreRequest
+from stowkeeper.upperlayer.items import ContextResult
 from stowkeeper.upperlayer.negotiation import Accepted, AcceptedContext, Rejected
 from stowkeeper.upperlayer.pdu import AssociateRQ
 
@@ -13,16 +14,21 @@ from stowkeeper.upperlayer.pdu import AssociateRQ
 class AssociationFacts:
     """What is known of an association, for handlers, ledger and log.
 
+    `tls` names version and cipher suite where there is TLS, `tls_peer` the subject of the certificate that was verified.
+    `results` are the answers to the presentation contexts that were proposed, empty until the association is accepted.
     `end` is released, aborted, lost, rejected, refused or shutdown; `words` says why, without patient data.
     """
 
     association_id: str
     peer_address: str
     opened_at_nanoseconds: int
+    tls: str = ""
+    tls_peer: str = ""
     request: AssociateRQ | None = None
     calling_ae_title: str = ""
     called_ae_title: str = ""
     rejection: tuple[int, int, int] | None = None
+    results: tuple[ContextResult, ...] = ()
     contexts_accepted: int = 0
     contexts_refused: int = 0
     messages: int = 0
@@ -57,11 +63,11 @@ class StoreOperation(Protocol):
         ...
 
     def abort(self, words: str) -> None:
-        """Know that the data set will not be completed."""
+        """Know that there will be no answer: the data set will not be completed, or nobody can be told any more."""
         ...
 
     def answered(self, answer: StoreAnswer) -> None:
-        """Know that the answer was given to the network, on the event loop."""
+        """Know that the answer was handed to the network, on the event loop. Whether it arrives nobody here knows."""
         ...
 
 

@@ -13,7 +13,8 @@ RECEIVE_SPACE_MIN = 64 * 1024
 """A buffer with less free space than this is not read into again: short reads cost more than a new buffer."""
 
 SPARE_BUFFER_BYTES = 4096
-"""What an association reads into when the pool is empty; it then waits for the pool."""
+"""What an association reads into while it waits for a buffer of the empty pool. Of these too it may hold no more than
+RECEIVE_BUFFERS_PER_ASSOCIATION_MAX: 16 KiB an association. So small messages get through whoever has the pool."""
 
 READ_BYTES_MIN = 4096
 """The least that is read at once, also from a peer that sends nothing but tiny PDVs."""
@@ -76,3 +77,39 @@ CLIENT_WATCH_SECONDS = 0.5
 
 CLIENT_CLOSE_SECONDS = 2.0
 """How long what is left, an A-ABORT mostly, may take to be sent before the connection is closed hard."""
+
+TLS_FILE_BYTES_MAX = 64 * 1024 * 1024
+"""Largest file of keys, certificates or revocation lists that is read. The largest revocation lists of public authorities
+have some 30 MB; more is another file by mistake."""
+
+TLS_DIRECTORY_FILES_MAX = 10_000
+"""Most certificates and revocation lists of one directory: the stores of whole systems hold a few hundred."""
+
+TLS_HELLO_BYTES_MAX = 16 * 1024
+"""Longest ClientHello that is gathered and looked into before OpenSSL gets it. Usual ones have 200 to 2000 bytes, with a
+session to resume a few thousand; a longer one than this is for OpenSSL to judge."""
+
+TLS_REFUSAL_SECONDS = 2.0
+"""How long a connection that was refused in its handshake is kept for the alert to be read. Closed at once, with bytes of
+the peer unread, TCP would reset it, and take the alert away from many a peer."""
+
+TLS_PLAINTEXT_BYTES = 64 * 1024
+"""Decrypted bytes that are handed on at once where there is no buffer of the receiver's own: four records."""
+
+TLS_NAME_LETTERS_MAX = 200
+"""Letters of a certificate's subject, or of the protocols that a client asks for, in a log line: others chose them."""
+
+TLS_SEED_BYTES = 1024
+"""Bytes of a file for the seed of the random generator, as OpenSSL writes it."""
+
+TLS_SEED_FILE_BYTES_MAX = 1024 * 1024
+"""Bytes of a seed file that are stirred in: far beyond what a generator can hold."""
+
+TLS_PASSWORD_BYTES_MAX = 1024
+"""Longest password of a private key: OpenSSL's own limit."""
+
+DER_LENGTH_BYTES_MAX = 4
+"""Bytes of a length in DER that is read: enough for all that a file of ours can hold."""
+
+DER_OBJECT_IDENTIFIER_BYTES_MAX = 64
+"""Longest object identifier that is read. Those of algorithms have ten bytes; their numbers would grow with the square."""

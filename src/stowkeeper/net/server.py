@@ -27,6 +27,10 @@ from stowkeeper.net.limits import (
     KEEP_ALIVE_PROBES,
     REFUSED_CONNECTIONS_REPORT_SECONDS,
 )
+from stowkeeper.net.tls_channel import TLSChannel
+from stowkeeper.net.tls_context import TLSContext
+from stowkeeper.net.tls_serving import Handshakes
+from stowkeeper.net.tls_transport import TLSLayer
 from stowkeeper.upperlayer.negotiation import Accepted, Rejected
 from stowkeeper.upperlayer.pdu import REJECTED_LOCAL_LIMIT_EXCEEDED, AssociateRQ
 
@@ -41,13 +45,13 @@ TICK_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """What bounds the associations of a server in number, size and time. A time of 0 is no limit.
+    """What bounds the associations of a server in number, size and time.
 
-    `association_request_seconds` is the ARTIM timer's (PS3.8 §9.1.4).
+    `idle_seconds` and `message_seconds` of 0 are no limit; of the other times 0 is over at once. `drain_seconds` is how
+    long `stop` waits for messages in flight. `association_request_seconds` is the ARTIM timer's (PS3.8 §9.1.4).
     """
 
     maximum_length: int
-    operations_window: int
     associations_max: int
     associations_per_peer_max: int
     association_request_seconds: float
@@ -65,17 +69,20 @@ class AssociationServer:
     """Listens on one address and serves an association on each connection.
 
     `start` raises OSError, whose text names the address and says what to do, when it cannot be had. `stop` drains: it stops accepting, lets each message in
-    flight be answered, releases, and aborts what is left after `drain_seconds`.
+    flight be answered, releases, and aborts what is left after `drain_seconds`. With `tls` connections begin by a handshake,
+    which may take `association_request_seconds`; a new value holds for the connections to come.
     """
 
-    def __init__(self, handlers: Handlers, options: ServerOptions) -> None:
+    def __init__(self, handlers: Handlers, options: ServerOptions, tls: TLSContext | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.handlers = handlers
         self.options = options
+        self.tls = tls
         self.buffers = BufferPool()
         self.buffered: set[AssociationProtocol] = set()
         self._protocols: set[AssociationProtocol] = set()
         self._per_peer: Counter[str] = Counter()
+        self._handshakes = Handshakes(self._admit_handshake, self._leave)
         self._counter = itertools.count(1)
         self._process = secrets.token_hex(4)
         self._server: asyncio.Server | None = None
@@ -89,30 +96,34 @@ class AssociationServer:
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen; return the address and the port, which is a free one where `port` is 0."""
         listener = _listen(host, port, self.options)
-        self._server = await self.loop.create_server(
-            lambda: AssociationProtocol(self), sock=listener, backlog=BACKLOG
-        )
+        self._server = await self.loop.create_server(self._protocol, sock=listener, backlog=BACKLOG)
         address = listener.getsockname()
         return address[0], address[1]
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        protocol = AssociationProtocol(self)
+        if self.tls is None:
+            return protocol
+        seconds = self.options.association_request_seconds
+        return TLSLayer(TLSChannel(self.tls), protocol, self._handshakes, seconds)
 
     async def stop(self) -> None:
         """Drain and close everything. A second call is harmless."""
         self._closing = True
         if self._server is not None:
             self._server.close()
+        self._handshakes.close()
         deadline = self.loop.time() + self.options.drain_seconds
         for protocol in list(self._protocols):
             protocol.drain(deadline)
         if not await self._wait_until_all_gone(self.options.drain_seconds + DRAIN_GRACE_SECONDS):
-            log.warning(
-                "association", what="connections cut at the end of the drain", count=len(self._protocols)
-            )
+            log.warning("association", what="connections cut at the end of the drain", count=self.connections)
             for protocol in list(self._protocols):
                 protocol.cut()
             await self._wait_until_all_gone(DRAIN_GRACE_SECONDS)
 
     async def _wait_until_all_gone(self, seconds: float) -> bool:
-        if self._protocols:
+        if self.connections:
             self._all_gone.clear()
             try:
                 await asyncio.wait_for(self._all_gone.wait(), seconds)
@@ -122,8 +133,8 @@ class AssociationServer:
 
     @property
     def connections(self) -> int:
-        """The number of open connections."""
-        return len(self._protocols)
+        """The number of open connections, those in a TLS handshake too."""
+        return len(self._protocols) + len(self._handshakes)
 
     @property
     def associations(self) -> int:
@@ -142,17 +153,8 @@ class AssociationServer:
 
     def admit(self, protocol: AssociationProtocol, peer: Any) -> AssociationFacts | None:  # noqa: ANN401 - the shape is the address family's
         """Count a new connection; None when there are too many to even answer."""
-        options = self.options
         address = plain_address(peer[0] if peer else "")
-        if self._closing:
-            return None
-        if (
-            len(self._protocols) >= options.associations_max + CONNECTIONS_WITHOUT_ASSOCIATION_MAX
-            or self._per_peer[address]
-            >= options.associations_per_peer_max + CONNECTIONS_WITHOUT_ASSOCIATION_PER_PEER_MAX
-        ):
-            self._refused += 1
-            self._report_refused(address)
+        if not self._has_room(address):
             return None
         self._protocols.add(protocol)
         self._per_peer[address] += 1
@@ -162,6 +164,36 @@ class AssociationServer:
             peer_address=address,
             opened_at_nanoseconds=time.time_ns(),
         )
+
+    def _has_room(self, address: str) -> bool:
+        """Tell whether one more connection may be, and note that it may not."""
+        options = self.options
+        if self._closing:
+            return False
+        if (
+            self.connections < options.associations_max + CONNECTIONS_WITHOUT_ASSOCIATION_MAX
+            and self._per_peer[address]
+            < options.associations_per_peer_max + CONNECTIONS_WITHOUT_ASSOCIATION_PER_PEER_MAX
+        ):
+            return True
+        self._refused += 1
+        self._report_refused(address)
+        return False
+
+    def _admit_handshake(self, peer: Any) -> str | None:  # noqa: ANN401 - as in admit
+        address = plain_address(peer[0] if peer else "")
+        if not self._has_room(address):
+            return None
+        self._per_peer[address] += 1
+        return address
+
+    def _leave(self, address: str) -> None:
+        """Count one connection less from an address."""
+        self._per_peer[address] -= 1
+        if not self._per_peer[address]:
+            del self._per_peer[address]
+        if not self.connections:
+            self._all_gone.set()
 
     def negotiate(self, request: AssociateRQ, facts: AssociationFacts) -> Accepted | Rejected:
         """Decide on an association: the limits first, then the handlers."""
@@ -184,13 +216,9 @@ class AssociationServer:
             return
         self._protocols.discard(protocol)
         self.buffered.discard(protocol)
-        self._per_peer[facts.peer_address] -= 1
-        if not self._per_peer[facts.peer_address]:
-            del self._per_peer[facts.peer_address]
         facts.closed_at_nanoseconds = time.time_ns()
         self.handlers.association_closed(facts)
-        if not self._protocols:
-            self._all_gone.set()
+        self._leave(facts.peer_address)
 
     def _associations_of(self, address: str) -> int:
         return sum(

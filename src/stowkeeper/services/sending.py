@@ -23,6 +23,7 @@ from stowkeeper.dimse.message_types import CStoreRequest, Response
 from stowkeeper.net.association_errors import AssociationError, AssociationRejectedError
 from stowkeeper.net.client import Answer, ClientAssociation, association_request
 from stowkeeper.net.client_connection import ClientTimeouts
+from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.services.conversion import CONVERSION_TARGETS, can_convert, conversion_obstacle
 from stowkeeper.services.limits import BACK_OFF_SECONDS_MAX, FILES_AHEAD_MAX
 from stowkeeper.services.send_plan import PlannedAssociation, SendableFile, plan_associations
@@ -45,6 +46,7 @@ class SendOptions:
     """How to send.
 
     `back_off_seconds` is the first wait before a peer is tried again; each further one is twice as long, up to a bound.
+    With `tls`, the peer is asked for `server_name`, or for its host where there is none.
     """
 
     calling_ae_title: str
@@ -53,6 +55,8 @@ class SendOptions:
     retries: int = 3
     back_off_seconds: float = 1.0
     timeouts: ClientTimeouts = ClientTimeouts()  # noqa: RUF009 - an immutable value
+    tls: TLSContext | None = None
+    server_name: str | None = None
 
 
 class Result(Enum):
@@ -279,7 +283,14 @@ class _Lane:
             operations_window=sender.options.window,
         )
         opening = asyncio.ensure_future(
-            ClientAssociation.open(destination.host, destination.port, request, sender.options.timeouts)
+            ClientAssociation.open(
+                destination.host,
+                destination.port,
+                request,
+                sender.options.timeouts,
+                tls=sender.options.tls,
+                server_name=sender.options.server_name,
+            )
         )
         decided = asyncio.ensure_future(sender.wait_until_decided())
         try:

@@ -1,7 +1,7 @@
 """The actions of PS3.8 Tables 9-6 to 9-9, as functions from a cause to effects.
 
 An action touches nothing: it says which bytes to send, what to tell the user, what to do with the ARTIM timer,
-whether to close the connection and which state is next. `UpperLayerConnection` carries that out.
+and which state is next. `UpperLayerConnection` carries that out.
 """
 
 from collections.abc import Callable, Mapping
@@ -72,7 +72,6 @@ class Effects:
     send: bytes = b""
     events: tuple[UpperLayerEvent, ...] = ()
     timer: Timer = Timer.KEEP
-    close: bool = False
     next_state: State | None = None
 
 
@@ -111,7 +110,7 @@ def _ae_3(cause: Cause) -> Effects:
 
 
 def _ae_4(cause: Cause) -> Effects:
-    return Effects(events=(AssociateRejected(rejection=_given(cause, AssociateRJ)),), close=True)
+    return Effects(events=(AssociateRejected(rejection=_given(cause, AssociateRJ)),))
 
 
 def _ae_5(_cause: Cause) -> Effects:
@@ -155,7 +154,7 @@ def _ar_2(_cause: Cause) -> Effects:
 
 
 def _ar_3(_cause: Cause) -> Effects:
-    return Effects(events=(ReleaseConfirmed(),), close=True)
+    return Effects(events=(ReleaseConfirmed(),))
 
 
 def _ar_4(_cause: Cause) -> Effects:
@@ -204,13 +203,13 @@ def _aa_1(cause: Cause) -> Effects:
 
 def _aa_2(cause: Cause) -> Effects:
     expired = cause.event is Event.EVT18_ARTIM_EXPIRED
-    return Effects(events=(ARTIMExpired(state=cause.state),) if expired else (), timer=Timer.STOP, close=True)
+    return Effects(events=(ARTIMExpired(state=cause.state),) if expired else (), timer=Timer.STOP)
 
 
 def _aa_3(cause: Cause) -> Effects:
     abort = _given(cause, Abort)
     aborted = Aborted(source=abort.source, reason=abort.reason, by_us=False, words=abort.words)
-    return Effects(events=(aborted,), close=True)
+    return Effects(events=(aborted,))
 
 
 def _aa_4(cause: Cause) -> Effects:

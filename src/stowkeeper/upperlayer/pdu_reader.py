@@ -26,6 +26,8 @@ _BOTH_HEADERS_LENGTH = PDU_HEADER_LENGTH + PDV_HEADER_LENGTH
 _P_DATA_TF = int(PDUType.P_DATA_TF)
 _UNLIMITED = 0xFFFF_FFFF
 _FOREVER = 1 << 62
+_TLS_RECORDS = (0x15, 0x16)
+"""What an alert and a handshake of TLS begin with: the likely reason for such a PDU type."""
 
 PDU_LENGTHS_MAX: Final[Mapping[int, int]] = MappingProxyType(
     {
@@ -208,7 +210,10 @@ class PDUReader:
             return None
         length_max = PDU_LENGTHS_MAX.get(pdu_type)
         if length_max is None:
-            return PeerProtocolError(AbortReason.UNRECOGNIZED_PDU, f"there is no PDU of type {pdu_type:02X}H")
+            hint = ": the peer speaks TLS here" if pdu_type in _TLS_RECORDS else ""
+            return PeerProtocolError(
+                AbortReason.UNRECOGNIZED_PDU, f"there is no PDU of type {pdu_type:02X}H{hint}"
+            )
         if length > length_max:
             return _invalid(f"an {PDUType(pdu_type)} of {length} bytes, {length_max} are allowed")
         return None

@@ -11,6 +11,7 @@ from stowkeeper.app.setting_fields import OriginKind, toml_text
 from stowkeeper.app.setting_problems import SettingsError
 from stowkeeper.app.setting_sources import all_settings
 from stowkeeper.app.settings import Settings, plain_value, warnings_of
+from stowkeeper.app.settings_of_tls import tls_context
 
 
 @click.command(
@@ -24,20 +25,22 @@ def check_config(*, settings_arguments: SettingsArguments, as_json: bool) -> Exi
 
     Takes the options of `serve` and reads the same file and environment, so it tells what `serve` would do. Without
     --json the output is a settings file with the origin of each value as a comment. All problems are reported at
-    once; warnings do not count as problems.
+    once, then the first one in the files that [tls] names; warnings do not count as problems.
     """
     try:
         settings = settings_arguments.load()
+        tls = tls_context(settings)
     except SettingsError as error:
         if not as_json:
             raise
         click.echo(json.dumps({"valid": False, "problems": _problems(error)}, indent=2))
         return ExitCode.SETTINGS
+    warnings = (*warnings_of(settings), *(tls.warnings if tls is not None else ()))
     if as_json:
-        click.echo(json.dumps(_report(settings), indent=2))
+        click.echo(json.dumps(_report(settings, warnings), indent=2))
     else:
         click.echo("\n".join(_toml_lines(settings)))
-        for warning in warnings_of(settings):
+        for warning in warnings:
             click.echo(f"warning: {warning}", err=True)
     return ExitCode.OK
 
@@ -46,7 +49,7 @@ def _problems(error: SettingsError) -> list[dict[str, str]]:
     return [{"place": problem.place, "text": problem.text} for problem in error.problems]
 
 
-def _report(settings: Settings) -> dict[str, object]:
+def _report(settings: Settings, warnings: tuple[str, ...]) -> dict[str, object]:
     entries = []
     for setting in all_settings().values():
         origin = settings.origin_of(setting.key)
@@ -62,7 +65,7 @@ def _report(settings: Settings) -> dict[str, object]:
         "valid": True,
         "file": settings.settings_file or None,
         "settings": entries,
-        "warnings": list(warnings_of(settings)),
+        "warnings": list(warnings),
     }
 
 

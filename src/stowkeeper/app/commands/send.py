@@ -10,7 +10,8 @@ from stowkeeper.app.commands.event_loop import event_loop
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.options import json_option
 from stowkeeper.app.commands.peer_address import PeerAddress, peer_options
-from stowkeeper.app.commands.send_report import SendReport, print_plan
+from stowkeeper.app.commands.send_report import SendReport, left_out, print_plan
+from stowkeeper.app.commands.tls_options import TLSUse, tls_options
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.limits import SEND_ASSOCIATIONS_MAX, SEND_RETRIES_MAX
 from stowkeeper.dimse.limits import OPERATIONS_INVOKED_MAX
@@ -68,6 +69,7 @@ reads files and the event loop would hold each other up."""
     "--allow-odd", is_flag=True, help="Send data sets of odd length too, which many peers abort at."
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and how, without calling the peer.")
+@tls_options
 @json_option
 def send(  # noqa: PLR0913 - one for each option
     *,
@@ -80,6 +82,7 @@ def send(  # noqa: PLR0913 - one for each option
     retries: int,
     allow_odd: bool,
     dry_run: bool,
+    tls: TLSUse | None,
     as_json: bool,
 ) -> ExitCode:
     """Send files and folders to a DICOM server.
@@ -95,7 +98,7 @@ def send(  # noqa: PLR0913 - one for each option
     report = SendReport(as_json=as_json)
     with report.progress("Looking at files"):
         plan = plan_sending(map(str, paths), odd_allowed=allow_odd, looked_at=report.looked_at)
-    if dry_run:
+    if dry_run and not plan.is_empty:
         print_plan(plan, plan_associations(plan.files, can_convert), as_json=as_json)
         return ExitCode.FINDINGS if plan.unsendable else ExitCode.OK
     options = SendOptions(
@@ -108,11 +111,16 @@ def send(  # noqa: PLR0913 - one for each option
             association_seconds=min(timeout, CONNECT_SECONDS_MAX),
             progress_seconds=timeout,
         ),
+        tls=tls.context if tls is not None else None,
+        server_name=tls.server_name if tls is not None else None,
     )
     report.begin(plan)
+    if plan.is_empty:
+        report.print_for_scripts()
+        raise CommandError(f"There is no instance in what was named.{left_out(plan)}", ExitCode.NO_INPUT)
     error = _send(plan, peer, options, report)
     if error is not None:
-        report.print_unreachable()
+        report.print_for_scripts()
         raise CommandError(str(error), ExitCode.UNAVAILABLE)
     report.print_end()
     return ExitCode.FINDINGS if report.has_failures else ExitCode.OK

@@ -1,25 +1,28 @@
 """`stowkeeper serve`: receive and keep, in the foreground, until Ctrl-C or SIGTERM."""
 
 import asyncio
-import contextlib
 import gc
-import signal
 import sys
-from collections.abc import Callable
 
 import click
 import structlog
 
 from stowkeeper import __version__
+from stowkeeper.app.commands.archive_folder import check_archive_folder
 from stowkeeper.app.commands.event_loop import event_loop
+from stowkeeper.app.commands.held_signals import HeldSignals
 from stowkeeper.app.commands.options import SettingsArguments, settings_options
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.logs import Logs, log_loop_exception, start_logs
+from stowkeeper.app.open_files import open_files_needed, raise_open_files_limit
 from stowkeeper.app.setting_problems import SettingsError
 from stowkeeper.app.settings import Settings, warnings_of
+from stowkeeper.app.settings_of_tls import tls_context
 from stowkeeper.app.wiring import archive_options, server_options, storage_rules
 from stowkeeper.archive.archive import Archive
+from stowkeeper.archive.intake import DuplicatePolicy
 from stowkeeper.net.server import AssociationServer
+from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.services.storage import StorageService
 
 log = structlog.get_logger("stowkeeper.app")
@@ -40,19 +43,25 @@ def serve(*, settings_arguments: SettingsArguments) -> ExitCode:
     """Receive instances over DICOM and keep them.
 
     Prints one line to standard output when it accepts: stowkeeper ready dicom=HOST:PORT aet=AET archive=DIR. Then it
-    runs until Ctrl-C or SIGTERM: it stops accepting, answers what is in flight, and ends. SIGHUP reads access rules
-    and the log level anew.
+    runs until Ctrl-C or SIGTERM: it stops accepting, answers what is in flight, and ends. SIGHUP reads access rules,
+    keys and certificates, and the log level anew.
     """
-    settings = settings_arguments.load()
-    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    with start_logs(settings.log, settings.log_directory) as logs:
-        archive = Archive(settings.archive, archive_options(settings))
-        try:
-            with event_loop() as runner:
-                runner.run(_Serving(archive, settings, settings_arguments, logs).run())
-        finally:
-            archive.close()
-            log.info("start", what="stopped")
+    with HeldSignals() as signals:
+        settings = settings_arguments.load()
+        check_archive_folder(settings.archive_path)
+        tls = tls_context(settings)
+        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+        too_few_files = raise_open_files_limit(open_files_needed(settings))
+        with start_logs(settings.log, settings.log_directory) as logs:
+            if too_few_files:
+                log.warning("start", what=too_few_files)
+            archive = Archive(settings.archive, archive_options(settings))
+            try:
+                with event_loop() as runner:
+                    runner.run(_Serving(archive, settings, settings_arguments, logs, signals).run(tls))
+            finally:
+                archive.close()
+                log.info("start", what="stopped")
     return ExitCode.OK
 
 
@@ -60,43 +69,47 @@ class _Serving:
     """One run of the server, from ready to drained."""
 
     def __init__(
-        self, archive: Archive, settings: Settings, settings_arguments: SettingsArguments, logs: Logs
+        self,
+        archive: Archive,
+        settings: Settings,
+        settings_arguments: SettingsArguments,
+        logs: Logs,
+        signals: HeldSignals,
     ) -> None:
         self._archive = archive
         self._settings = settings
         self._arguments = settings_arguments
         self._logs = logs
+        self._signals = signals
         self._service = StorageService(archive, storage_rules(settings))
         self._stop = asyncio.Event()
+        self._server: AssociationServer | None = None
 
-    async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(log_loop_exception)
+    async def run(self, tls: TLSContext | None) -> None:
+        asyncio.get_running_loop().set_exception_handler(log_loop_exception)
+        if self._signals.say_stop:
+            log.info("start", what="told to stop before it was ready")
+            return
         settings = self._settings
-        server = AssociationServer(self._service, server_options(settings))
+        self._server = server = AssociationServer(self._service, server_options(settings), tls)
         host, port = await server.start(settings.dicom.host, settings.dicom.port)
-        self._handle_signals(loop)
         _leave_the_start_uncollected()
-        self._announce(host, port)
-        self._archive.look_after_the_dead()
-        try:
-            await self._stop.wait()
-        finally:
-            log.info("start", what="stopping", associations=server.associations)
-            await server.stop()
+        with self._signals.heard(stop=self._stop.set, reload=self._reload):
+            try:
+                self._announce(host, port)
+                self._archive.look_after_the_dead(self._duplicates_of)
+                await self._stop.wait()
+            finally:
+                log.info("start", what="stopping", associations=server.associations)
+                await server.stop()
 
-    def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
-        for name, handler in (
-            ("SIGINT", self._stop.set),
-            ("SIGTERM", self._stop.set),
-            ("SIGHUP", self._reload),
-        ):
-            number = getattr(signal, name, None)
-            if number is not None:
-                _add_signal_handler(loop, number, handler)
+    def _duplicates_of(self, calling_ae_title: str, address: str) -> DuplicatePolicy:
+        """Return the policy by the rules in force at this moment; called on the archive's own thread."""
+        return self._service.rules.duplicates_of(calling_ae_title, address)
 
     def _announce(self, host: str, port: int) -> None:
         settings = self._settings
+        tls = None if self._server is None else self._server.tls
         log.info(
             "start",
             what="ready",
@@ -106,8 +119,9 @@ class _Serving:
             ae_title=settings.dicom.ae_title,
             archive=self._archive.root,
             sync=settings.sync,
+            tls=str(tls.profile) if tls is not None else "off",
         )
-        for warning in (*warnings_of(settings), *self._archive.storage.warnings):
+        for warning in (*warnings_of(settings), *_warnings_of_tls(tls), *self._archive.storage.warnings):
             log.warning("start", what=warning)
         shown = f"[{host}]" if ":" in host else host
         print(
@@ -116,14 +130,17 @@ class _Serving:
         )
 
     def _reload(self) -> None:
-        """Put new access rules and the log's settings in force; what needs a restart is named."""
+        """Put new access rules, keys and the log's settings in force; what needs a restart is named."""
         try:
             reload = self._arguments.reload(self._settings)
+            tls = tls_context(reload.settings)
         except SettingsError as error:
             log.error("error", what="the settings were not read anew, the old ones stay", reason=str(error))
             return
         self._settings = reload.settings
         self._service.rules = storage_rules(reload.settings)
+        if self._server is not None:
+            self._server.tls = tls
         self._logs.apply(reload.settings.log, reload.settings.log_directory)
         log.info(
             "start",
@@ -131,6 +148,12 @@ class _Serving:
             changed=[change.key for change in reload.applied],
             needs_restart=[change.key for change in reload.needs_restart],
         )
+        for warning in _warnings_of_tls(tls):
+            log.warning("start", what=warning)
+
+
+def _warnings_of_tls(tls: TLSContext | None) -> tuple[str, ...]:
+    return () if tls is None else tls.warnings
 
 
 def _leave_the_start_uncollected() -> None:
@@ -138,8 +161,3 @@ def _leave_the_start_uncollected() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECTION_THRESHOLDS)
-
-
-def _add_signal_handler(loop: asyncio.AbstractEventLoop, number: int, handler: Callable[[], None]) -> None:
-    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt there
-        loop.add_signal_handler(number, handler)
