@@ -1,7 +1,10 @@
 """The outgoing copy: the same values in another encoding, held against pydicom and DCMTK."""
 
 import io
+import re
 import struct
+import sys
+import tomllib
 import zlib
 from collections.abc import Iterator
 from functools import cache
@@ -341,7 +344,8 @@ def test_what_cannot_be_converted_says_why(source: str, words: str) -> None:
 
 
 def test_a_missing_decoder_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for uid, words in ((RLE_LOSSLESS, "stowkeeper[codecs]"), (JPEG_LOSSLESS_SV1, "pylibjpeg-libjpeg")):
+    rle = f"`{sys.executable} -m pip install numpy pylibjpeg pylibjpeg-rle` brings one"
+    for uid, words in ((RLE_LOSSLESS, rle), (JPEG_LOSSLESS_SV1, "pylibjpeg-libjpeg")):
         decoder = get_decoder(uid)
         unavailable = dict.fromkeys(decoder._available, ("pylibjpeg>=2.0", "pylibjpeg-libjpeg>=2.1"))
         monkeypatch.setattr(decoder, "_available", {})
@@ -349,6 +353,15 @@ def test_a_missing_decoder_names_what_to_install(monkeypatch: pytest.MonkeyPatch
         conversion._missing_decoder.cache_clear()
         assert words in (conversion_obstacle(uid) or "")
     conversion._missing_decoder.cache_clear()
+
+
+def test_what_to_install_is_what_the_extra_brings() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    extra = {
+        re.split(r"[><=]", wanted)[0] for wanted in project["project"]["optional-dependencies"]["codecs"]
+    }
+    named = {package for packages in conversion._DECODER_PACKAGES.values() for package in packages.split()}
+    assert named == extra
 
 
 # Real files

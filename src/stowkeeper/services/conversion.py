@@ -6,6 +6,8 @@ Instance UIDs stay, and the file is only read.
 """
 
 import io
+import shlex
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,10 +46,16 @@ _LAYOUTS: Final = {
     for uid in CONVERSION_TARGETS
 }
 
-_DECODED_BY_EXTRA: Final = frozenset(
-    {RLE_LOSSLESS, JPEG_LS_LOSSLESS, JPEG_2000_LOSSLESS, HTJ2K_LOSSLESS, HTJ2K_LOSSLESS_RPCL}
-)
-"""Transfer syntaxes for which the extra `codecs` of this package brings a decoder."""
+_JPEG_2000_PACKAGES: Final = "numpy pylibjpeg pylibjpeg-openjpeg"
+_DECODER_PACKAGES: Final = {
+    RLE_LOSSLESS: "numpy pylibjpeg pylibjpeg-rle",
+    JPEG_LS_LOSSLESS: "numpy pyjpegls",
+    JPEG_2000_LOSSLESS: _JPEG_2000_PACKAGES,
+    HTJ2K_LOSSLESS: _JPEG_2000_PACKAGES,
+    HTJ2K_LOSSLESS_RPCL: _JPEG_2000_PACKAGES,
+}
+"""What to install for a decoder, of the extra `codecs` of this package. Named one by one: how the package itself was
+installed, and so how its extra would be asked for, cannot be seen from here."""
 
 _PHOTOMETRIC_INTERPRETATION: Final = 0x00280004
 _PLANAR_CONFIGURATION: Final = 0x00280006
@@ -193,8 +201,10 @@ def _missing_decoder(transfer_syntax: str) -> str | None:
         return f"there is no decoder for {name}"
     if decoder.is_available and find_spec("numpy") is not None:
         return None
-    if transfer_syntax in _DECODED_BY_EXTRA:
-        return f"no decoder for {name} is installed: pip install 'stowkeeper[codecs]' brings one"
+    packages = _DECODER_PACKAGES.get(transfer_syntax)
+    if packages is not None:
+        install = f"{shlex.quote(sys.executable)} -m pip install {packages}"
+        return f"no decoder for {name} is installed: `{install}` brings one"
     return f"no decoder for {name} is installed; pydicom knows {'; '.join(decoder.missing_dependencies)}"
 
 

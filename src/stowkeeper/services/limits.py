@@ -14,7 +14,19 @@ FILE_HEAD_BYTES = 4096
 stand there, and the system reads no less from a disk."""
 
 CONTEXTS_PER_ASSOCIATION_MAX = 128
-"""Presentation contexts of one association request: their ids are the odd numbers below 256 (PS3.8 §9.3.2.2)."""
+"""Presentation contexts of one association request: their ids are the odd numbers below 256 (PS3.8 §9.3.2.2). The
+ledger shows as many; who uses even ids too can have more accepted, and the ledger then has their number."""
+
+USER_NAME_LETTERS_MAX = 256
+"""Letters of a user name (PS3.7 §D.3.3.7) that the ledger keeps: no directory has longer ones, the item has room for
+65,535."""
+
+VERSION_NAME_LETTERS_MAX = 64
+"""Letters of an implementation version name that the ledger keeps: four times what it may have (PS3.7 §D.3.3.2.3),
+since some have more."""
+
+LEDGER_WORDS_LETTERS_MAX = 300
+"""Letters of the words on how an association ended that the ledger keeps: they may repeat what a peer sent."""
 
 READ_PIECE_BYTES = 256 * 1024
 """About how many bytes of a file are read, and given to the network, at a time."""

@@ -12,13 +12,13 @@ Allocated say (PS3.5 Annex A). An element that nobody knows becomes UN, whose va
 whatever surrounds it (PS3.5 §6.2.2).
 """
 
-import array
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO, Final
 
+from stowkeeper.dicom.byte_order import NUMBER_SIZES, swap_numbers
 from stowkeeper.dicom.elements import (
     ITEM,
     ITEM_DELIMITATION,
@@ -39,14 +39,6 @@ _LENGTH_TO_END: Final = 0x00080001
 _FACTS: Final = frozenset({BITS_ALLOCATED, PIXEL_REPRESENTATION})
 
 _SHORT_LENGTH_MAX: Final = 0xFFFE
-_NUMBER_SIZES: Final = {
-    **dict.fromkeys(b"AT OW SS US".split(), 2),
-    **dict.fromkeys(b"FL OF OL SL UL".split(), 4),
-    **dict.fromkeys(b"FD OD OV SV UV".split(), 8),
-}
-"""Bytes of the numbers in a value, by VR; 1 where the byte order changes nothing (PS3.5 §7.3)."""
-
-_TYPE_CODES: Final = {size: code for code in "HILQ" if (size := array.array(code).itemsize) in {2, 4, 8}}
 _BLANK_PADDED: Final = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UR UT".split())
 
 
@@ -274,16 +266,16 @@ class Reencoding:
             # which can only have come without a VR.
             vr = b"UN"
         swapped = level.layout.little_endian != self._target.little_endian
-        size = _NUMBER_SIZES.get(vr, 1) if swapped else 1
+        size = NUMBER_SIZES.get(vr, 1) if swapped else 1
         self._put_header(tag, vr, length + length % 2)
         left = length
         while left > CONVERSION_PIECE_BYTES:
             yield self._taken_out()
-            yield _swap(self._read(CONVERSION_PIECE_BYTES), size)
+            yield swap_numbers(self._read(CONVERSION_PIECE_BYTES), size)
             left -= CONVERSION_PIECE_BYTES
         value = self._read(left)
         self._note(level, tag, length, value)
-        self._out += _swap(value, size)
+        self._out += swap_numbers(value, size)
         if length % 2:
             self._out += b" " if vr in _BLANK_PADDED else b"\0"
 
@@ -345,15 +337,15 @@ class Reencoding:
             inserted = self._inserted.pop(0)
             vr, value = self._pixel_data.elements[inserted]
             self._put_header(inserted, vr, len(value))
-            self._out += value if self._target.little_endian else _swap(value, _NUMBER_SIZES.get(vr, 1))
+            self._out += value if self._target.little_endian else swap_numbers(value, NUMBER_SIZES.get(vr, 1))
 
     def _replace_pixel_data(self, pixel_data: NativePixelData) -> Iterator[bytes]:
         self._put_header(PIXEL_DATA, pixel_data.vr, pixel_data.length + pixel_data.length % 2)
-        size = 1 if self._target.little_endian else _NUMBER_SIZES.get(pixel_data.vr, 1)
+        size = 1 if self._target.little_endian else NUMBER_SIZES.get(pixel_data.vr, 1)
         left = pixel_data.length
         for piece in pixel_data.pieces:
             yield self._taken_out()
-            yield _swap(piece, size)
+            yield swap_numbers(piece, size)
             left -= len(piece)
         if left:
             raise ConversionError("the decoder gave another number of pixels than the image has")
@@ -369,16 +361,6 @@ class Reencoding:
 
 def _is_vr(vr: bytes) -> bool:
     return len(vr) == 2 and vr.isalpha() and vr.isupper()
-
-
-def _swap(value: bytes, size: int) -> bytes:
-    """Turn the numbers of `size` bytes around; what is left over at the end stays."""
-    if size == 1:
-        return value
-    whole = len(value) - len(value) % size
-    numbers = array.array(_TYPE_CODES[size], value[:whole])
-    numbers.byteswap()
-    return numbers.tobytes() + value[whole:]
 
 
 @lru_cache(maxsize=4096)

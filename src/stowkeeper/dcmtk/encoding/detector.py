@@ -1,0 +1,420 @@
+"""Tell while a data set arrives whether it already has the form that is asked for.
+
+Most instances have: then their bytes stay, and nothing is read or written a second time. So this costs little: it looks
+at headers, at the ends of texts, at UIDs and group lengths, and steps over all else. What would be written anew is
+never taken for the same; the other way round it may happen, at the cost of writing.
+
+Unlike DCMTK, this takes a deflate stream for the same that inflates to what would be written.
+
+The two loops over elements repeat each other on purpose: they run for every element of every instance received, and a
+call or an object more per element is what they have no room for.
+"""
+
+import re
+from typing import Final
+
+from stowkeeper.dcmtk.encoding.detector_rules import Rule, Rules, rules_of
+from stowkeeper.dcmtk.encoding.dictionary import Dictionary
+from stowkeeper.dcmtk.encoding.form import Form
+from stowkeeper.dcmtk.encoding.limits import TEXT_AT_ONCE_MAX
+from stowkeeper.dcmtk.encoding.plan import DATA_SET_TRAILING_PADDING
+from stowkeeper.dcmtk.encoding.vr_choice import is_private_creator, note_creator, private_block
+from stowkeeper.dicom.elements import (
+    ITEM,
+    ITEM_DELIMITATION,
+    PIXEL_DATA,
+    SEQUENCE_DELIMITATION,
+    UNDEFINED_LENGTH,
+    Buffer,
+)
+from stowkeeper.dicom.inflater import Inflater
+from stowkeeper.dicom.limits import INFLATED_BYTES_MAX, PIECE_BYTES_MAX, SEQUENCE_DEPTH_MAX
+
+_FOREVER: Final = 1 << 62
+_NONE: Final = -1
+_VOI_LUT_SEQUENCE: Final = 0x00283010
+
+_ELEMENTS, _ITEMS, _FRAGMENTS = range(3)
+"""What comes next."""
+
+_VALUE: Final = int(Rule.VALUE)
+_TEXT: Final = int(Rule.TEXT)
+_UID: Final = int(Rule.UID)
+_LONG_VALUE: Final = int(Rule.LONG_VALUE)
+_SEQUENCE: Final = int(Rule.SEQUENCE)
+_UNKNOWN: Final = int(Rule.UNKNOWN)
+_LOOKED_AT: Final = frozenset(map(int, (Rule.TEXT, Rule.UID, Rule.LONG_TEXT)))
+
+# White space anywhere, or NULs at the end that are more than one of padding.
+_ODD_UID: Final = re.compile(rb"[\t-\r ]|\0\0\Z").search
+
+
+class FormDetector:
+    """Looks at one received data set, fed piece by piece.
+
+    Without a dictionary the shipped one is loaded when it is needed, which explicit VR never does.
+    """
+
+    __slots__ = ("_inflater", "_walker")
+
+    def __init__(self, transfer_syntax_uid: str, form: Form, dictionary: Dictionary | None = None) -> None:
+        rules = rules_of(transfer_syntax_uid, form, dictionary)
+        self._walker = _FormWalker(rules)
+        self._inflater = Inflater(INFLATED_BYTES_MAX) if rules.deflated else None
+
+    def feed(self, view: Buffer) -> None:
+        """Look at `view`, the next piece of the data set, cut anywhere. Keeps no reference to it."""
+        if self._inflater is None:
+            self._walker.feed(view)
+        else:
+            self._inflater.feed(view, self._walker)
+
+    def finish(self) -> bool:
+        """Tell whether the whole data set is what `write_data_set` would write of it."""
+        return self.reason() is None
+
+    def reason(self) -> str | None:
+        """Say in words, now that the data set has ended, why it is written anew; None when it is not."""
+        if self._inflater is None:
+            return self._walker.finish()
+        return self._inflater.finish(self._walker)
+
+
+class _FormWalker:
+    """Walks over a data set until something in it would be written otherwise."""
+
+    __slots__ = (
+        "_base",
+        "_creators",
+        "_group",
+        "_group_end",
+        "_level_end",
+        "_levels",
+        "_mode",
+        "_need",
+        "_pending",
+        "_previous",
+        "_rules",
+        "_skip",
+        "problem",
+        "size",
+    )
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self.problem: str | None = "no data set is taken for the same" if rules.impossible else None
+        self.size = 0
+        self._base = 0
+        self._pending = b""
+        self._need = 0
+        self._skip = 0
+        # Of the level that the walker is in: what comes next, where it ends, the last tag, the group whose length
+        # was read, where that group ends, and the private creators, which only implicit VR needs.
+        self._mode = _ELEMENTS
+        self._level_end = _FOREVER
+        self._previous = _NONE
+        self._group = _NONE
+        self._group_end = _NONE
+        self._creators: dict[int, str] = {}
+        self._levels: list[tuple[int, int, int, int, int, dict[int, str]]] = []
+
+    def feed(self, view: Buffer) -> None:
+        """Walk on over the next piece."""
+        if self.problem is not None:
+            return
+        size = len(view)
+        if self._skip >= size:
+            self._skip -= size
+            self.size += size
+            return
+        if size > PIECE_BYTES_MAX:
+            for start in range(0, size, PIECE_BYTES_MAX):
+                self.feed(memoryview(view)[start : start + PIECE_BYTES_MAX])
+            return
+        base = self.size
+        position = 0
+        while position < size and self.problem is None:
+            if self._skip:
+                position += self._skip
+                self._skip = max(position - size, 0)
+            elif self._pending:
+                position = self._complete(view, position, size, base)
+            else:
+                self._base = base
+                position = self._walk(view, position, size)
+        self.size = base + size
+
+    def finish(self) -> str | None:
+        """Say in words why the data set is written anew, now that it has ended; None when it is not."""
+        if self.problem is None and (self._pending or self._skip or not self.size):
+            return "it does not end where an element does"
+        while self.problem is None and self._levels and self.size == self._level_end:
+            self._leave(self.size)
+        if self.problem is None and self._levels:
+            return "it ends inside a sequence"
+        if self.problem is None and self._group_end not in (_NONE, self.size):
+            return "a group length is wrong"
+        return self.problem
+
+    def _complete(self, view: Buffer, position: int, size: int, base: int) -> int:
+        """Add to the unfinished element what it needs, walk over it when it has that; return where `view` goes on."""
+        take = min(self._need - len(self._pending), size - position)
+        pending = self._pending + view[position : position + take]
+        position += take
+        if len(pending) < self._need:
+            self._pending = pending
+            return position
+        self._pending = b""
+        self._base = base + position - len(pending)
+        walked = 0
+        while walked < len(pending) and self.problem is None:
+            walked = self._walk(pending, walked, len(pending))
+        return position
+
+    def _walk(self, view: Buffer, position: int, end: int) -> int:
+        """Walk until `view` ends or what comes next changes its kind; return how far that is."""
+        offset = self._base + position
+        if offset >= self._level_end:
+            self._leave(offset)
+            return position
+        if self._mode != _ELEMENTS:
+            return self._walk_items(view, position, end)
+        if self._rules.encoding.explicit:
+            return self._walk_explicit(view, position, end)
+        return self._walk_implicit(view, position, end)
+
+    def _walk_explicit(self, view: Buffer, position: int, end: int) -> int:
+        rules = self._rules
+        unpack_header = rules.encoding.unpack_header
+        rule_of_vr = rules.rules_of_vrs.get
+        little_endian = rules.encoding.little_endian
+        level_end = self._level_end - self._base
+        last = min(end - 8, level_end - 1)
+        previous = self._previous
+        special_from = PIXEL_DATA if self._group_end < 0 else 0
+        while position <= last:
+            tag, vr, length = unpack_header(view, position)
+            if little_endian:
+                tag = (tag & 0xFFFF) << 16 | tag >> 16
+            if tag >= special_from or not tag & 0xFFFF:
+                self._previous = previous
+                is_number = vr == rules.unsigned_long and length == 4
+                then = self._look_at(view, position, end, tag, is_number=is_number)
+                if then >= 0:
+                    return then
+                special_from = PIXEL_DATA if self._group_end < 0 else 0
+            if tag <= previous:
+                return self._differ(end, position, "elements are not in order")
+            rule = rule_of_vr(vr)
+            if rule is None:
+                return self._differ(end, position, "a VR is not written as it is")
+            if rule >= _LONG_VALUE:
+                self._previous = previous
+                return self._take_long(view, position, end, tag, vr, rule, length)
+            start = position + 8
+            stop = start + length
+            if length & 1 or stop > level_end:
+                return self._differ(end, position, "a length is odd, or beyond the item")
+            if rule != _VALUE and length:
+                if stop > end:
+                    self._previous = previous
+                    return self._wait(view, position, end, stop - position)
+                if _ODD_UID(view, start, stop) if rule == _UID else view[stop - 1] == 32 == view[stop - 2]:
+                    return self._differ(end, position, "a text is padded otherwise")
+            previous = tag
+            position = stop
+        self._previous = previous
+        return self._pause(view, position, end, level_end)
+
+    def _take_long(
+        self, view: Buffer, position: int, end: int, tag: int, vr: int, rule: int, reserved: int
+    ) -> int:
+        """Walk over an element with a 32-bit length in explicit VR, or enter it."""
+        start = position + 12
+        if start > end:
+            return self._wait(view, position, end, 12)
+        if reserved:
+            return self._differ(end, position, "reserved bytes are not zero")
+        (length,) = self._rules.encoding.unpack_length(view, position + 8)
+        self._previous, previous = tag, self._previous
+        if rule == _SEQUENCE or length == UNDEFINED_LENGTH:
+            is_pixels = tag == PIXEL_DATA and vr == self._rules.other_byte
+            return self._enter(start, end, length, is_sequence=rule == _SEQUENCE, is_pixels=is_pixels)
+        stop = start + length
+        if length & 1 or self._base + stop > self._level_end:
+            return self._differ(end, position, "a length is odd, or beyond the item")
+        if tag == _VOI_LUT_SEQUENCE or (tag == PIXEL_DATA and self._rules.encapsulated and not self._levels):
+            return self._differ(end, position, "a value is where none is written")
+        if rule in _LOOKED_AT and length:
+            if length > TEXT_AT_ONCE_MAX:
+                return self._differ(end, position, "a text is too long to look at")
+            if stop > end:
+                self._previous = previous
+                return self._wait(view, position, end, stop - position)
+            if view[stop - 1] == 32 == view[stop - 2]:
+                return self._differ(end, position, "a text is padded otherwise")
+        if stop > end:
+            self._skip = stop - end
+        return min(stop, end)
+
+    def _walk_implicit(self, view: Buffer, position: int, end: int) -> int:
+        rules = self._rules
+        unpack_item = rules.encoding.unpack_item
+        rule_of_tag = rules.rule_of_tag
+        creators = self._creators
+        level_end = self._level_end - self._base
+        last = min(end - 8, level_end - 1)
+        previous = self._previous
+        special_from = PIXEL_DATA if self._group_end < 0 else 0
+        while position <= last:
+            tag, length = unpack_item(view, position)
+            tag = (tag & 0xFFFF) << 16 | tag >> 16
+            if tag >= special_from or not tag & 0xFFFF:
+                self._previous = previous
+                then = self._look_at(view, position, end, tag, is_number=length == 4)
+                if then >= 0:
+                    return then
+                special_from = PIXEL_DATA if self._group_end < 0 else 0
+            if tag <= previous:
+                return self._differ(end, position, "elements are not in order")
+            start = position + 8
+            rule = rule_of_tag(tag, creators.get(private_block(tag), "") if tag & 0x10000 else "")
+            if rule == _SEQUENCE or length == UNDEFINED_LENGTH:
+                self._previous = tag
+                return self._enter(
+                    start, end, length, is_sequence=rule in (_SEQUENCE, _UNKNOWN), is_pixels=False
+                )
+            stop = start + length
+            if length & 1 or stop > level_end:
+                return self._differ(end, position, "a length is odd, or beyond the item")
+            is_creator = is_private_creator(tag)
+            if length and (rule in _LOOKED_AT or is_creator):
+                if length > TEXT_AT_ONCE_MAX:
+                    return self._differ(end, position, "a text is too long to look at")
+                if stop > end:
+                    self._previous = previous
+                    return self._wait(view, position, end, stop - position)
+                if (
+                    _ODD_UID(view, start, stop)
+                    if rule == _UID
+                    else (rule == _TEXT and view[stop - 1] == 32 == view[stop - 2])
+                ):
+                    return self._differ(end, position, "a text is padded otherwise")
+                if is_creator:
+                    note_creator(creators, tag, bytes(view[start:stop]), correct_input=rules.correct_input)
+            previous = tag
+            position = stop
+        self._previous = previous
+        return self._pause(view, position, end, level_end)
+
+    def _walk_items(self, view: Buffer, position: int, end: int) -> int:
+        """Walk over fragments and empty items; enter the others; leave the sequence at its delimiter."""
+        encoding = self._rules.encoding
+        has_lengths = self._rules.explicit_lengths
+        level_end = self._level_end - self._base
+        last = min(end - 8, level_end - 1)
+        while position <= last:
+            raw, length = encoding.unpack_item(view, position)
+            start = position + 8
+            if raw == encoding.raw_sequence_delimitation and not length and self._level_end == _FOREVER:
+                self._leave(self._base + position)
+                return start
+            is_undefined = length == UNDEFINED_LENGTH
+            if raw != encoding.raw_item or start + (0 if is_undefined else length) > level_end:
+                return self._differ(end, position, "there is no item that is written as it is")
+            if self._mode == _FRAGMENTS:
+                if length & 1:  # which the undefined length is as well
+                    return self._differ(end, position, "a fragment has an odd length")
+            elif is_undefined is has_lengths:
+                return self._differ(end, position, "an item has a length, or has none")
+            elif length:
+                self._push(_ELEMENTS, _FOREVER if is_undefined else self._base + start + length)
+                return start
+            position = start + length
+        return self._pause(view, position, end, level_end)
+
+    def _pause(self, view: Buffer, position: int, end: int, level_end: int) -> int:
+        """Leave a loop at the end of the level or of the piece."""
+        if position > end:
+            self._skip = position - end
+            return end
+        if position < end and position < level_end:
+            return self._wait(view, position, end, 8)
+        return position
+
+    def _wait(self, view: Buffer, position: int, end: int, need: int) -> int:
+        """Keep the unfinished element at `position` until it has `need` bytes."""
+        self._pending = bytes(view[position:end])
+        self._need = need
+        return end
+
+    def _differ(self, end: int, position: int, reason: str) -> int:
+        """Note the first reason why the data set is written anew; what follows does not matter any more."""
+        if self.problem is None:
+            self.problem = f"{reason}, at offset {self._base + position}"
+        return end
+
+    # What is not an element like others
+
+    def _look_at(self, view: Buffer, position: int, end: int, tag: int, *, is_number: bool) -> int:
+        """Look at an element with a special tag, and at any while the end of a group is awaited.
+
+        Return where the walk goes on; -1 when the element is walked over as any other.
+        """
+        offset = self._base + position
+        if tag == ITEM_DELIMITATION:
+            _, length = self._rules.encoding.unpack_item(view, position)
+            if length or not self._levels or self._level_end != _FOREVER:
+                return self._differ(end, position, "a delimiter is where none is written")
+            self._leave(offset)
+            return position + 8
+        if self._group_end >= 0:
+            if (tag >> 16 == self._group) is (offset >= self._group_end) or offset > self._group_end:
+                return self._differ(end, position, "a group length is wrong")
+            if tag >> 16 != self._group:
+                self._group_end = _NONE
+        if tag in (ITEM, SEQUENCE_DELIMITATION) or (
+            tag == DATA_SET_TRAILING_PADDING and not self._rules.keeps_padding
+        ):
+            return self._differ(end, position, "padding or a delimiter is where none is written")
+        if tag & 0xFFFF:
+            return _NONE
+        if not is_number or not self._rules.keeps_group_lengths:
+            return self._differ(end, position, "a group length is not written as it is")
+        if position + 12 > end:
+            return self._wait(view, position, end, 12)
+        self._group = tag >> 16
+        self._group_end = offset + 12 + self._rules.encoding.unpack_length(view, position + 8)[0]
+        return _NONE
+
+    def _enter(self, start: int, end: int, length: int, *, is_sequence: bool, is_pixels: bool) -> int:
+        """Enter a sequence, or pixel data of undefined length."""
+        stop = self._base + start + length
+        is_undefined = length == UNDEFINED_LENGTH
+        if len(self._levels) >= 2 * SEQUENCE_DEPTH_MAX:
+            return self._differ(end, start, "sequences are nested too deeply")
+        if not is_sequence and not (is_pixels and self._rules.encapsulated):
+            return self._differ(end, start, "a value has no length")
+        if not is_sequence:
+            self._push(_FRAGMENTS, _FOREVER)
+        elif is_undefined is self._rules.explicit_lengths or (not is_undefined and stop > self._level_end):
+            return self._differ(end, start, "a sequence has a length, or has none")
+        elif length:
+            self._push(_ITEMS, _FOREVER if is_undefined else stop)
+        return start
+
+    def _push(self, mode: int, level_end: int) -> None:
+        self._levels.append(
+            (self._mode, self._level_end, self._previous, self._group, self._group_end, self._creators)
+        )
+        self._mode, self._level_end, self._previous = mode, level_end, _NONE
+        self._group = self._group_end = _NONE
+        self._creators = {}
+
+    def _leave(self, offset: int) -> None:
+        """Leave a level at an offset."""
+        if self._group_end not in (_NONE, offset):
+            self._differ(0, offset - self._base, "a group length is wrong")
+        (self._mode, self._level_end, self._previous, self._group, self._group_end, self._creators) = (
+            self._levels.pop()
+        )
