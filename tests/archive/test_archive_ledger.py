@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from stowkeeper.archive import ledger, listing
+from stowkeeper.archive import catalog, ledger, listing
 from stowkeeper.archive.ledger import AssociationRecord, RequestRecord
 from stowkeeper.database.engine import Database
-from support.catalog_rows import open_database
+from support.catalog_rows import make_entry, open_database
 
 OPENED = AssociationRecord(
     association_id="a1",
@@ -24,9 +24,13 @@ RELEASED = replace(
     closed_at="2026-01-02T03:05:05.000001Z",
     implementation_class_uid="1.2.3",
     implementation_version_name="PEER_1",
+    user_identity_type=1,
+    user_identity_name="jane",
     contexts_accepted=2,
     contexts_refused=1,
-    contexts=((1, "1.2.840.10008.1.1", 0, "1.2.840.10008.1.2"), (3, "1.2.3.4", 3, "")),
+    contexts=ledger.encode_contexts(
+        [(1, "1.2.840.10008.1.1", 0, "1.2.840.10008.1.2"), (3, "1.2.3.4", 3, "")]
+    ),
     messages=7,
     bytes_received=1_000_000,
     ended="released",
@@ -63,7 +67,7 @@ def record(database: Database, *rows: AssociationRecord | RequestRecord) -> None
 
 def test_an_association_is_one_row_from_its_opening_to_its_end(database: Database) -> None:
     with database.write() as transaction:
-        ledger.open_association(transaction, OPENED)
+        ledger.record_associations(transaction, [OPENED])
     (opened,) = listing.associations(database)
     assert (opened["closed_at"], opened["ended"], opened["messages"]) == (None, "", 0)
     record(database, RELEASED)
@@ -74,6 +78,31 @@ def test_an_association_is_one_row_from_its_opening_to_its_end(database: Databas
     assert {name: closed[name] for name in expected} == expected
     assert closed["contexts"] == [[1, "1.2.840.10008.1.1", 0, "1.2.840.10008.1.2"], [3, "1.2.3.4", 3, ""]]
     assert closed["rejection"] is None
+
+
+def test_the_end_of_an_association_leaves_the_contexts_of_its_beginning(database: Database) -> None:
+    record(database, replace(OPENED, contexts=ledger.encode_contexts([(1, "1.2.3", 0, "1.2.4")])))
+    record(database, replace(RELEASED, contexts=""))
+    (row,) = listing.associations(database)
+    assert (row["ended"], row["contexts"]) == ("released", [[1, "1.2.3", 0, "1.2.4"]])
+
+
+def test_no_contexts_are_an_empty_list(database: Database) -> None:
+    record(database, OPENED)
+    assert [row["contexts"] for row in listing.associations(database)] == [[]]
+
+
+def test_a_receipt_that_was_listed_first_learns_that_it_was_answered(database: Database) -> None:
+    with database.write() as transaction:
+        entries = [make_entry(number, number, answer_known=False) for number in (1, 2)]
+        catalog.insert(transaction, entries)
+    first, second = (entry.receipt.receipt_id for entry in entries)
+    record(
+        database,
+        replace(REQUEST, receipt_id=first, was_listed_first=True),
+        replace(REQUEST, receipt_id=second),
+    )
+    assert [row["answer"] for row in listing.receipts(database)] == ["known", "unknown"]
 
 
 def test_an_end_is_not_opened_again_by_a_row_that_comes_late(database: Database) -> None:

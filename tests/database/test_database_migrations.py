@@ -5,6 +5,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -70,6 +71,33 @@ def test_the_archive_row_says_who_made_it_and_who_changed_it_last(tmp_path: Path
         row = connection.execute(text("SELECT * FROM archive")).mappings().one()
     assert row["created_by"] == row["migrated_by"] == stowkeeper.__version__
     assert row["archive_id"] is None
+
+
+def test_an_older_database_keeps_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    make_database_of("0001", path)
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "INSERT INTO associations (association_id, receiver, opened_at, calling_ae_title, called_ae_title,"
+        " peer_address, implementation_class_uid, implementation_version_name, contexts_accepted, contexts_refused,"
+        " messages, bytes_received, ended, words) VALUES ('a1', '', '2026', 'A', 'B', '', '', '', 1, 0, 0, 0, '', '')"
+    )
+    connection.commit()
+    connection.close()
+    with open_database(tmp_path, "old.sqlite") as database, database.read() as reading:
+        assert migrations.current_revision(reading) == migrations.HEAD
+        row = reading.execute(text("SELECT * FROM associations")).mappings().one()
+    assert (row["association_id"], row["user_identity_type"], row["user_identity_name"]) == ("a1", None, None)
+    open_database(tmp_path, "new.sqlite").close()
+    assert definitions(path) == definitions(tmp_path / "new.sqlite")
+
+
+def make_database_of(revision: str, path: Path) -> None:
+    """Make a database as an older version left it: of this schema revision, by that version's migrations."""
+    with pytest.MonkeyPatch.context() as patched:
+        upgrade = command.upgrade
+        patched.setattr(command, "upgrade", lambda config, _revision: upgrade(config, revision))
+        Database.open(str(path), lock_path=f"{path}.lock").close()
 
 
 def test_a_migration_cut_short_leaves_nothing_and_is_made_good(

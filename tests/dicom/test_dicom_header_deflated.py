@@ -9,7 +9,7 @@ from data_set_bytes import ELE, HEAD, PATIENT_ID, PIXELS, TREE, deflate, scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stowkeeper.dicom import header
+from stowkeeper.dicom import inflater
 from stowkeeper.dicom.limits import INFLATED_BYTES_MAX
 from stowkeeper.dicom.transfer_syntaxes import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 
@@ -109,7 +109,7 @@ def test_any_stream_is_judged_alike_at_any_split(garbage, place, cuts):
 def test_no_output_is_left_in_the_inflater():
     # Whatever the size, the last input byte is read before the last output byte fits into a chunk.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(header, "INFLATED_CHUNK_BYTES", 64)
+        patch.setattr(inflater, "INFLATED_CHUNK_BYTES", 64)
         for size in range(700):
             data = deflate(ELE.element(PIXELS, b"OW", bytes(size)))
             assert scan(data, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN).problem is None

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import tracemalloc
 
 import pydicom
@@ -29,6 +30,7 @@ from stowkeeper.dicom.element_walker import ElementWalker
 from stowkeeper.dicom.elements import UNDEFINED_LENGTH
 from stowkeeper.dicom.header import HeaderScanner
 from stowkeeper.dicom.limits import (
+    CAPTURED_ALWAYS_MAX,
     CAPTURED_BYTES_MAX,
     CAPTURED_VALUE_MAX,
     PIECE_BYTES_MAX,
@@ -38,6 +40,15 @@ from stowkeeper.dicom.limits import (
 from stowkeeper.dicom.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN
 
 # ---- what is wrong with a data set
+
+
+def about(data, problem):
+    """The element that a problem has to be about: the one it names last, or the sequence that an item is of."""
+    tags = [int(group + element, 16) for group, element in re.findall(r"\((....),(....)\)", problem)]
+    named = [tag for tag in tags if tag >> 16 != 0xFFFE]
+    if tags and not named and ELE.header(0x00081140, b"SQ", UNDEFINED_LENGTH) in data:
+        return 0x00081140
+    return named[-1] if named else None
 
 
 @LAYOUTS
@@ -144,6 +155,8 @@ def test_a_data_set_cut_anywhere_but_between_elements_is_a_problem(layout):
 )
 def test_the_problem_says_where_and_what(data, problem):
     assert scan(data).problem == problem
+    assert scan(data).offending == about(data, problem)
+    assert scan(data, cuts=range(1, len(data))).offending == about(data, problem)
     assert scan(data, cuts=range(1, len(data))).problem == problem
     # What comes after does not matter any more, and is not looked at.
     if "ends at" not in problem and data:
@@ -208,8 +221,23 @@ def test_more_values_than_allowed_are_not_read():
     found = scan(data, wanted=wanted)
     assert found.problem is None
     assert sum(map(len, found.values.values())) == CAPTURED_BYTES_MAX
-    assert found.remarks[0] == f"(0010,0020) was not read: {CAPTURED_BYTES_MAX} bytes of other values were"
+    assert found.remarks[0] == (
+        f"(0010,0012) was not read: with it the values read would exceed {CAPTURED_BYTES_MAX} bytes"
+    )
     assert len(found.remarks) == REMARKS_MAX
+
+
+@pytest.mark.parametrize("cut", [None, 1, 70])
+def test_long_texts_keep_no_short_value_from_being_read(cut):
+    wanted = sorted(WANTED)
+    long = dict.fromkeys(wanted[:5], CAPTURED_VALUE_MAX) | {wanted[5]: CAPTURED_ALWAYS_MAX + 1}
+    lengths = {tag: long.get(tag, CAPTURED_ALWAYS_MAX) for tag in wanted}
+    data = b"".join(ELE.element(tag, b"UT", bytes(length)) for tag, length in lengths.items())
+    found = scan(data, wanted=WANTED, cuts=range(cut, len(data), cut) if cut else ())
+    read = {tag: len(value) for tag, value in found.values.items()}
+    assert read == {tag: length for tag, length in lengths.items() if tag not in wanted[2:6]}
+    most = CAPTURED_BYTES_MAX + CAPTURED_ALWAYS_MAX * len(WANTED)
+    assert sum(read.values()) <= most < 13_500, "what the bound's reason says"
 
 
 def test_remarks_are_bounded():

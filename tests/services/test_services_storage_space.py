@@ -2,12 +2,14 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
 from structlog.testing import capture_logs
 from test_services_storage import (
+    FIND,
     MR_IMAGE_STORAGE,
     VERIFICATION,
     Conversation,
@@ -21,7 +23,8 @@ from stowkeeper.archive.admission import DiskMarks
 from stowkeeper.archive.archive import Archive
 from stowkeeper.durable.filesystem import FileSystem, FreeSpace
 from stowkeeper.net.handlers import StoreAnswer
-from support.archive_server import open_archive
+from stowkeeper.upperlayer.items import ProposedContext
+from support.archive_server import RULES, open_archive
 from support.instances import CT_IMAGE_STORAGE, make_instance
 
 
@@ -75,8 +78,41 @@ def test_below_the_second_mark_storage_is_not_negotiated_and_echo_goes_on(
     archive.admission.check_space()
     decide = talk.service.negotiate
     assert rejection(decide(association_request(CT_IMAGE_STORAGE, MR_IMAGE_STORAGE), talk.facts)) == (2, 3, 2)
+    assert rejection(decide(association_request(CT_IMAGE_STORAGE, FIND), talk.facts)) == (2, 3, 2)
+    assert rejection(decide(association_request("1.2.3.4"), talk.facts)) == (2, 3, 2)
     assert results(decide(association_request(CT_IMAGE_STORAGE, VERIFICATION), talk.facts)) == [1, 0]
     assert results(decide(association_request(VERIFICATION), talk.facts)) == [0]
+
+
+def test_low_disk_space_hides_no_other_reason(filling: tuple[Archive, Filling]) -> None:
+    archive, files = filling
+    files.free = FreeSpace(bytes=0, inodes=0)
+    archive.admission.check_space()
+    policy = replace(RULES.acceptance, called_ae_titles=frozenset({"STOWKEEPER"}))
+    talk = Conversation(archive, replace(RULES, acceptance=policy))
+    decide = talk.service.negotiate
+    for title, reasons in (("OTHER", (1, 1, 7)), ("STOWKEEPER", (2, 3, 2))):
+        asked = association_request(CT_IMAGE_STORAGE, called_ae_title=title)
+        assert rejection(decide(asked, talk.facts)) == reasons
+    assert results(decide(association_request(FIND), talk.facts)) == [3], (
+        "there is no room for it at any time"
+    )
+    unknown_syntax = ProposedContext(
+        context_id=1, abstract_syntax=CT_IMAGE_STORAGE, transfer_syntaxes=("1.2.3",)
+    )
+    asked = association_request(presentation_contexts=(unknown_syntax,))
+    assert results(decide(asked, talk.facts)) == [4]
+    assert rejection(decide(association_request(), talk.facts)) == (1, 1, 1)
+
+
+def test_what_is_accepted_and_no_storage_goes_on_without_space(filling: tuple[Archive, Filling]) -> None:
+    archive, files = filling
+    files.free = FreeSpace(bytes=0, inodes=0)
+    archive.admission.check_space()
+    policy = replace(RULES.acceptance, accepts_abstract_syntax=lambda uid: uid in {FIND, CT_IMAGE_STORAGE})
+    talk = Conversation(archive, replace(RULES, acceptance=policy))
+    asked = association_request(CT_IMAGE_STORAGE, FIND)
+    assert results(talk.service.negotiate(asked, talk.facts)) == [1, 0]
 
 
 def test_a_disk_that_fills_in_mid_instance_refuses_it(filling: tuple[Archive, Filling]) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from stowkeeper.archive.catalog_values import portions
 from stowkeeper.database.engine import Transaction, compile_insert
-from stowkeeper.database.schema import associations, requests
+from stowkeeper.database.schema import associations, receipts, requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +22,10 @@ class AssociationRecord:
     """One association, open (`closed_at` None) or ended.
 
     Times are UTC in ISO 8601 with microseconds. `receiver` names the receiving process as its depot folder is
-    named. `rejection` is result, source and reason of PS3.8 §9.3.4. Each of `contexts` is a presentation
-    context: its id, abstract syntax, result (PS3.8 §9.3.3.2) and accepted transfer syntax. `ended` is
-    released, aborted, lost, rejected, refused or shutdown, `words` say why, without patient data.
+    named. `user_identity_type` is that of PS3.7 §D.3.3.7, None when no identity was given; the name is None for types
+    that have none. `rejection` is result, source and reason of PS3.8 §9.3.4. `contexts` are those of
+    `encode_contexts`; an empty text leaves what was written before. `ended` is released, aborted, lost, rejected,
+    refused or shutdown, `words` say why, without patient data.
     """
 
     association_id: str
@@ -35,10 +37,12 @@ class AssociationRecord:
     called_ae_title: str = ""
     implementation_class_uid: str = ""
     implementation_version_name: str = ""
+    user_identity_type: int | None = None
+    user_identity_name: str | None = None
     rejection: tuple[int, int, int] | None = None
     contexts_accepted: int = 0
     contexts_refused: int = 0
-    contexts: tuple[tuple[int, str, int, str], ...] = ()
+    contexts: str = ""
     messages: int = 0
     bytes_received: int = 0
     ended: str = ""
@@ -50,9 +54,10 @@ class RequestRecord:
     """One C-STORE request and what became of it.
 
     `requested_at` is UTC in ISO 8601 with microseconds. `status` is what was answered, None when nothing was.
-    `error_comment` is that of the answer, or why there was none. `outcome` is kept, refused or lost. The
-    seconds are those until the last byte was there, those in writing and syncing, and all of them from
-    command to answer.
+    `error_comment` is that of the answer, or why there was none. `outcome` is kept, refused or lost (the data set
+    did not come whole). The seconds are those until the last byte was there, those in writing and syncing, and all
+    of them from command to answer. `was_listed_first` tells that the instance was listed before its sender was given
+    Success, so that its receipt does not know of that yet.
     """
 
     association_id: str
@@ -70,9 +75,10 @@ class RequestRecord:
     seconds_network: float = 0.0
     seconds_disk: float = 0.0
     seconds_total: float = 0.0
+    was_listed_first: bool = False
 
 
-_REQUEST_COLUMNS = tuple(field.name for field in fields(RequestRecord))
+_REQUEST_COLUMNS = tuple(field.name for field in fields(RequestRecord) if field.name != "was_listed_first")
 _INSERT_REQUEST = compile_insert(requests, _REQUEST_COLUMNS)
 
 _upsert = insert(associations)
@@ -81,8 +87,9 @@ _UPSERT_ASSOCIATION = _upsert.on_conflict_do_update(
     set_={
         column.name: _upsert.excluded[column.name]
         for column in associations.c
-        if column.name not in ("association_key", "association_id")
-    },
+        if column.name not in ("association_key", "association_id", "contexts")
+    }
+    | {"contexts": func.coalesce(_upsert.excluded.contexts, associations.c.contexts)},
     # A row that says how it ended is not opened again by one that was written late.
     where=_upsert.excluded.closed_at.is_not(None),
 )
@@ -113,11 +120,16 @@ def record_requests(transaction: Transaction, rows: Sequence[RequestRecord]) -> 
             for row in rows
         ],
     )
+    for portion in portions(row.receipt_id for row in rows if row.was_listed_first):
+        transaction.execute(update(receipts).where(receipts.c.receipt_id.in_(portion)).values(answer="known"))
 
 
-def open_association(transaction: Transaction, row: AssociationRecord) -> None:
-    """Write that an association was opened, so that a crash leaves its trace."""
-    record_associations(transaction, [row])
+def encode_contexts(contexts: Iterable[tuple[int, str, int, str]]) -> str:
+    """Return presentation contexts as the ledger keeps them: id, abstract syntax, result, transfer syntax of each.
+
+    The result is that of PS3.8 §9.3.3.2; without acceptance the transfer syntax is empty.
+    """
+    return json.dumps(list(contexts), separators=(",", ":"))
 
 
 def record_associations(transaction: Transaction, rows: Iterable[AssociationRecord]) -> None:
@@ -151,5 +163,5 @@ def _association_values(row: AssociationRecord) -> dict[str, Any]:
     values: dict[str, Any] = {field.name: getattr(row, field.name) for field in fields(row)}
     rejection = values.pop("rejection") or (None, None, None)
     values["rejection_result"], values["rejection_source"], values["rejection_reason"] = rejection
-    values["contexts"] = json.dumps(row.contexts) if row.contexts else None
+    values["contexts"] = row.contexts or None
     return values

@@ -35,7 +35,8 @@ class Outcome:
     """What became of one instance: kept, with its receipt, or refused, with the reason in words.
 
     `comment` is for the peer and the ledger and holds no patient data. `offending` lists the data
-    elements the reason is about.
+    elements the reason is about. `data_set_length` and `digest` are of all bytes that came, of a refused instance
+    too; `disk_seconds` is the time in writing and syncing, 0 where nothing was written.
     """
 
     refusal: Refusal | None
@@ -43,12 +44,28 @@ class Outcome:
     offending: tuple[int, ...] = ()
     receipt: Receipt | None = None
     data_set_length: int = 0
+    digest: str = ""
     disk_seconds: float = 0.0
 
     @property
     def status(self) -> int:
         """The DIMSE status of the answer."""
         return Status.SUCCESS if self.refusal is None else self.refusal.status
+
+
+class SenderAnswer:
+    """Whether the sender was given its Success, shared by who gives it and who lists the instance a moment later."""
+
+    __slots__ = ("given", "was_listed_first")
+
+    def __init__(self) -> None:
+        self.given = False
+        self.was_listed_first = False
+
+    def is_given_when_listed(self) -> bool:
+        """Tell whether Success was given by now, when the instance is listed; remember that it was not."""
+        self.was_listed_first = not self.given
+        return not self.was_listed_first
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault of the program

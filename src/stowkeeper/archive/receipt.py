@@ -16,7 +16,6 @@ import secrets
 import struct
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Self
 
@@ -146,11 +145,6 @@ def timestamp(nanoseconds: int) -> str:
 @lru_cache(maxsize=8)
 def _format_seconds(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-
-
-def parse_timestamp(text: str) -> datetime:
-    """Read what `timestamp` wrote. Raises ValueError."""
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
 
 
 def encode_head(

@@ -42,6 +42,9 @@ query that wants the index must say it in the same words."""
 LEAVING = "state IN ('superseded', 'removing')"
 """The versions that a removal is due for, sooner or later; the condition of another partial index."""
 
+DAMAGED = "state = 'damaged'"
+"""The versions whose file went bad, few of a million; the condition of a third one."""
+
 
 def uid_hash(uid: str) -> int:
     """Return the 48 bits that an instance is found by. Few instances share theirs, and nobody can make many."""
@@ -261,6 +264,7 @@ versions = Table(
     Index("versions_path", "path", unique=True, sqlite_where=text(ON_SHELF)),
     Index("versions_in_conflict", "instance_key", sqlite_where=text("conflict = 1")),
     Index("versions_leaving", "removal_due_at", sqlite_where=text(LEAVING)),
+    Index("versions_damaged", "version_key", sqlite_where=text(DAMAGED)),
 )
 
 receipts = Table(
@@ -301,8 +305,9 @@ receipts = Table(
         Text,
         _one_of("answer", ANSWERS),
         nullable=False,
-        comment="known: Success was given to the network. unknown: a crash came between the sync and the answer, or"
-        " the row was made again from the file",
+        comment="known: Success was handed to the network; whether it reached the sender only the sender knows."
+        " unknown: nothing tells that it was: the connection was gone first, a crash came between, or the row was made"
+        " again from the file",
     ),
     Column(
         "verdicts",
@@ -387,7 +392,11 @@ associations = Table(
     Column("rejection_reason", Integer, comment="PS3.8 §9.3.4 reason"),
     Column("contexts_accepted", Integer, nullable=False, comment="presentation contexts"),
     Column("contexts_refused", Integer, nullable=False, comment="presentation contexts"),
-    Column("contexts", Text, comment="JSON list of [context id, abstract syntax, result, transfer syntax]"),
+    Column(
+        "contexts",
+        Text,
+        comment="JSON list of [context id, abstract syntax, result, transfer syntax]; null when it was not accepted",
+    ),
     Column("messages", Integer, nullable=False, comment="requests of all kinds"),
     Column("bytes_received", Integer, nullable=False, comment="from the peer, in data sets and all else"),
     Column(
@@ -397,6 +406,17 @@ associations = Table(
         comment="released, aborted, lost, rejected, refused or shutdown; '' while open",
     ),
     Column("words", Text, nullable=False, comment="why it ended so"),
+    Column(
+        "user_identity_type",
+        Integer,
+        comment="on whose behalf the peer calls (PS3.7 §D.3.3.7): 1 user name, 2 user name with passcode, 3 Kerberos,"
+        " 4 SAML, 5 JWT; null when it does not say",
+    ),
+    Column(
+        "user_identity_name",
+        Text,
+        comment="the user name, as claimed and not verified; null for other types, whose field is a secret",
+    ),
     UniqueConstraint("association_id", name="associations_id"),
     Index("associations_open", "receiver", sqlite_where=text("closed_at IS NULL")),
 )
@@ -419,14 +439,26 @@ requests = Table(
     Column("status", Integer, comment="the answered status; null when there was no answer"),
     Column("error_comment", Text, nullable=False, comment="(0000,0902) of the answer, or why there was none"),
     Column("data_set_length", Integer, nullable=False, comment="bytes that came"),
-    Column("digest", Text, nullable=False, comment="BLAKE3-256 of them when the data set came whole, or ''"),
+    Column(
+        "digest",
+        Text,
+        nullable=False,
+        comment="BLAKE3-256 of them when the data set came whole; '' when not, or when the request was refused before it",
+    ),
     Column(
         "outcome", Text, nullable=False, comment="kept, refused or lost (the data set did not come whole)"
     ),
     Column("receipt_id", Text, nullable=False, comment="of receipts, or ''"),
     Column("seconds_network", Float, nullable=False, comment="until the last byte was there"),
-    Column("seconds_disk", Float, nullable=False, comment="in writing and syncing"),
-    Column("seconds_total", Float, nullable=False, comment="from the command to the answer"),
+    Column(
+        "seconds_disk", Float, nullable=False, comment="in writing and syncing; 0 when nothing was written"
+    ),
+    Column(
+        "seconds_total",
+        Float,
+        nullable=False,
+        comment="from the command to the answer, or to the end without",
+    ),
     Index("requests_of_association", "association_id"),
 )
 

@@ -33,6 +33,7 @@ from stowkeeper.dicom.elements import (
     format_tag,
 )
 from stowkeeper.dicom.limits import (
+    CAPTURED_ALWAYS_MAX,
     CAPTURED_BYTES_MAX,
     CAPTURED_VALUE_MAX,
     PIECE_BYTES_MAX,
@@ -41,10 +42,9 @@ from stowkeeper.dicom.limits import (
 )
 
 _FOREVER: Final = 1 << 62
-_AT_ONCE_MAX: Final = 256
-"""Longest value that the loops copy without asking about bounds; anything beyond takes the careful way."""
+_DELIMITER_GROUP: Final = 0xFFFE
 
-_COPY: Final = tuple(struct.Struct(f"{length}s").unpack_from for length in range(_AT_ONCE_MAX + 1))
+_COPY: Final = tuple(struct.Struct(f"{length}s").unpack_from for length in range(CAPTURED_ALWAYS_MAX + 1))
 """Copies so many bytes from a buffer, two times faster than slicing a memoryview does."""
 
 _ELEMENTS, _ITEMS, _FIRST_ELEMENT = range(3)
@@ -74,12 +74,12 @@ class ElementWalker:
     `wanted` maps the raw tags of wanted elements to their tags and holds `encoding.delimiters` besides; further
     raw tags that it maps to 0 are private, and PRIVATE_RUN is tried there. `private_runs` lets it be tried
     also behind long private elements; that takes explicit VR little endian and no wanted private element.
-    When the data set has ended, `finish` tells whether it parsed; `values` then maps tags to raw value bytes.
+    When the data set has ended, `finish` tells whether it parsed; `values` then maps tags to raw value bytes, and
+    `offending` is the element that the problem is about, if it is about one.
     """
 
     __slots__ = (
         "_base",
-        "_captured",
         "_encoding",
         "_mode",
         "_need",
@@ -91,6 +91,7 @@ class ElementWalker:
         "_skipped_at",
         "_top_wanted",
         "_wanted",
+        "offending",
         "problem",
         "remarks",
         "size",
@@ -100,6 +101,7 @@ class ElementWalker:
     def __init__(self, encoding: Encoding, wanted: dict[int, int], *, private_runs: bool = False) -> None:
         self.values: dict[int, bytes] = {}
         self.problem: str | None = None
+        self.offending: int | None = None
         self.remarks: tuple[str, ...] = ()
         self.size = 0
         self._encoding = encoding
@@ -112,7 +114,6 @@ class ElementWalker:
         self._skipped = 0
         self._skipped_at = 0
         self._base = 0
-        self._captured = 0
         # The lowest bit of a group, and of a raw tag in little endian, says whether an element is private.
         self._private_bit = 1 if private_runs else 0
 
@@ -145,6 +146,7 @@ class ElementWalker:
         if self.problem is not None:
             return self.problem
         if self._skip:
+            self.offending = self._data_element(self._skipped)
             return (
                 f"the data set ends at {self.size}, {self._skip} bytes before the end of the value of "
                 f"{format_tag(self._skipped)} at offset {self._skipped_at}"
@@ -153,6 +155,7 @@ class ElementWalker:
             return self._unfinished()
         if self._sequences:
             sequence = self._sequences[-1]
+            self.offending = sequence.tag
             return (
                 f"the data set ends at {self.size} inside the sequence {format_tag(sequence.tag)} "
                 f"at offset {sequence.offset}, whose delimiter is missing"
@@ -167,8 +170,15 @@ class ElementWalker:
         if len(self._pending) < 4:
             return f"the data set ends at {self.size} inside the tag of an element at offset {start}"
         (raw,) = self._encoding.unpack_length(self._pending, 0)
-        tag = format_tag(self._encoding.swap(raw))
-        return f"the data set ends at {self.size} inside the element {tag} at offset {start}"
+        tag = self._encoding.swap(raw)
+        self.offending = self._data_element(tag)
+        return f"the data set ends at {self.size} inside the element {format_tag(tag)} at offset {start}"
+
+    def _data_element(self, tag: int) -> int | None:
+        """Return the data element that a tag names: for an item or a delimiter the sequence it is in, if any."""
+        if tag >> 16 != _DELIMITER_GROUP:
+            return tag
+        return self._sequences[-1].tag if self._sequences else None
 
     def _complete(self, view: Buffer, position: int, size: int, base: int) -> int:
         """Add to the unfinished element what it needs, walk over it when it has that; return where `view` goes on."""
@@ -232,7 +242,7 @@ class ElementWalker:
                     run = match_private_run(view, position)
                     position = max(stop, run.end()) if run else stop
                     continue
-                if length <= _AT_ONCE_MAX and stop <= end and tag not in values:
+                if length <= CAPTURED_ALWAYS_MAX and stop <= end and tag not in values:
                     (values[tag],) = copy[length](view, start)
                 elif not self._capture(view, tag, start, stop, end):
                     return self._wait(view, position, end, stop - position)
@@ -259,7 +269,7 @@ class ElementWalker:
                 stop = start + length
                 if not tag:
                     return self._leave(view, position, end, raw)
-                if length <= _AT_ONCE_MAX and stop <= end and tag not in values:
+                if length <= CAPTURED_ALWAYS_MAX and stop <= end and tag not in values:
                     (values[tag],) = copy[length](view, start)
                 elif not self._capture(view, tag, start, stop, end):
                     return self._wait(view, position, end, stop - position)
@@ -321,14 +331,18 @@ class ElementWalker:
             self._remark(f"{format_tag(tag)} at offset {self._base + start} is a sequence; it was not read")
         elif stop - start > CAPTURED_VALUE_MAX:
             self._remark(f"{format_tag(tag)} has {stop - start} bytes; it was not read")
-        elif self._captured + stop - start > CAPTURED_BYTES_MAX:
-            self._remark(f"{format_tag(tag)} was not read: {CAPTURED_BYTES_MAX} bytes of other values were")
+        elif stop - start > CAPTURED_ALWAYS_MAX and self._has_no_room_for(stop - start):
+            self._remark(
+                f"{format_tag(tag)} was not read: with it the values read would exceed {CAPTURED_BYTES_MAX} bytes"
+            )
         elif stop > end:
             return False
         else:
             self.values[tag] = bytes(view[start:stop])
-            self._captured += stop - start
         return True
+
+    def _has_no_room_for(self, length: int) -> bool:
+        return sum(map(len, self.values.values())) + length > CAPTURED_BYTES_MAX
 
     def _enter(self, position: int, start: int, end: int, raw: int, vr: int) -> int:
         """Enter the sequence or the fragments of an element of undefined length (PS3.5 §7.5, §A.4)."""
@@ -339,10 +353,11 @@ class ElementWalker:
             return self._fail(
                 end,
                 f"sequences are nested deeper than {SEQUENCE_DEPTH_MAX} at {format_tag(tag)} at offset {offset}",
+                tag,
             )
         if vr in outer.never_undefined_vrs:
             return self._fail(
-                end, f"{format_tag(tag)} at offset {offset} has a VR that allows no undefined length"
+                end, f"{format_tag(tag)} at offset {offset} has a VR that allows no undefined length", tag
             )
         fragments = vr in outer.fragment_vrs or tag == PIXEL_DATA
         unknown = outer.explicit and vr == outer.unknown_vr and not fragments
@@ -359,6 +374,7 @@ class ElementWalker:
             return self._fail(
                 end,
                 f"the fragment at offset {self._base + position} of {format_tag(sequence.tag)} has no length",
+                sequence.tag,
             )
         self._mode = _FIRST_ELEMENT if sequence.unsettled else _ELEMENTS
         self._wanted = sequence.encoding.delimiters
@@ -396,11 +412,13 @@ class ElementWalker:
             self._encoding = self._sequences[-1].encoding
             self._mode = _ITEMS
             return position + 8
-        tag = format_tag(encoding.swap(raw))
+        tag = encoding.swap(raw)
+        words = f"{format_tag(tag)} at offset {offset}"
+        offending = self._data_element(tag)
         if raw in encoding.delimiters:
-            return self._fail(end, f"{tag} at offset {offset} stands where an element should")
+            return self._fail(end, f"{words} stands where an element should", offending)
         guess = "" if offset else "; is the data set in implicit VR?"
-        return self._fail(end, f"the VR of {tag} at offset {offset} is not two uppercase letters{guess}")
+        return self._fail(end, f"the VR of {words} is not two uppercase letters{guess}", offending)
 
     def _leave_sequence(self, position: int, end: int, raw: int, length: int) -> int:
         sequence = self._sequences[-1]
@@ -410,6 +428,7 @@ class ElementWalker:
                 end,
                 f"{format_tag(sequence.encoding.swap(raw))} at offset {offset} stands where an item or the "
                 f"delimiter of the sequence {format_tag(sequence.tag)} should",
+                sequence.tag,
             )
         if length:
             self._remark(f"the sequence delimiter at offset {offset} has a length")
@@ -419,9 +438,10 @@ class ElementWalker:
         self._mode = _ELEMENTS
         return position + 8
 
-    def _fail(self, end: int, problem: str) -> int:
+    def _fail(self, end: int, problem: str, offending: int | None) -> int:
         """Note the first problem; what follows cannot be told apart any more and is let pass."""
         self.problem = problem
+        self.offending = offending
         self._skip = _FOREVER
         return end
 

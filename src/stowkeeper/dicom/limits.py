@@ -3,12 +3,19 @@
 from typing import Final
 
 CAPTURED_VALUE_MAX: Final = 4096
-"""Bytes of one value that the header scanner copies. The longest text the catalog keeps is an LT or ST of
-1024 characters (PS3.5 §6.2), four bytes each at most; a longer value is a remark, not a problem."""
+"""Bytes of one value that the header scanner copies: an ST of 1024 characters of four bytes each (PS3.5 §6.2), and
+of an LT, which may have 10,240 characters, as much as anybody reads in a list. A longer value is a remark, not a
+problem."""
 
-CAPTURED_BYTES_MAX: Final = 65_536
-"""Bytes that the header scanner copies from one data set. A header with every wanted value in it takes about
-2 kB; with this bound a forged one cannot take more than thirty times as much."""
+CAPTURED_ALWAYS_MAX: Final = 64
+"""Bytes of a value that is copied whatever else was: that is how long a UID, an LO and all shorter VRs may be
+(PS3.5 §6.2), so no long text keeps an identifier from being read."""
+
+CAPTURED_BYTES_MAX: Final = 8192
+"""Bytes that the header scanner has copied from one data set when it still copies a value of more than
+CAPTURED_ALWAYS_MAX. A header with every wanted value in it takes about 2 kB, and a text of the longest kind fits
+beside them. The values of an instance wait in memory for the catalog: of the 79 that it wants these two bounds let
+13 kB through at most, which take 18 kB as Python keeps them; ordinary ones take 5 kB."""
 
 SEQUENCE_DEPTH_MAX: Final = 64
 """Sequences of undefined length inside one another. The deepest real objects, structured reports, stay below

@@ -168,12 +168,16 @@ class Importer:
 
         Raises ImportStoppedError when the archive takes nothing more, after the results of what it took.
         """
+        archive = self._archive
         stopped = ""
         for source in sources:
             if isinstance(source, ImportResult):
                 yield source
                 continue
-            stopped = self._wait_for_room()
+            while archive.admission.is_behind:
+                yield from self._collect(wait=True)
+                archive.finisher.wait_until_idle(_WAIT_SECONDS)
+            stopped = archive.admission.refusal()
             if stopped:
                 break
             refused = self._take(source)
@@ -181,21 +185,12 @@ class Importer:
                 yield refused
             yield from self._collect(wait=False)
         yield from self._collect(wait=True)
-        self._archive.finisher.wait_until_idle(IMPORT_LISTING_SECONDS)
+        archive.finisher.wait_until_idle(IMPORT_LISTING_SECONDS)
         yield from self._look_up()
         for result in self._kept.values():
             yield replace(result, outcome=ImportOutcome.KEPT)
         if stopped:
             raise ImportStoppedError(stopped)
-
-    def _wait_for_room(self) -> str:
-        """Wait until the catalog has caught up; say why nothing more is taken, if so."""
-        archive = self._archive
-        while words := archive.admission.refusal():
-            if archive.finisher.uncatalogued() < archive.options.uncatalogued_max:
-                return words
-            archive.finisher.wait_until_idle(_WAIT_SECONDS)
-        return ""
 
     # A file on its way in.
 

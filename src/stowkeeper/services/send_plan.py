@@ -67,6 +67,11 @@ class SendPlan:
     """Files of folders that are not DICOM."""
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there was no instance at all, not even one that cannot be sent."""
+        return not self.files and not self.unsendable
+
+    @property
     def size(self) -> int:
         """Bytes of all files to be sent."""
         return sum(file.size for file in self.files)

@@ -3,6 +3,7 @@
 What the peers may do is one frozen value, `Rules`, replaced as a whole when the settings are read anew.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,18 +12,23 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 import structlog
 
 from stowkeeper.archive.archive import Archive
-from stowkeeper.archive.intake import Arrival, DuplicatePolicy, Incoming
-from stowkeeper.archive.ledger import AssociationRecord, RequestRecord
-from stowkeeper.archive.outcome import Outcome, Refusal
+from stowkeeper.archive.intake import Arrival, DuplicatesOf, Incoming, keep_from_everyone
+from stowkeeper.archive.ledger import RequestRecord
+from stowkeeper.archive.outcome import Outcome, Refusal, SenderAnswer
 from stowkeeper.archive.receipt import timestamp
+from stowkeeper.dicom.status import Status
 from stowkeeper.dicom.uid import UID_LENGTH_MAX, VERIFICATION
 from stowkeeper.dimse.message_types import CStoreRequest
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
+from stowkeeper.services.association_lines import bounded_uid, closed_line, opened_line
+from stowkeeper.services.limits import LEDGER_WORDS_LETTERS_MAX
 from stowkeeper.upperlayer.negotiation import (
     AcceptancePolicy,
     Accepted,
     AcceptedContext,
     Rejected,
+    accepted_contexts,
+    is_storage,
     negotiate,
 )
 from stowkeeper.upperlayer.pdu import REJECTED_CALLING_AE_TITLE, REJECTED_LOCAL_LIMIT_EXCEEDED, AssociateRQ
@@ -46,9 +52,7 @@ class Rules:
     acceptance: AcceptancePolicy
     networks: tuple[Network, ...] = ()
     knows_peer: Callable[[str, str], bool] | None = None
-    duplicates_of: Callable[[str, str], DuplicatePolicy] = lambda _calling_ae_title, _address: (
-        DuplicatePolicy.KEEP
-    )
+    duplicates_of: DuplicatesOf = keep_from_everyone
 
 
 class StorageService:
@@ -59,7 +63,11 @@ class StorageService:
         self.rules = rules
 
     def negotiate(self, request: AssociateRQ, facts: AssociationFacts) -> Accepted | Rejected:
-        """Apply the rules, and keep storage out while the disk has no room."""
+        """Apply the rules, and keep storage out while the disk has no room.
+
+        What the rules reject they reject, room or not. When storage is all that they would accept, the association is
+        rejected for now (2,3,2: local limit exceeded); else the storage contexts alone are refused.
+        """
         rules = self.rules
         if not _is_in(facts.peer_address, rules.networks):
             return Rejected(rejection=REJECTED_CALLING_AE_TITLE, words="its address is not allowed")
@@ -69,16 +77,16 @@ class StorageService:
             return Rejected(
                 rejection=REJECTED_CALLING_AE_TITLE, words="it is not one of the configured peers"
             )
-        policy = rules.acceptance
+        decision = negotiate(request, rules.acceptance)
         words = self._archive.admission.association_refusal()
-        if words:
-            only_storage = all(
-                context.abstract_syntax != VERIFICATION for context in request.presentation_contexts
-            )
-            if only_storage:
-                return Rejected(rejection=REJECTED_LOCAL_LIMIT_EXCEEDED, words=words)
-            policy = replace(policy, refusal=_refuse_storage)
-        return negotiate(request, policy)
+        if not words or isinstance(decision, Rejected):
+            return decision
+        accepted = accepted_contexts(request, decision.response).values()
+        if not accepted:
+            return decision
+        if all(is_storage(context.abstract_syntax) for context in accepted):
+            return Rejected(rejection=REJECTED_LOCAL_LIMIT_EXCEEDED, words=words)
+        return negotiate(request, replace(rules.acceptance, refusal=_refuse_storage))
 
     def store(
         self,
@@ -97,8 +105,8 @@ class StorageService:
         record = RequestRecord(
             association_id=facts.association_id,
             message_id=request.message_id,
-            sop_class_uid=_bounded(request.affected_sop_class_uid),
-            sop_instance_uid=_bounded(request.affected_sop_instance_uid),
+            sop_class_uid=bounded_uid(request.affected_sop_class_uid),
+            sop_instance_uid=bounded_uid(request.affected_sop_instance_uid),
             transfer_syntax_uid=context.transfer_syntax,
             requested_at=timestamp(time.time_ns()),
             status=answer.status,
@@ -106,7 +114,7 @@ class StorageService:
             outcome="refused",
         )
         self._archive.finisher.record(lambda: record)
-        _log_refusal(facts, request, answer, length=0, level=log.warning)
+        _log_refusal(record.association_id, record.sop_instance_uid, answer, length=0, level=log.warning)
 
     def accepts_class(self, sop_class_uid: str) -> bool:
         """Tell whether instances of a class are taken, whatever context they come in."""
@@ -115,14 +123,16 @@ class StorageService:
     def association_opened(self, facts: AssociationFacts) -> None:
         """Log how the negotiation ended, and open the association's line in the ledger."""
         if facts.rejection is None:
-            record = _association_record(facts, self._archive.receiver)
-            self._archive.finisher.record(lambda: record)
+            line = opened_line(facts, self._archive.receiver)
+            self._archive.finisher.record(lambda: line)
         names = {
             "association": facts.association_id,
             "calling": facts.calling_ae_title,
             "called": facts.called_ae_title,
             "address": facts.peer_address,
         }
+        if facts.tls:
+            names |= {"tls": facts.tls, "certificate": facts.tls_peer}
         if facts.rejection is not None:
             log.warning("association", what="rejected", why=facts.words, rejection=facts.rejection, **names)
         else:
@@ -141,7 +151,8 @@ class StorageService:
         """
         asked = facts.request is not None
         if asked:
-            self._archive.finisher.record(lambda: _association_record(facts, self._archive.receiver))
+            line = closed_line(facts, self._archive.receiver)
+            self._archive.finisher.record(lambda: line)
         is_usual = facts.end in {"released", "rejected"} or (facts.end == "lost" and not asked)
         level = log.info if is_usual else log.warning
         level(
@@ -156,22 +167,30 @@ class StorageService:
 
 
 class StoreInProgress:
-    """One C-STORE between its command and its answer, with the stopwatch for its ledger line."""
+    """One C-STORE between its command and its answer, with the stopwatch for its ledger line.
+
+    The line may wait long for the catalog, and this with it: it holds nothing that a peer can make large.
+    """
 
     __slots__ = (
         "_answer",
-        "_archive",
+        "_association_id",
         "_began",
         "_committed",
-        "_context",
         "_ended",
-        "_facts",
+        "_finisher",
         "_incoming",
+        "_is_over",
         "_length",
+        "_lock",
+        "_message_id",
         "_outcome",
-        "_request",
         "_requested_at",
+        "_sender_answer",
+        "_sop_class_uid",
+        "_sop_instance_uid",
         "_status",
+        "_transfer_syntax_uid",
         "_words",
     )
 
@@ -184,11 +203,13 @@ class StoreInProgress:
         request: CStoreRequest,
         answer: Callable[[StoreAnswer], None],
     ) -> None:
-        self._archive = archive
-        self._facts = facts
-        self._context = context
-        self._request = request
-        self._answer = answer
+        self._finisher = archive.finisher
+        self._association_id = facts.association_id
+        self._message_id = request.message_id
+        self._sop_class_uid = bounded_uid(request.affected_sop_class_uid)
+        self._sop_instance_uid = bounded_uid(request.affected_sop_instance_uid)
+        self._transfer_syntax_uid = context.transfer_syntax
+        self._answer: Callable[[StoreAnswer], None] | None = answer
         self._requested_at = time.time_ns()
         self._began = time.perf_counter()
         self._committed = 0.0
@@ -196,11 +217,15 @@ class StoreInProgress:
         self._ended = 0.0
         self._status: int | None = None
         self._words = ""
+        # The outcome comes on a worker thread, the end of the association on the event loop.
+        self._lock = threading.Lock()
         self._outcome: Outcome | None = None
-        self._incoming: Incoming = archive.intake.begin(
+        self._is_over = False
+        self._sender_answer = SenderAnswer()
+        self._incoming: Incoming | None = archive.intake.begin(
             Arrival(
-                sop_class_uid=request.affected_sop_class_uid or "",
-                sop_instance_uid=request.affected_sop_instance_uid or "",
+                sop_class_uid=_recognizable(request.affected_sop_class_uid),
+                sop_instance_uid=_recognizable(request.affected_sop_instance_uid),
                 transfer_syntax_uid=context.transfer_syntax,
                 received_by="C-STORE",
                 calling_ae_title=facts.calling_ae_title,
@@ -212,36 +237,53 @@ class StoreInProgress:
             ),
             self._done,
             class_accepted=service.accepts_class(request.affected_sop_class_uid or ""),
+            answer=self._sender_answer,
         )
 
     def write(self, piece: memoryview, release: Callable[[], None] | None) -> None:
         """Pass the next bytes to intake."""
-        self._length += len(piece)
-        self._incoming.write(piece, release)
+        if self._incoming is not None:
+            self._length += len(piece)
+            self._incoming.write(piece, release)
 
     def flush(self) -> None:
         """Hand over what waits."""
-        self._incoming.flush()
+        if self._incoming is not None:
+            self._incoming.flush()
 
     def commit(self) -> None:
         """Say that the data set is complete."""
+        incoming, self._incoming = self._incoming, None
         self._committed = time.perf_counter()
-        self._incoming.commit()
+        if incoming is not None:
+            incoming.commit()
 
     def abort(self, words: str) -> None:
-        """Give up an unfinished instance; one that is complete is kept all the same, without an answer."""
-        if self._ended:
-            return
-        self._ended = time.perf_counter()
-        self._words = words
-        if not self._committed:
-            self._incoming.abort()
-        self._archive.finisher.record(self._record)
+        """Give up an unfinished instance; one that is complete goes its way, and its line says that nobody was told."""
+        with self._lock:
+            if self._is_over:
+                return
+            self._is_over = True
+            self._words = words
+            is_decided = self._outcome is not None
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            self._answer = None
+            incoming.abort()
+        elif not is_decided:
+            return  # the line is written when the outcome is known
+        self._write_line()
 
     def _done(self, outcome: Outcome) -> None:
         """Run on a worker thread, after the outcome is certain."""
-        self._outcome = outcome
-        self._answer(
+        with self._lock:
+            self._outcome = outcome
+            answer, self._answer = self._answer, None
+            is_over = self._is_over
+        if is_over or answer is None:
+            self._write_line()
+            return
+        answer(
             StoreAnswer(
                 status=outcome.status, error_comment=outcome.comment, offending_elements=outcome.offending
             )
@@ -249,46 +291,56 @@ class StoreInProgress:
 
     def answered(self, answer: StoreAnswer) -> None:
         """Write the ledger line of an answered request, and a log line when it was refused."""
-        self._ended = time.perf_counter()
+        with self._lock:
+            self._is_over = True
         self._status = answer.status
         self._words = answer.error_comment
-        self._archive.finisher.record(self._record)
+        self._sender_answer.given = True
+        self._write_line()
         outcome = self._outcome
         if outcome is None or outcome.refusal is None:
             return
         level = log.error if outcome.refusal is Refusal.OUT_OF_RESOURCES else log.warning
-        _log_refusal(self._facts, self._request, answer, length=self._length, level=level)
+        _log_refusal(self._association_id, self._sop_instance_uid, answer, length=self._length, level=level)
+
+    def _write_line(self) -> None:
+        self._ended = time.perf_counter()
+        self._finisher.record(self._record)
 
     def _record(self) -> RequestRecord:
         """Make the ledger line, on the finisher's thread."""
         outcome = self._outcome
         receipt = outcome.receipt if outcome else None
         committed = self._committed or self._ended
-        became = "refused" if receipt is None else "kept"
-        if self._status is None:
-            became = "lost"
+        became = "lost"
+        if outcome is not None:
+            became = "refused" if receipt is None else "kept"
+        words = self._words
+        if self._status is None and outcome is not None and outcome.comment:
+            words = f"{outcome.comment} (not answered: {words})"
         return RequestRecord(
-            association_id=self._facts.association_id,
-            message_id=self._request.message_id,
-            sop_class_uid=_bounded(self._request.affected_sop_class_uid),
-            sop_instance_uid=_bounded(self._request.affected_sop_instance_uid),
-            transfer_syntax_uid=self._context.transfer_syntax,
+            association_id=self._association_id,
+            message_id=self._message_id,
+            sop_class_uid=self._sop_class_uid,
+            sop_instance_uid=self._sop_instance_uid,
+            transfer_syntax_uid=self._transfer_syntax_uid,
             requested_at=timestamp(self._requested_at),
             status=self._status,
-            error_comment=self._words,
+            error_comment=words[:LEDGER_WORDS_LETTERS_MAX],
             data_set_length=self._length,
-            digest=receipt.digest if receipt else "",
+            digest=outcome.digest if outcome else "",
             outcome=became,
             receipt_id=receipt.receipt_id if receipt else "",
             seconds_network=committed - self._began,
             seconds_disk=outcome.disk_seconds if outcome else 0.0,
             seconds_total=self._ended - self._began,
+            was_listed_first=self._status == Status.SUCCESS and self._sender_answer.was_listed_first,
         )
 
 
 def _log_refusal(
-    facts: AssociationFacts,
-    request: CStoreRequest,
+    association_id: str,
+    sop_instance_uid: str,
     answer: StoreAnswer,
     *,
     length: int,
@@ -299,19 +351,19 @@ def _log_refusal(
         what="an instance was refused",
         status=f"{answer.status:04X}H",
         why=answer.error_comment,
-        association=facts.association_id,
-        sop_instance_uid=_bounded(request.affected_sop_instance_uid),
+        association=association_id,
+        sop_instance_uid=sop_instance_uid,
         bytes=length,
     )
 
 
-def _bounded(uid: str | None) -> str:
-    """Cut what a peer calls a UID, which may be as long as a command set, to what a ledger line holds."""
-    return (uid or "")[:UID_LENGTH_MAX]
+def _recognizable(uid: str | None) -> str:
+    """Cut what a peer calls a UID, but leave one letter too many where there are too many: it is refused for them."""
+    return (uid or "")[: UID_LENGTH_MAX + 1]
 
 
 def _refuse_storage(abstract_syntax: str) -> PresentationResult | None:
-    return None if abstract_syntax == VERIFICATION else PresentationResult.USER_REJECTION
+    return PresentationResult.USER_REJECTION if is_storage(abstract_syntax) else None
 
 
 def _is_in(address: str, networks: tuple[Network, ...]) -> bool:
@@ -322,25 +374,3 @@ def _is_in(address: str, networks: tuple[Network, ...]) -> bool:
     except ValueError:
         return False
     return any(parsed in network for network in networks)
-
-
-def _association_record(facts: AssociationFacts, receiver: str) -> AssociationRecord:
-    information = facts.request.user_information if facts.request is not None else None
-    return AssociationRecord(
-        association_id=facts.association_id,
-        opened_at=timestamp(facts.opened_at_nanoseconds),
-        closed_at=timestamp(facts.closed_at_nanoseconds) if facts.closed_at_nanoseconds else None,
-        receiver=receiver,
-        calling_ae_title=facts.calling_ae_title,
-        called_ae_title=facts.called_ae_title,
-        peer_address=facts.peer_address,
-        implementation_class_uid=(information.implementation_class_uid if information else None) or "",
-        implementation_version_name=(information.implementation_version_name if information else None) or "",
-        rejection=facts.rejection,
-        contexts_accepted=facts.contexts_accepted,
-        contexts_refused=facts.contexts_refused,
-        messages=facts.messages,
-        bytes_received=facts.bytes_received,
-        ended=facts.end,
-        words=facts.words,
-    )

@@ -197,6 +197,7 @@ def _make_versions() -> None:
         ["removal_due_at"],
         sqlite_where=text("state IN ('superseded', 'removing')"),
     )
+    op.create_index("versions_damaged", "versions", ["version_key"], sqlite_where=text("state = 'damaged'"))
     op.create_index("versions_of_instance", "versions", ["instance_key"])
     op.create_index("versions_of_series", "versions", ["series_key", "instance_key"])
     op.create_index(
