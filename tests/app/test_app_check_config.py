@@ -54,6 +54,7 @@ def test_the_output_is_a_settings_file_that_says_the_same(
         "sync",
         "shared",
         "dicom",
+        "tls",
         "negotiation",
         "access",
         "storage",

@@ -28,6 +28,7 @@ from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.setting_problems import Problem
 from stowkeeper.app.setting_sources import all_settings
 from stowkeeper.app.settings import SettingsError
+from stowkeeper.net.association_errors import PeerUnreachableError
 
 SOURCE = Path(stowkeeper.__file__).parents[1]
 PATIENT = "DOE^JOHN"
@@ -158,6 +159,7 @@ def failing(error: BaseException) -> Callable[[], None]:
         (ConnectionRefusedError(111, "Connection refused"), 69, "Error: Connection refused"),
         (BrokenPipeError(32, "Broken pipe"), 69, "Error: Broken pipe"),
         (TimeoutError(), 69, "Error: TimeoutError"),
+        (PeerUnreachableError("192.0.2.7:104 refuses connections."), 69, "Error: 192.0.2.7:104 refuses connections."),
         (ExceptionGroup("tasks", [ExceptionGroup("more", [OSError(28, "full")])]), 74, "Error: full"),
         (SettingsError([Problem(place="--port", text="wrong")]), 78, "Error: one problem in the settings:\n  --port: wrong"),
         (KeyboardInterrupt(), 130, "Interrupted."),

@@ -33,7 +33,8 @@ def test_an_answer_for_scripts_is_one_line_of_json(capsys: pytest.CaptureFixture
         assert run(arguments) == ExitCode.OK
     assert acceptor.requests[0].calling_ae_title == "ME"
     line = json.loads(capsys.readouterr().out)
-    assert line.keys() == {"peer", "status", "association_milliseconds", "echo_milliseconds"}
+    assert line.keys() == {"peer", "status", "association_milliseconds", "echo_milliseconds", "tls"}
+    assert line["tls"] is None
     assert (line["peer"], line["status"]) == (f"PEER@localhost:{acceptor.port}", "0000H")
 
 

@@ -184,5 +184,6 @@ def test_a_brief_outlet_gets_the_brief_version_where_there_is_one() -> None:
     with writing(file, terminal) as writer:
         writer.put("one", "1")
         writer.put("two")
-    assert file.lines == ["one", "two"]
+        writer.put("three", "")
+    assert file.lines == ["one", "two", "three"]
     assert terminal.lines == ["1", "two"]

@@ -386,6 +386,7 @@ def test_an_error_on_its_way_out_is_logged_and_says_where(tmp_path: Path, consol
     (line,) = file_lines(tmp_path)
     assert fields_of(line)["exception"] == "ValueError"
     assert PATIENT not in line
+    assert console.getvalue() == "", "whoever ends the command says it there"
 
 
 def test_commands_log_to_standard_error_alone(capsys: pytest.CaptureFixture[str]) -> None:

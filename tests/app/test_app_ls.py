@@ -91,8 +91,20 @@ def request(number: int, status: int | None, outcome: str) -> RequestRecord:
 # Nouns.
 
 
+def damage(stow: CommandLine, sop_instance_uid: str) -> Path:
+    """Turn one bit of an instance's file, and have it put away."""
+    path = stow.path_of(sop_instance_uid)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    os.chmod(path, 0o600)
+    path.write_bytes(content)
+    assert stow("verify").code == ExitCode.FINDINGS
+    return path
+
+
 def test_every_noun_is_listed_for_people_and_for_scripts(stow: CommandLine) -> None:
     stow("rm", "--reason", "wrong patient", "1.2.3.1")
+    damage(stow, "1.2.3.3")
     for noun, description in NOUNS.items():
         table = stow("ls", noun)
         lines = stow("ls", noun, "--json")
@@ -143,7 +155,7 @@ def test_an_empty_listing_says_so_on_the_side(tmp_path: Path, capsys: pytest.Cap
     stow = CommandLine(tmp_path / "archive", capsys)
     for noun in NOUNS:
         ended = stow("ls", noun)
-        assert (ended.code, ended.out, ended.err) == (ExitCode.OK, "", f"No {noun}.\n")
+        assert (ended.code, ended.out, ended.err) == (ExitCode.OK, "", f"No {NOUNS[noun].words}.\n")
         assert stow.list(noun) == []
 
 
@@ -153,6 +165,7 @@ def test_where_no_archive_is_the_command_says_so(tmp_path: Path, capsys: pytest.
 
 def test_the_reference_page_names_every_key(stow: CommandLine) -> None:
     stow("rm", "--reason", "wrong patient", "1.2.3.1")
+    damage(stow, "1.2.3.3")
     page = (Path(__file__).parents[2] / "docs/commands.md").read_text(encoding="utf-8")
     told = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
     attributes = {field.name for field in fields(InstanceAttributes)} - {
@@ -173,7 +186,97 @@ def test_the_reference_page_names_every_key(stow: CommandLine) -> None:
             "kept",
             "refused",
             "lost",
+            "damaged",
+            "removed",
         }
+
+
+# Conflicts.
+
+
+def test_versions_that_differ_are_shown_side_by_side(stow: CommandLine) -> None:
+    lines = stow.list("--conflicts")
+    assert [(line["sop_instance_uid"], line["current"], line["conflict"]) for line in lines] == [
+        ("1.2.3.2", False, True),
+        ("1.2.3.2", True, True),
+    ]
+    assert stow.list("instances", "--conflicts") == lines
+    heading, older, current = stow("ls", "--conflicts").out.splitlines()
+    assert heading.split()[:4] == ["SOP", "Instance", "UID", "State"]
+    assert (older.split()[:2], current.split()[:2]) == (["1.2.3.2", "older"], ["1.2.3.2", "current"])
+    for line, shown in zip(lines, (older, current), strict=True):
+        assert line["digest"][:12] in shown
+        assert shown.endswith(line["path"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        (("--study", STUDY), 2),
+        (("--study", OTHER), 0),
+        (("--instance", "1.2.3.2"), 2),
+        (("--instance", "1.2.3.1"), 0),
+        (("--since", "1h"), 2),
+        (("--until", "2000"), 0),
+        (("--calling-ae-title", "OTHER"), 0),
+        (("--limit", "1"), 1),
+        (("--all-versions",), 2),
+    ],
+)
+def test_filters_choose_among_conflicts(stow: CommandLine, arguments: tuple[str, ...], count: int) -> None:
+    assert len(stow.list("--conflicts", *arguments)) == count
+
+
+def test_where_nothing_conflicts_it_is_said_on_the_side(stow: CommandLine) -> None:
+    stow("rm", "--reason", "both wrong", "1.2.3.2")
+    ended = stow("ls", "--conflicts")
+    assert (ended.code, ended.out, ended.err) == (ExitCode.OK, "", "No instances in conflict.\n")
+
+
+def test_conflicts_are_those_of_instances(stow: CommandLine) -> None:
+    ended = stow("ls", "series", "--conflicts")
+    assert ended.code == ExitCode.USAGE
+    assert "--conflicts lists instances and not series: leave one of them out." in ended.err
+
+
+# Quarantine.
+
+
+def test_what_was_put_away_is_listed_with_why_and_whose_it_is(stow: CommandLine) -> None:
+    path = damage(stow, "1.2.3.3")
+    (line,) = stow.list("quarantine")
+    kept = stow.archive / line["path"]
+    assert (kept.parent.name, kept.name, path.exists()) == ("quarantine", path.name, False)
+    assert line["size"] == kept.stat().st_size
+    assert (line["origin"], line["state"]) == (str(path.relative_to(stow.archive)), "damaged")
+    assert (line["sop_instance_uid"], line["study_instance_uid"]) == ("1.2.3.3", OTHER)
+    assert line["calling_ae_title"] == "SCANNER"
+    assert line["reason"] in kept.with_name(kept.name + ".txt").read_text(encoding="utf-8")
+    heading, row = stow("ls", "quarantine").out.splitlines()
+    assert "Put away (UTC)" in heading
+    assert row.startswith(line["put_away_at"][:19].replace("T", " "))
+    for shown in (line["reason"], "damaged", "1.2.3.3", line["path"]):
+        assert shown in row
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        (("--study", OTHER), 1),
+        (("--study", STUDY), 0),
+        (("--series", "1.2.20.1"), 1),
+        (("--instance", "1.2.3.3"), 1),
+        (("--instance", "1.2.3.1"), 0),
+        (("--study", STUDY, "--instance", "1.2.3.3"), 0),
+        (("--since", "1h"), 1),
+        (("--until", "2000"), 0),
+        (("--calling-ae-title", "SCANNER"), 1),
+        (("--calling-ae-title", "OTHER"), 0),
+    ],
+)
+def test_filters_choose_in_quarantine(stow: CommandLine, arguments: tuple[str, ...], count: int) -> None:
+    damage(stow, "1.2.3.3")
+    assert len(stow.list("quarantine", *arguments)) == count
 
 
 # Filters.

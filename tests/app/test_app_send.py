@@ -165,9 +165,20 @@ def test_a_path_that_is_not_there_is_no_input(tmp_path: Path, capsys: pytest.Cap
     assert f"{path}: No such file or directory" in capsys.readouterr().err
 
 
-def test_an_empty_folder_is_nothing_to_send(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["send", "PEER@127.0.0.1:1", str(tmp_path)]) == ExitCode.OK
-    assert capsys.readouterr().out == "Nothing to send.\n"
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_folder_without_instances_is_no_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    command = ["send", *options, "PEER@127.0.0.1:1", str(tmp_path)]
+    assert run(command) == ExitCode.NO_INPUT
+    assert capsys.readouterr() == ("", "Error: There is no instance in what was named.\n")
+    (tmp_path / "notes.txt").touch()
+    assert run(command) == ExitCode.NO_INPUT
+    assert capsys.readouterr().err == (
+        "Error: There is no instance in what was named. Left out: 1 file that is not DICOM.\n"
+    )
+    assert run([*command, "--json"]) == ExitCode.NO_INPUT
+    assert json.loads(capsys.readouterr().out)["summary"]["not_dicom"] == 1
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,20 @@
 import errno
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
+from structlog.testing import capture_logs
 
 from stowkeeper.archive import catalog, finisher, ledger, listing
 from stowkeeper.archive.finisher import Finisher
 from stowkeeper.archive.ledger import RequestRecord
 from stowkeeper.archive.receipt import Receipt
 from stowkeeper.archive.removal import Removal, RemovalResult
-from stowkeeper.database.engine import DatabaseUnavailable, Transaction
+from stowkeeper.database.engine import DatabaseUnavailable
 from stowkeeper.dicom.attributes import extract
-from support.archive_rig import ArchiveRig, check_kept, check_settled, model_rig
+from support.archive_rig import ArchiveRig, catalog_fails, check_kept, check_settled, model_rig
 from support.instances import Instance, make_instance
 from support.machine_with_catalog import damage
 from support.model_filesystem import ModelFileSystem, Operation, PowerCut
@@ -58,24 +57,6 @@ def submitted(rig: ArchiveRig, *instances: Instance) -> list[Receipt]:
         rig.finisher.submit(received)
     rig.waiting = []
     return receipts
-
-
-@contextmanager
-def catalog_fails(rig: ArchiveRig, *, times: int = 1, error: Exception | None = None) -> Iterator[list[int]]:
-    """Let the next write transactions fail; the list counts them."""
-    write = rig.database.write
-    failed: list[int] = []
-
-    @contextmanager
-    def failing() -> Iterator[Transaction]:
-        if len(failed) < times:
-            failed.append(1)
-            raise error or DatabaseUnavailable("the disk is full")
-        with write() as transaction:
-            yield transaction
-
-    with patch.object(rig.database, "write", failing):
-        yield failed
 
 
 def version_of(rig: ArchiveRig, receipt: Receipt) -> dict[str, object]:
@@ -418,8 +399,10 @@ def test_a_batch_whose_rows_cannot_be_written_is_finished_later(
 def test_a_depot_file_that_is_gone_holds_up_none_but_itself(rig: ArchiveRig, model: ModelFileSystem) -> None:
     receipts = [rig.keep(make_instance(number)) for number in (1, 2, 3)]
     model.unlink(rig.waiting[1].depot_path)
-    (left,) = rig.finish()
+    with capture_logs() as logs:
+        (left,) = rig.finish()
     assert left.receipt == receipts[1]
+    assert [line["reason"] for line in logs if line["event"] == "error"] == ["its depot file is gone"]
     for receipt, number in ((receipts[0], 1), (receipts[2], 3)):
         check_kept(rig, receipt, make_instance(number))
     after_a_cut = model.crash(lambda _: False)
@@ -461,6 +444,19 @@ def test_an_acknowledged_instance_is_listed_soon(rig: ArchiveRig, running: Finis
     assert running.uncatalogued() <= 1
     assert running.wait_until_idle(WAIT_SECONDS_MAX)
     assert running.uncatalogued() == 0
+    check_kept(rig, receipt, make_instance(1))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(errno.EIO, True), (errno.ENOENT, False), (errno.ETIMEDOUT, False)]
+)
+def test_a_batch_that_failed_tells_of_the_disk_only_where_the_disk_failed(
+    rig: ArchiveRig, model: ModelFileSystem, running: Finisher, error: int, told: bool
+) -> None:
+    model.fail_next("synchronize_directory", "*/1.2.10", error)
+    (receipt,) = submitted(rig, make_instance(1))
+    assert running.wait_until_idle(WAIT_SECONDS_MAX)
+    assert len(rig.failures) == told
     check_kept(rig, receipt, make_instance(1))
 
 

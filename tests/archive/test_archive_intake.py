@@ -2,24 +2,29 @@
 
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
+from stowkeeper.archive.admission import DiskMarks
 from stowkeeper.archive.examine import Finding, examine
-from stowkeeper.archive.intake import Arrival, DuplicatePolicy, Incoming
+from stowkeeper.archive.intake import Arrival, Incoming
 from stowkeeper.archive.outcome import Outcome, Refusal
 from stowkeeper.archive.receipt import EMPTY_RECEIPT
-from stowkeeper.database.engine import DatabaseUnavailable
 from stowkeeper.durable.filesystem import FileSystem
 from support.archive_rig import ArchiveRig, check_settled, model_rig, read_all
+from support.archive_server import instances as instances_of
+from support.archive_server import open_archive, settle
 from support.catalog_rows import open_database
-from support.instances import HANGING_PROTOCOL_STORAGE, Instance, encode_element, make_instance
-from support.model_filesystem import ModelFileSystem
+from support.instances import Instance, make_instance
+from support.model_filesystem import ModelFileSystem, Operation
 
 SMALL = make_instance(1)
 LARGE = make_instance(2, size=9000)
@@ -162,121 +167,6 @@ def test_every_piece_is_released_once_whatever_becomes_of_the_instance(
     assert sorted(released) == sorted(f"{name}{number}" for name in names for number in range(4))
 
 
-# What is refused
-
-
-def of(*elements: tuple[int, bytes, bytes]) -> bytes:
-    return b"".join(encode_element(*element) for element in elements)
-
-
-CLASS = (0x00080016, b"UI", SMALL.sop_class_uid.encode())
-UID = (0x00080018, b"UI", b"1.2.3.1")
-STUDY = (0x0020000D, b"UI", b"1.2.10")
-SERIES = (0x0020000E, b"UI", b"1.2.10.1")
-
-
-@pytest.mark.parametrize(
-    ("refusal", "offending", "data"),
-    [
-        (Refusal.CANNOT_UNDERSTAND, (0x00080016,), of(UID, STUDY, SERIES)),
-        (Refusal.CANNOT_UNDERSTAND, (0x00080018,), of(CLASS, STUDY, SERIES)),
-        (Refusal.CANNOT_UNDERSTAND, (0x0020000D,), of(CLASS, UID, SERIES)),
-        (Refusal.CANNOT_UNDERSTAND, (0x0020000E,), of(CLASS, UID, STUDY)),
-        (Refusal.CANNOT_UNDERSTAND, (), SMALL.data[:-1]),
-        (Refusal.CANNOT_UNDERSTAND, (), b""),
-        (Refusal.DOES_NOT_MATCH, (0x00080018,), make_instance(2).data),
-        (Refusal.DOES_NOT_MATCH, (0x00080016,), make_instance(1, sop_class_uid="1.2.3").data),
-    ],
-)
-@pytest.mark.parametrize("flushes", [0, 2])
-def test_a_data_set_that_must_not_be_kept_is_refused_and_nothing_of_it_is_left(
-    rig: ArchiveRig, refusal: Refusal, offending: tuple[int, ...], data: bytes, flushes: int
-) -> None:
-    outcome = rig.receive(Instance(sop_instance_uid="1.2.3.1", data=data), flushes=flushes)
-    assert outcome.refusal is refusal
-    assert outcome.offending == offending
-    assert outcome.comment
-    assert outcome.data_set_length == len(data)
-    assert rig.waiting == []
-    assert rig.depot() == []
-
-
-@pytest.mark.parametrize(
-    ("sop_class_uid", "sop_instance_uid", "refusal"),
-    [
-        ("", "1.2.3", Refusal.SOP_CLASS_NOT_SUPPORTED),
-        ("1.2.x", "1.2.3", Refusal.SOP_CLASS_NOT_SUPPORTED),
-        ("1.2", "", Refusal.INVALID_SOP_INSTANCE),
-        ("1.2", "1.2.a", Refusal.INVALID_SOP_INSTANCE),
-        ("1.2", "../../etc", Refusal.INVALID_SOP_INSTANCE),
-        ("1.2", "1" * 65, Refusal.INVALID_SOP_INSTANCE),
-    ],
-)
-def test_identifiers_that_are_none_are_refused_before_a_slot_is_touched(
-    rig: ArchiveRig, model: ModelFileSystem, sop_class_uid: str, sop_instance_uid: str, refusal: Refusal
-) -> None:
-    wrong = Instance(sop_instance_uid=sop_instance_uid, sop_class_uid=sop_class_uid, data=LARGE.data)
-    assert rig.receive(wrong, flushes=3).refusal is refusal
-    assert steps(model) == []
-
-
-def test_a_class_that_is_not_accepted_is_refused(rig: ArchiveRig) -> None:
-    outcomes: list[Outcome] = []
-    incoming = rig.intake.begin(SMALL.arrival(), outcomes.append, class_accepted=False)
-    incoming.commit()
-    rig.work()
-    assert outcomes[0].refusal is Refusal.SOP_CLASS_NOT_SUPPORTED
-    assert outcomes[0].offending == (0x00000002,)
-
-
-@pytest.mark.parametrize("uid", ["01.2.3", "1..2", ".1", "1.2.", "0" * 64])
-def test_a_malformed_uid_of_digits_and_dots_is_kept(rig: ArchiveRig, uid: str) -> None:
-    data = of(CLASS, (0x00080018, b"UI", uid.encode()), STUDY, SERIES)
-    receipt = rig.keep(Instance(sop_instance_uid=uid, data=data))
-    assert rig.finish() == []
-    assert [row["sop_instance_uid"] for row in rig.versions()] == [receipt.sop_instance_uid] == [uid]
-    check_settled(rig)
-
-
-def test_an_instance_of_a_class_without_patient_needs_no_study(rig: ArchiveRig) -> None:
-    rig.keep(make_instance(1, study="", sop_class_uid=HANGING_PROTOCOL_STORAGE))
-    rig.finish()
-    (row,) = rig.versions()
-    assert row["path"].startswith(f"objects/-/{HANGING_PROTOCOL_STORAGE}/")
-
-
-def test_of_an_unknown_transfer_syntax_nothing_is_judged(rig: ArchiveRig) -> None:
-    receipt = rig.keep(Instance(sop_instance_uid="1.2.3", data=b"\xff\x00garbage", transfer_syntax_uid="1.9"))
-    assert receipt.data_set_length == 9
-
-
-# The policy for a second version
-
-
-def test_the_policy_refuse_lets_the_same_bytes_pass_and_no_others(rig: ArchiveRig) -> None:
-    refusing = DuplicatePolicy.REFUSE
-    rig.keep(SMALL.under_policy(refusing))
-    other = make_instance(1, content=1).under_policy(refusing)
-    for _ in ("while it waits", "when it is listed"):
-        assert rig.receive(other).refusal is Refusal.DUPLICATE
-        assert rig.receive(other, flushes=2).refusal is Refusal.DUPLICATE
-        rig.keep(SMALL.under_policy(refusing))
-        rig.finish()
-        assert rig.depot() == []
-    assert len(rig.versions()) == 1
-
-
-def test_a_catalog_that_cannot_be_asked_refuses_for_a_while(rig: ArchiveRig) -> None:
-    def unavailable() -> None:
-        raise DatabaseUnavailable("locked")
-
-    with patch.object(rig.database, "read", unavailable):
-        outcome = rig.receive(SMALL.under_policy(DuplicatePolicy.REFUSE))
-    assert outcome.refusal is Refusal.OUT_OF_RESOURCES
-    assert rig.depot() == []
-    rig.keep(SMALL.under_policy(DuplicatePolicy.REFUSE))
-
-
 # What the sender gives up
 
 
@@ -349,6 +239,23 @@ def test_a_failed_sync_of_the_slots_folder_closes_the_door_too(
     assert rig.admission.distrusted
 
 
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.parametrize("operation", ["open_for_writing", "create", "synchronize_directory"])
+def test_too_many_open_files_are_neither_a_failed_disk_nor_a_full_one(
+    rig: ArchiveRig, model: ModelFileSystem, operation: str, error: int
+) -> None:
+    rig.pool.remove_free(10)
+    model.fail_next(operation, "*/depot/*", error)
+    with capture_logs() as logs:
+        outcome = rig.receive(SMALL)
+    assert outcome.refusal is Refusal.OUT_OF_RESOURCES
+    assert outcome.comment == "the server has too many files open, try again later"
+    assert [line["what"] for line in logs] == ["too many files are open"]
+    assert "LimitNOFILE" in logs[0]["advice"]
+    assert not rig.admission.distrusted
+    rig.keep(SMALL)
+
+
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
 @pytest.mark.parametrize("written", [0, 100, 1450, 1 << 20])
 @pytest.mark.parametrize("flushes", [0, 3])
@@ -401,7 +308,163 @@ def test_beyond_the_bound_of_uncatalogued_instances_the_next_is_refused(tmp_path
     rig.keep(SMALL)
 
 
+def test_what_has_begun_counts_towards_the_bound_until_it_is_listed_or_given_up(tmp_path: Path) -> None:
+    rig = model_rig(tmp_path, uncatalogued_max=3)
+    outcomes: list[Outcome] = []
+    large, committed, silent = (in_parts(rig, LARGE, outcomes, parts) for parts in (4, 9, 0))
+    committed.write(memoryview(LARGE.data)[9000:])
+    committed.commit()
+    rig.work()
+    assert [outcome.refusal for outcome in outcomes] == [None]
+    for _ in "none of the three is listed yet, and a refused one takes no place":
+        assert rig.receive(SMALL).refusal is Refusal.OUT_OF_RESOURCES
+    assert rig.admission.is_behind
+    large.abort()
+    rig.work()
+    rig.keep(SMALL)
+    for _ in "twice":
+        silent.abort()
+        rig.work()
+    rig.keep(SMALL)
+    assert rig.receive(SMALL).refusal is Refusal.OUT_OF_RESOURCES
+    rig.finish()
+    assert not rig.admission.is_behind
+    for number in range(3):
+        rig.keep(make_instance(number))
+    assert rig.receive(SMALL).refusal is Refusal.OUT_OF_RESOURCES
+
+
+def test_whatever_becomes_of_an_instance_it_gives_its_place_back_once(
+    tmp_path: Path, model: ModelFileSystem
+) -> None:
+    """With two places beside that of another: one that is not given back, or twice, would be seen by the next."""
+    rig = model_rig(tmp_path, model, uncatalogued_max=3)
+    rig.begin(make_instance(3), [])
+
+    def two_places() -> bool:
+        begun = [rig.begin(SMALL, []) for _ in range(3)]
+        refusals = [incoming._failure for incoming in begun]
+        for incoming in begun:
+            incoming.abort()
+        rig.work()
+        return refusals[:2] == [None, None] and refusals[2] is not None
+
+    assert two_places()
+    for flushes in (0, 3):
+        for wrong in ("none", "1.2.3.9"):
+            assert rig.receive(Instance(sop_instance_uid=wrong, data=LARGE.data), flushes=flushes).refusal
+            assert two_places()
+        for operation in ("open_for_writing", "write", "synchronize", "close"):
+            model.fail_next(operation, "*/depot/*")
+            assert rig.receive(LARGE, flushes=flushes).refusal
+            rig.admission.trust(rig.admission.failures)
+            assert two_places(), operation
+        with patch.object(rig.intake, "receipt_ids", None):
+            assert rig.receive(LARGE, flushes=flushes).refusal is Refusal.PROCESSING_FAILURE
+        assert two_places()
+        rig.keep(LARGE, flushes=flushes)
+        assert not two_places()
+        model.fail_next("status", "*/objects/*")
+        assert len(rig.finish()) == 1
+        rig.finish()
+        assert two_places()
+
+
+def test_many_large_ones_admitted_together_stop_at_the_mark_and_not_at_the_end_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    between_looks, piece, mark = 8_000, 1_000, 60_000
+    monkeypatch.setattr("stowkeeper.archive.admission.SPACE_CHECK_EVERY_BYTES", between_looks)
+    model = ModelFileSystem(capacity=300_000)
+    marks = DiskMarks(instance_bytes=mark, association_bytes=0, instance_inodes=0, association_inodes=0)
+    rig = model_rig(tmp_path, model, slots=10, marks=marks)
+    kept = [rig.keep(SMALL)]
+    outcomes: list[Outcome] = []
+    instances = [make_instance(number, size=90_000) for number in range(2, 10)]
+    begun = [rig.begin(instance, outcomes) for instance in instances]
+    least_free = rig.files.free_space("/").bytes
+    for start in range(0, 90_000, piece):
+        for incoming, instance in zip(begun, instances, strict=True):
+            incoming.write(memoryview(instance.data)[start : start + piece])
+            incoming.flush()
+            rig.work()
+            least_free = min(least_free, rig.files.free_space("/").bytes)
+    for incoming, instance in zip(begun, instances, strict=True):
+        incoming.write(memoryview(instance.data)[90_000:])
+        incoming.commit()
+    rig.work()
+    assert mark - between_looks - 4 * piece < least_free < mark
+    assert {outcome.comment for outcome in outcomes} == {"the disk is full"}
+    assert len(outcomes) == len(instances)
+    rig.admission.check_space()
+    kept.append(rig.keep(LARGE))
+    assert rig.finish() == []
+    assert {row["receipt_id"] for row in rig.versions()} == {receipt.receipt_id for receipt in kept}
+    check_settled(rig)
+
+
+def test_a_sender_that_always_has_more_lets_the_others_have_their_turn(
+    rig: ArchiveRig, model: ModelFileSystem
+) -> None:
+    greedy = rig.begin(LARGE, [])
+    rounds = 0
+
+    def send_more(operation: Operation) -> None:
+        nonlocal rounds
+        if operation.name == "write" and rounds < 50:
+            rounds += 1
+            greedy.write(memoryview(bytes(100)))
+            greedy.flush()
+
+    model.before_each = send_more
+    greedy.write(memoryview(LARGE.data))
+    greedy.flush()
+    outcomes: list[Outcome] = []
+    seen: list[int] = []
+    small = rig.intake.begin(SMALL.arrival(), lambda outcome: (outcomes.append(outcome), seen.append(rounds)))
+    small.write(memoryview(SMALL.data))
+    small.commit()
+    rig.work()
+    assert [outcome.refusal for outcome in outcomes] == [None]
+    assert seen[0] <= 3
+    assert rounds == 50
+
+
 # Its threads, on a real disk
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_is_put_back_while_the_threads_are_told_to_end_is_done_first(
+    tmp_path: Path, threads: int
+) -> None:
+    writing, told = threading.Event(), threading.Event()
+
+    class Waiting(FileSystem):
+        def write(self, descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
+            writing.set()
+            assert told.wait(20)
+            super().write(descriptor, buffers, offset)
+
+    class Telling(SimpleQueue[Incoming | None]):
+        def put(self, item: Incoming | None, block: bool = True, timeout: float | None = None) -> None:
+            super().put(item, block, timeout)
+            if item is None:
+                told.set()
+
+    files = Waiting()
+    rig = ArchiveRig(files, open_database(tmp_path), root=str(tmp_path))
+    intake = type(rig.intake)(files, rig.pool, rig.admission, rig, threads=threads)
+    intake.queue = Telling()
+    intake.start()
+    outcomes: SimpleQueue[Outcome] = SimpleQueue()
+    incoming = intake.begin(LARGE.arrival(), outcomes.put)
+    incoming.write(memoryview(LARGE.data)[:1000])
+    incoming.flush()
+    assert writing.wait(20)
+    incoming.write(memoryview(LARGE.data)[1000:])
+    incoming.commit()
+    intake.stop()
+    assert outcomes.get(timeout=20).refusal is None
 
 
 def test_many_threads_keep_many_instances(tmp_path: Path) -> None:
@@ -432,6 +495,28 @@ def test_many_threads_keep_many_instances(tmp_path: Path) -> None:
     assert rig.finish() == []
     assert len(rig.versions()) == 30
     check_settled(rig)
+
+
+def test_no_more_are_kept_beside_the_catalog_than_the_bound_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many come at once, and however far each has come when the next one asks."""
+    monkeypatch.setattr("stowkeeper.archive.finisher.THROTTLE_SECONDS_MAX", 0.01)
+    bound, senders = 20, 60
+    with closing(open_archive(tmp_path / "archive", uncatalogued_max=bound, worker_threads=8)) as archive:
+        for round_number in range(2):
+            outcomes: SimpleQueue[Outcome] = SimpleQueue()
+            with archive.finisher._finishing:  # the catalog stands still
+                for number in range(senders):
+                    instance = make_instance(1000 * round_number + number, size=5000)
+                    incoming = archive.intake.begin(instance.arrival(), outcomes.put)
+                    incoming.write(memoryview(instance.data))
+                    incoming.commit()
+                refusals = [outcomes.get(timeout=20).refusal for _ in range(senders)]
+                assert refusals.count(None) == bound
+                assert set(refusals) == {None, Refusal.OUT_OF_RESOURCES}
+            settle(archive)
+            assert len(instances_of(archive)) == bound * (round_number + 1)
 
 
 def test_arrivals_say_who_sent(rig: ArchiveRig) -> None:

@@ -185,6 +185,42 @@ def test_of_two_versions_the_current_one_is_listed_and_both_if_asked(database: D
     assert values(listing.instances(database, only, all_versions=True), "current") == [False, True]
 
 
+def test_instances_in_conflict_are_listed_whole_and_oldest_first(
+    database: Database, small_pages: None
+) -> None:
+    fill(database)
+    late, early = make_entry(4, 9000, content="c"), make_entry(4, 10, content="b")
+    insert(database, late, early, make_entry(6, 6), make_entry(7, 7))
+    with database.write() as transaction:
+        catalog.insert_identical(transaction, [(make_entry(6, 60), make_entry(6, 6).receipt.receipt_id)])
+    shown = values(
+        listing.instances(database, in_conflict=True), "sop_instance_uid", "received_at", "current"
+    )
+    assert shown == [
+        ("1.2.3.4", "2026-01-02T00:00:10.000000Z", False),
+        ("1.2.3.4", "2026-01-02T01:00:00.000000Z", False),
+        ("1.2.3.4", "2026-01-02T02:30:00.000000Z", True),
+        ("1.2.3.5", "2026-01-02T02:00:00.000000Z", False),
+        ("1.2.3.5", "2026-01-02T02:00:01.000000Z", True),
+    ]
+
+
+def test_a_conflict_is_chosen_by_one_of_its_versions(database: Database) -> None:
+    fill(database)
+    other = make_entry(4, 9000, study="1.2.2", series="1.2.2.1", content="c")
+    insert(database, other, make_entry(9, 9, calling_ae_title="MR1"))
+
+    def chosen(**only: str) -> list[object]:
+        return values(
+            listing.instances(database, ListingFilter(**only), in_conflict=True), "sop_instance_uid"
+        )
+
+    assert chosen() == ["1.2.3.4"] * 2 + ["1.2.3.5"] * 2
+    assert chosen(calling_ae_title="MR1") == chosen(received_from="2026-01-02T02:30") == ["1.2.3.4"] * 2
+    assert chosen(uid="1.2.1") == chosen(received_before="2026-01-02T00:30") == []
+    assert chosen(uid="1.2.3.5") == chosen(uid="1.2.3") == ["1.2.3.5"] * 2
+
+
 def test_a_damaged_instance_is_listed_as_such(database: Database) -> None:
     entry = make_entry(1, 1)
     insert(database, entry, make_entry(2, 2))

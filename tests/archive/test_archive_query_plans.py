@@ -8,8 +8,11 @@ import pytest
 from sqlalchemy import Connection, event
 
 from stowkeeper.archive import catalog, changes, ledger, listing
+from stowkeeper.archive.agreement import damaged_receipts_at
 from stowkeeper.archive.catalog import CatalogEntry
+from stowkeeper.archive.verification import finish_damaged
 from stowkeeper.database.engine import Database
+from stowkeeper.durable.filesystem import FileSystem
 from support.catalog_rows import make_entry, open_database
 
 
@@ -52,6 +55,12 @@ HOT: dict[str, Callable[[Database], object]] = {
     "for removal": lambda database: list(read(database, catalog.versions_for_removal, "1.2.1")),
     "due": lambda database: read(database, catalog.due_for_removal, "2027"),
     "conflicts": lambda database: list(read(database, catalog.conflicts)),
+    "ls conflicts": lambda database: list(listing.instances(database, in_conflict=True)),
+    "ls conflicts of a day": lambda database: list(
+        listing.instances(database, listing.ListingFilter(received_from="2026-01-02"), in_conflict=True)
+    ),
+    "damaged files": lambda database: finish_damaged(FileSystem(), str(Path(database.path).parent), database),
+    "damaged receipts": lambda database: read(database, damaged_receipts_at, ["p", "q"]),
     "changes": lambda database: read(database, changes.changes_after, 2),
     "walk as listed": lambda database: list(catalog.iterate_versions(database)),
     "walk by folder": lambda database: list(catalog.iterate_versions(database, catalog.VersionOrder.FOLDER)),
@@ -75,10 +84,12 @@ HOT: dict[str, Callable[[Database], object]] = {
 }
 
 
-@pytest.mark.parametrize("question", HOT)
-def test_no_hot_question_walks_through_a_large_table(tmp_path: Path, question: str) -> None:
-    database = open_database(tmp_path)
-    insert(database, *(make_entry(number, number, patient_id="P") for number in range(1, 6)))
+SMALL_INDEXES = ("versions_in_conflict", "versions_leaving", "versions_damaged")
+"""Of rows that are few whatever the size of the archive."""
+
+
+def plans_of(database: Database, question: str) -> dict[str, list[str]]:
+    """Ask a question of a database, and return the steps by which SQLite answers each of its statements."""
     asked: list[str] = []
     watched: list[Any] = []
 
@@ -92,16 +103,36 @@ def test_no_hot_question_walks_through_a_large_table(tmp_path: Path, question: s
     HOT[question](database)
     for driver in watched:
         driver.set_trace_callback(None)
-    large = ("versions", "instances", "receipts", "changes", "requests")
-    explained = 0
+    statements = {line for line in asked if line.startswith(("SELECT", "UPDATE", "DELETE", "INSERT", "WITH"))}
     with database.read() as connection:
-        for statement in {
-            line for line in asked if line.startswith(("SELECT", "UPDATE", "DELETE", "INSERT", "WITH"))
-        }:
-            explained += 1
-            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement.replace('%', '%%')}").all()
-            walks = [step[3] for step in plan if step[3].startswith("SCAN") and step[3].split()[1] in large]
-            allowed = [step for step in walks if "versions_in_conflict" in step or "versions_leaving" in step]
-            assert walks == allowed, statement
-    assert explained
-    database.close()
+        return {
+            statement: [
+                step[3]
+                for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement.replace('%', '%%')}")
+            ]
+            for statement in statements
+        }
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """Give a small catalog."""
+    with open_database(tmp_path) as opened:
+        insert(opened, *(make_entry(number, number, patient_id="P") for number in range(1, 6)))
+        yield opened
+
+
+@pytest.mark.parametrize("question", HOT)
+def test_no_hot_question_walks_through_a_large_table(database: Database, question: str) -> None:
+    large = ("versions", "instances", "receipts", "changes", "requests")
+    plans = plans_of(database, question)
+    for statement, steps in plans.items():
+        walks = [step for step in steps if step.startswith("SCAN") and step.split()[1] in large]
+        assert [step for step in walks if step.split()[-1] not in SMALL_INDEXES] == [], statement
+    assert plans
+
+
+def test_damaged_files_are_found_without_a_walk_from_key_to_key(database: Database) -> None:
+    plans = plans_of(database, "damaged files")
+    (steps,) = (steps for statement, steps in plans.items() if "'damaged'" in statement)
+    assert any("USING INDEX versions_damaged" in step for step in steps), steps

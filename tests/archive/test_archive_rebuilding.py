@@ -1,14 +1,14 @@
 """A catalog that is lost comes back from the files as it was, and one that is there loses nothing."""
 
-import itertools
 import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from sqlalchemy import delete, select, update
@@ -16,11 +16,9 @@ from sqlalchemy import delete, select, update
 from stowkeeper.archive import catalog, changes, ledger, listing
 from stowkeeper.archive.agreement import Discrepancy, Fault
 from stowkeeper.archive.archive import ArchiveReader, ArchiveRefusedError
-from stowkeeper.archive.arrival_order import ArrivalOrder
 from stowkeeper.archive.catalog_values import VersionState
+from stowkeeper.archive.examine import Examination
 from stowkeeper.archive.ledger import AssociationRecord, RequestRecord
-from stowkeeper.archive.limits import ARRIVALS_PER_RUN, READ_AHEAD_FILES, READER_THREADS
-from stowkeeper.archive.read_ahead import map_ahead
 from stowkeeper.archive.rebuilding import NEW_CATALOG, UNTOLD, RebuildCounts, Rebuilding
 from stowkeeper.archive.removal import Removal
 from stowkeeper.archive.verification import Verification
@@ -29,7 +27,7 @@ from stowkeeper.database.engine import Database
 from stowkeeper.database.errors import DatabaseForeign
 from stowkeeper.durable.filesystem import NoSyncFileSystem
 from stowkeeper.durable.server_lock import ArchiveInUseError, ServerLock
-from support.archive_rig import ArchiveRig, check_settled
+from support.archive_rig import ArchiveRig, ArchiveView, check_settled
 from support.catalog_rows import open_database
 from support.instances import HANGING_PROTOCOL_STORAGE, encode_element, make_instance
 
@@ -258,6 +256,35 @@ def test_a_kill_after_the_new_catalog_got_its_name_does_no_harm(root: Path) -> N
     assert dump(root) == before
 
 
+@pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
+def test_the_log_of_the_lost_catalog_does_not_come_into_the_new_one(root: Path, ending: str) -> None:
+    """SQLite takes a log by its name, whatever database it was of."""
+    before = dump(root, identical=False)
+    lose_catalog(root)
+    left_over = root / f"catalog.sqlite{ending}"
+    left_over.write_bytes(b"of the lost one")
+    rebuild(root)
+    assert not left_over.exists()
+    assert (root / f"catalog.sqlite.old1{ending}").read_bytes() == b"of the lost one"
+    assert dump(root) == before
+
+
+def test_a_catalog_that_was_removed_without_its_log_comes_back_whole(root: Path, tmp_path: Path) -> None:
+    before = dump(root, identical=False)
+    with database_of(root) as database:
+        with database.write() as transaction:
+            transaction.execute(update(schema.versions).values(file_size=1))
+        for ending in ("wal", "shm"):  # as a process leaves them that is killed
+            shutil.copy(root / f"catalog.sqlite-{ending}", tmp_path / ending)
+    for ending in ("wal", "shm"):
+        shutil.copy(tmp_path / ending, root / f"catalog.sqlite-{ending}")
+    (root / "catalog.sqlite").unlink()
+    rebuild(root)
+    assert dump(root) == before
+    with database_of(root) as database, database.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
+
+
 # A catalog that is there.
 
 
@@ -353,6 +380,29 @@ def test_a_removed_study_that_was_put_back_from_a_backup_is_listed_again(root: P
             last = changes.changes_after(connection, 0)[-1]
         assert (last.kind, last.sop_instance_uid) == ("current", "1.2.3.1")
         assert list(Verification(FILES, str(root), database).run()) == []
+
+
+def test_what_is_removed_between_its_reading_and_its_listing_stays_removed(root: Path) -> None:
+    with Rebuilding(str(root), files=FILES) as rebuilding:
+        rebuilding.look()
+        examine = rebuilding._examine
+        removed: list[int] = []
+        lock = threading.Lock()
+
+        def examine_and_be_overtaken(path: str) -> Examination:
+            examination = examine(path)
+            with lock, database_of(root) as database:
+                if not removed:
+                    removal = Removal(FILES, str(root), database)
+                    removed.append(removal.carry_out(removal.plan("1.2.29"), "a wish").removed)
+            return examination
+
+        with patch.object(rebuilding, "_examine", examine_and_be_overtaken):
+            assert list(rebuilding.run()) == []
+    assert removed == [3]
+    assert rebuilding.counts.restored == 0
+    with database_of(root) as database:
+        check_settled(ArchiveView(FILES, database, str(root)))
 
 
 def test_a_damaged_version_whose_whole_file_was_put_back_is_kept_again(root: Path) -> None:
@@ -472,7 +522,9 @@ def test_a_running_server_keeps_a_rebuild_off_and_the_other_way_round(root: Path
 def test_a_foreign_catalog_is_refused_with_what_to_do(root: Path) -> None:
     (root / "archive.id").write_text("3f0b0c9e-2f0a-4c39-9d6a-0d5a3f6f9a11\n")
     for _ in range(2):  # the lock was given back
-        with pytest.raises(ArchiveRefusedError, match="move it away"):
+        with pytest.raises(
+            ArchiveRefusedError, match=r"move catalog\.sqlite away, with its -wal and -shm files"
+        ):
             Rebuilding(str(root))
     (root / "archive.id").unlink()
     with pytest.raises(ArchiveRefusedError, match=r"write that id into .*archive\.id"):
@@ -493,73 +545,3 @@ def test_what_no_file_can_tell_is_named() -> None:
     told = " ".join(UNTOLD)
     for word in ("refused", "answered", "identical", "holds", "removed", "associations"):
         assert word in told
-
-
-# The order in time.
-
-
-def places(count: int) -> Iterator[tuple[str, str]]:
-    for number in range(count):
-        yield f"{number * 7919 % count:06}", f"objects/{number}\n\udcff"
-
-
-def test_names_come_in_their_order_however_many_there_are() -> None:
-    assert ARRIVALS_PER_RUN == 100_000
-    for per_run in (1, 7, 1000):
-        with ArrivalOrder(per_run=per_run) as order:
-            for place, path in places(500):
-                order.add(place, path)
-            assert list(order) == [path for _, path in sorted(places(500))]
-
-
-def test_runs_are_read_across_the_blocks_they_are_read_in() -> None:
-    with ArrivalOrder(per_run=9000) as order:
-        for place, path in places(9000):
-            order.add(place, path)
-        assert len(list(itertools.islice(order, 10_000))) == 9000
-
-
-# Reading ahead.
-
-
-def test_results_come_in_the_order_of_the_items_and_errors_are_results() -> None:
-    assert (READER_THREADS, READ_AHEAD_FILES) == (4, 64)
-    first_may_end = threading.Event()
-
-    def read(number: int) -> int:
-        if number == 0:
-            assert first_may_end.wait(60)
-        if number == 1:
-            first_may_end.set()
-        if number == 5:
-            raise PermissionError(number)
-        return number * number
-
-    found = dict(map_ahead(read, range(10), threads=2))
-    assert list(found) == list(range(10))
-    assert isinstance(found.pop(5), PermissionError)
-    assert found == {number: number * number for number in range(10) if number != 5}
-
-
-def test_no_more_is_begun_than_the_bound_says() -> None:
-    taken: list[int] = []
-
-    def items() -> Iterator[int]:
-        for number in range(100):
-            taken.append(number)
-            yield number
-
-    results = map_ahead(lambda number: number, items(), ahead=7)
-    for number in range(20):
-        assert next(results) == (number, number)
-        assert len(taken) == number + 8
-    results.close()  # type: ignore[attr-defined]  # it is a generator
-    assert len(taken) == 27
-
-
-def test_what_is_no_error_of_the_disk_is_raised() -> None:
-    def fail(number: int) -> int:
-        raise ValueError(number)
-
-    with pytest.raises(ValueError, match="0"):
-        list(map_ahead(fail, range(3)))

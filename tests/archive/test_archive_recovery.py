@@ -8,8 +8,10 @@ from unittest.mock import patch
 import pytest
 
 from stowkeeper.archive import recovery
+from stowkeeper.archive.intake import DuplicatePolicy
 from stowkeeper.archive.receipt import EMPTY_RECEIPT, RECEIPT_LENGTH, Receipt, encode_head, seal_head
-from stowkeeper.archive.recovery import RecoveryCounts
+from stowkeeper.archive.recovery import Recovery, RecoveryCounts
+from stowkeeper.archive.removal import Removal
 from stowkeeper.database.engine import DatabaseUnavailable
 from stowkeeper.durable.process_folder import ProcessFolder
 from support.archive_rig import ArchiveRig, check_kept, check_settled, model_rig
@@ -221,6 +223,80 @@ def test_two_suspect_files_of_one_name_get_two(rig: ArchiveRig, model: ModelFile
     notes = [path for path in model.tree() if path.endswith(".txt")]
     assert len(notes) == 2
     assert DEAD in model.content(notes[0]).decode()
+
+
+def test_the_dead_are_looked_after_one_at_a_time(rig: ArchiveRig, model: ModelFileSystem) -> None:
+    """However many there are, one descriptor and one batch is held."""
+    for number in range(5):
+        model.place(f"{DEAD}-{number}/0", received(make_instance(number))[1])
+    owned = 0
+
+    def look(operation: Operation) -> None:
+        nonlocal owned
+        held = {path for path in model.open_paths if path.startswith(DEAD) and path.count("/") == 3}
+        owned = max(owned, len(held))
+
+    model.before_each = look
+    assert rig.recover() == RecoveryCounts(finished=5)
+    model.before_each = None
+    assert owned == 1
+    assert not [path for path in model.tree() if path.startswith(DEAD)]
+
+
+def test_what_was_removed_meanwhile_does_not_come_back(rig: ArchiveRig, model: ModelFileSystem) -> None:
+    """An identical one was listed to it, and only the power cut keeps its depot name."""
+    rig.keep(SMALL)
+    rig.finish()
+    identical = rig.keep(SMALL)
+    rig.finish()
+    removal = Removal(rig.files, rig.root, rig.database)
+    assert removal.carry_out(removal.plan(SMALL.sop_instance_uid), "a wish").removed == 1
+    after = model.crash(lambda change: not (change.operation == "unlink" and "/depot/" in change.path))
+    again = ArchiveRig(after, rig.database)
+    assert len([path for path in again.depot() if path]) >= 1
+    again.recover()
+    assert again.depot() == []
+    assert again.shelf() == []
+    assert {row["state"] for row in again.versions()} <= {"removed"}
+    assert identical.receipt_id in {row["receipt_id"] for row in again.receipts()}
+
+
+# A second version, by its sender's policy
+
+
+def test_a_recovered_second_version_is_treated_as_its_sender_s_policy_says(
+    rig: ArchiveRig, model: ModelFileSystem
+) -> None:
+    """`refuse` keeps it, since it may have been answered Success."""
+    asked: list[tuple[str, str]] = []
+    sent_by = SMALL.arrival()
+    for policy, state, conflict in (
+        (DuplicatePolicy.KEEP, "kept", True),
+        (DuplicatePolicy.REFUSE, "kept", True),
+        (DuplicatePolicy.REPLACE, "superseded", True),
+    ):
+        number = len(asked) + 1
+        older = rig.keep(make_instance(number))
+        assert rig.finish() == []
+        newer, whole = received(make_instance(number, content=1))
+        model.place(f"{DEAD}/0", whole)
+
+        def duplicates_of(title: str, address: str, policy: DuplicatePolicy = policy) -> DuplicatePolicy:
+            asked.append((title, address))
+            return policy
+
+        again = Recovery(rig.files, rig.root, f"{rig.root}/depot", rig.finisher, duplicates_of=duplicates_of)
+        assert again.run() == RecoveryCounts(finished=1)
+        found = {
+            row["receipt_id"]: row for row in rig.versions() if row["sop_instance_uid"] == f"1.2.3.{number}"
+        }
+        assert found[older.receipt_id]["state"] == state
+        assert found[older.receipt_id]["conflict"] == conflict
+        assert found[newer.receipt_id]["state"] == "kept"
+        assert found[newer.receipt_id]["current"]
+        check_settled(rig)
+    assert set(asked) == {(sent_by.calling_ae_title, sent_by.peer_address)}
+    assert all(asked[0])
 
 
 def test_a_catalog_that_cannot_be_written_stops_it_and_the_next_look_goes_on(

@@ -3,6 +3,8 @@
 import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from sqlalchemy import select
@@ -17,7 +19,7 @@ from stowkeeper.database.schema import patients, receipts
 from support.archive_rig import ArchiveRig, check_kept, check_settled, model_rig
 from support.instances import Instance, make_instance
 from support.machine_with_catalog import MachineWithCatalog, damage, running_rig
-from support.model_filesystem import ModelFileSystem, Operation
+from support.model_filesystem import ModelFileSystem
 from support.power_cuts import check_power_cuts
 
 STUDY, OTHER = "1.2.10", "1.2.20"
@@ -252,15 +254,15 @@ def test_a_name_that_a_newcomer_got_is_left_alone(rig: ArchiveRig) -> None:
     rig.files.unlink(rig.path(path))
     second = rig.keep(make_instance(1))
     results: list[RemovalResult] = []
+    write_rows = rig.finisher._list
 
-    def go_on(operation: Operation) -> None:
-        if operation.name == "synchronize_directory":
-            model(rig).before_each = None
-            assert rig.shelf() == [path]
-            results.append(remove_due(rig.files, rig.root, rig.database, "2000"))
+    def go_on(*arguments: Any) -> set[str]:
+        assert rig.shelf() == [path]
+        results.append(remove_due(rig.files, rig.root, rig.database, "2000"))
+        return write_rows(*arguments)
 
-    model(rig).before_each = go_on
-    assert rig.finish() == []
+    with patch.object(rig.finisher, "_list", go_on):
+        assert rig.finish() == []
     assert results == [RemovalResult(removed=1)]
     check_kept(rig, second, make_instance(1))
     check_settled(rig)

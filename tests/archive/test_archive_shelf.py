@@ -3,6 +3,7 @@
 import errno
 from itertools import islice
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -47,6 +48,14 @@ def synced(model: ModelFileSystem) -> list[str]:
         for done in model.log
         if done.name == "synchronize_directory" and "objects" in done.path
     ]
+
+
+def place_all(shelf: Shelf, *files: tuple[str, Receipt]) -> None:
+    """Place depot files in one hold of the shelf."""
+    with shelf.held():
+        for path, receipt in files:
+            shelf.place(path, receipt, FOLDER)
+        shelf.synchronize()
 
 
 # Names
@@ -243,35 +252,21 @@ def test_a_depot_file_that_is_gone_takes_no_other_out_of_the_sync(
 
 
 @pytest.mark.parametrize("failing", ["objects", "objects/1.2.10", FOLDER])
+@pytest.mark.parametrize("folders", [(), ("objects/1.2.10", FOLDER)])
 def test_after_a_failed_sync_names_and_folders_are_taken_back_and_made_anew(
-    rig: ArchiveRig, model: ModelFileSystem, shelf: Shelf, failing: str
+    rig: ArchiveRig, model: ModelFileSystem, shelf: Shelf, failing: str, folders: tuple[str, ...]
 ) -> None:
-    path, receipt = depot_file(rig)
-    shelf.place(path, receipt, FOLDER)
-    model.fail_next("synchronize_directory", rig.path(failing))
-    with pytest.raises(OSError, match="Input/output error"):
-        shelf.synchronize()
-    assert rig.shelf() == []
-    assert model.list_directory(rig.path("objects")) == []
-    shelf.synchronize()
-    assert shelf.place(path, receipt, FOLDER).how is Placing.LINKED
-    shelf.synchronize()
-    nothing_more_survives = model.crash(lambda _: False)
-    assert nothing_more_survives.status(rig.path(rig.shelf()[0])).links == 2
-
-
-def test_folders_that_a_dead_process_made_and_did_not_sync_are_made_anew_too(
-    rig: ArchiveRig, model: ModelFileSystem, shelf: Shelf
-) -> None:
-    for folder in ("objects/1.2.10", FOLDER):
+    """Folders too that were there: whoever made them may not have synced their names."""
+    for folder in folders:
         model.make_directory(rig.path(folder))
     path, receipt = depot_file(rig)
-    shelf.place(path, receipt, FOLDER)
-    model.fail_next("synchronize_directory", rig.path("objects"))
+    model.fail_next("synchronize_directory", rig.path(failing))
     with pytest.raises(OSError, match="Input/output error"):
+        place_all(shelf, (path, receipt))
+    assert model.list_directory(rig.path("objects")) == []
+    with shelf.held():
+        assert shelf.place(path, receipt, FOLDER).how is Placing.LINKED
         shelf.synchronize()
-    shelf.place(path, receipt, FOLDER)
-    shelf.synchronize()
     nothing_more_survives = model.crash(lambda _: False)
     assert nothing_more_survives.status(rig.path(rig.shelf()[0])).links == 2
 
@@ -279,54 +274,53 @@ def test_folders_that_a_dead_process_made_and_did_not_sync_are_made_anew_too(
 def test_names_of_earlier_batches_are_not_taken_back(
     rig: ArchiveRig, model: ModelFileSystem, shelf: Shelf
 ) -> None:
-    kept = shelf.place(*depot_file(rig, 1), FOLDER)
-    shelf.synchronize()
-    shelf.place(*depot_file(rig, 2), FOLDER)
+    """Nor those that are not listed yet, and that the batch only looked at."""
+    first = depot_file(rig, 1)
+    with shelf.held():
+        kept = shelf.place(*first, FOLDER)
+        shelf.synchronize()
     model.fail_next("synchronize_directory", rig.path(FOLDER))
     with pytest.raises(OSError, match="Input/output error"):
-        shelf.synchronize()
+        place_all(shelf, depot_file(rig, 2), depot_file(rig, 1), first)
     assert rig.shelf() == [kept.path]
+
+
+def test_a_batch_that_ends_without_its_sync_is_taken_back(rig: ArchiveRig, shelf: Shelf) -> None:
+    with patch.object(shelf, "synchronize", side_effect=ZeroDivisionError), pytest.raises(ZeroDivisionError):
+        place_all(shelf, depot_file(rig))
+    assert rig.shelf() == []
+    with shelf.held():
+        shelf.place(*depot_file(rig), FOLDER)
+    assert rig.shelf() == []
 
 
 def test_a_name_that_cannot_be_taken_back_holds_up_what_comes_after(
     rig: ArchiveRig, model: ModelFileSystem, shelf: Shelf
 ) -> None:
+    """Of whatever process: it would believe its own name durable, and the folder's may not be."""
     path, receipt = depot_file(rig)
-    shelf.place(path, receipt, FOLDER)
-    model.fail_next("synchronize_directory", rig.path(FOLDER))
+    model.fail_next("synchronize_directory", rig.path("objects"))
     model.fail_next("unlink", rig.path("objects/*"), errno.EROFS, times=2)
     with pytest.raises(OSError, match="Input/output error"):
-        shelf.synchronize()
-    with pytest.raises(OSError, match="Read-only file system"):
-        shelf.place(path, receipt, FOLDER)
-    assert shelf.place(path, receipt, FOLDER).how is Placing.LINKED  # not "done before"
-
-
-def test_a_folder_in_which_others_keep_files_stays(
-    rig: ArchiveRig, model: ModelFileSystem, shelf: Shelf
-) -> None:
-    path, receipt = depot_file(rig)
-    shelf.place(path, receipt, FOLDER)
-    other_path, _ = depot_file(rig, 2)
-    model.link(other_path, rig.path(f"{FOLDER}/other.dcm"))
-    model.fail_next("synchronize_directory", rig.path("objects"))
-    with pytest.raises(OSError, match="Input/output error"):
-        shelf.synchronize()
-    assert rig.shelf() == [f"{FOLDER}/other.dcm"]
-    assert shelf.place(path, receipt, FOLDER).how is Placing.LINKED
+        place_all(shelf, (path, receipt))
+    other = Shelf(model, rig.root)
+    with pytest.raises(OSError, match="Read-only file system"), other.held():
+        pytest.fail("the shelf is not to be trusted")
+    other_path, other_receipt = depot_file(rig, 2)
+    with other.held():
+        assert model.list_directory(rig.path("objects")) == []
+        kept = other.place(other_path, other_receipt, FOLDER)
+        other.synchronize()
+    assert model.crash(lambda _: False).status(rig.path(kept.path)).links == 2
 
 
 def test_a_folder_made_for_a_link_that_failed_is_in_doubt_until_it_was_synced(
     rig: ArchiveRig, model: ModelFileSystem, shelf: Shelf
 ) -> None:
-    path, receipt = depot_file(rig)
     model.fail_next("link", "*/1.2.10.1/*", errno.ENOSPC)
-    with pytest.raises(OSError, match="No space left"):
-        shelf.place(path, receipt, FOLDER)
-    shelf.synchronize()
-    shelf.place(path, receipt, FOLDER)
-    model.fail_next("synchronize_directory", rig.path("objects"))
-    with pytest.raises(OSError, match="Input/output error"):
+    with shelf.held():
+        with pytest.raises(OSError, match="No space left"):
+            shelf.place(*depot_file(rig), FOLDER)
         shelf.synchronize()
     assert model.list_directory(rig.path("objects")) == []
 

@@ -6,7 +6,6 @@ step the invariants of the design hold; at the end every promise is kept.
 """
 
 import errno
-import os
 import random
 import shutil
 import tempfile
@@ -127,12 +126,8 @@ class ArchiveStates(RuleBasedStateMachine):
         self.model.fail_next(operation, where, error, after=after)
 
     @rule(folder=st.sampled_from(FOLDERS), work=st.sampled_from(("finish", "recover")))
-    @precondition(lambda self: len({os.path.dirname(path) for path in self.rig.depot()}) < 2)
     def folder_sync_fails(self, folder: str, work: str) -> None:
-        """The system believes the names written; the process lives to see that they were not.
-
-        What two dead processes left in one folder of the shelf can't be taken back together, and is left out.
-        """
+        """The system believes the names written; the process lives to see that they were not."""
         self.model.fail_next("synchronize_directory", folder)
         getattr(self, work)()
         faults = self.model._faults

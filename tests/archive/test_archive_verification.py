@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable, Iterator
+from unittest.mock import patch
 
 import pytest
 
@@ -17,6 +18,7 @@ from stowkeeper.archive.verification import (
     finish_damaged,
     put_damaged_away,
 )
+from stowkeeper.database.engine import DatabaseUnavailable
 from stowkeeper.durable.probe import PROBE_FOLDER
 from support.archive_rig import ArchiveRig, check_kept, check_settled, read_all
 from support.instances import HANGING_PROTOCOL_STORAGE, Instance, make_instance
@@ -367,7 +369,10 @@ def test_only_a_damaged_file_itself_is_put_away(rig: ArchiveRig) -> None:
 
     assert put_away() == ""
     second = rig.keep(instance(1))
-    rig.finisher._place(rig.waiting[0])
+    not_yet = patch.object(rig.finisher, "_list", side_effect=DatabaseUnavailable("not yet"))
+    with not_yet, pytest.raises(DatabaseUnavailable):
+        rig.finish()
+    assert rig.shelf() == [path]
     assert put_away() == ""
     rig.finish()
     assert put_away() == ""

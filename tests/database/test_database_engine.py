@@ -1,5 +1,6 @@
 """The engine: durable transactions, snapshots, and errors that say what to do."""
 
+import errno
 import itertools
 import os
 import signal
@@ -22,6 +23,7 @@ from stowkeeper.database.engine import (
     Database,
     DatabaseDamaged,
     DatabaseForeign,
+    DatabaseGone,
     DatabaseUnavailable,
     Transaction,
     compile_insert,
@@ -230,11 +232,63 @@ def test_closing_checkpoints_and_that_is_under_the_writer_lock(tmp_path: Path) -
     assert not (tmp_path / "catalog.sqlite-wal").exists()
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_was_taken_away_is_noticed_and_no_other_is_made(tmp_path: Path, replaced: bool) -> None:
+    path = tmp_path / "catalog.sqlite"
+    with open_database(tmp_path) as database:
+        add_patients(database, ["1"])
+        path.rename(tmp_path / "away")
+        if replaced:
+            path.write_bytes(b"")
+        before = sorted(tmp_path.iterdir())
+        for use in (database.read, database.write):
+            with (
+                pytest.raises(DatabaseGone, match=r"put the very same file back.*stowkeeper rebuild"),
+                use(),
+            ):
+                pytest.fail("what is written there is lost")
+        with pytest.raises(DatabaseGone):
+            database.check_in_place()
+        assert sorted(tmp_path.iterdir()) == before
+        (tmp_path / "away").rename(path)
+        database.check_in_place()
+        add_patients(database, ["2"])
+        assert patient_ids(database) == ["1", "2"]
+
+
 @pytest.mark.parametrize("name", ["a b.sqlite", "50%.sqlite", "what?mode=ro#.sqlite", "Bücher'.sqlite"])
 def test_any_path_will_do(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     Database.open(str(path), lock_path=str(tmp_path / "lock")).close()
     assert path.exists()
+
+
+def test_a_new_database_does_not_get_the_log_of_one_that_was_removed(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    for number in (1, 2):
+        left_over = {ending: f"{number}{ending}".encode() for ending in ("-wal", "-shm", "-journal")}
+        for ending, content in left_over.items():
+            Path(f"{path}{ending}").write_bytes(content)
+        with Database.open(str(path), lock_path=f"{path}.lock") as database:
+            assert database.put_aside == [f"{path}.old{number}{ending}" for ending in left_over]
+        with Database.open(str(path), lock_path=f"{path}.lock") as database:
+            assert database.put_aside == []
+        for ending, content in left_over.items():
+            assert Path(f"{path}.old{number}{ending}").read_bytes() == content
+        path.unlink()
+
+
+def test_a_log_that_cannot_be_put_aside_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "catalog.sqlite"
+    Path(f"{path}-wal").write_bytes(b"")
+
+    def refuse(source: str, _target: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", source)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(DatabaseUnavailable, match=r"catalog\.sqlite-wal: it is the log .* we may write"):
+        Database.open(str(path), lock_path=f"{path}.lock")
+    assert not path.exists()
 
 
 def test_another_programs_database_is_refused(tmp_path: Path) -> None:
@@ -248,11 +302,18 @@ def test_another_programs_database_is_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def open_files() -> list[str]:
+    return [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+
+
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("nothing that SQLite wrote\n" * 1000)
-    with pytest.raises(DatabaseForeign, match="not a SQLite database"):
+    with pytest.raises(DatabaseForeign, match="not a SQLite database") as refused:
         Database.open(str(path), lock_path=f"{path}.lock")
+    # Closed at once, and not when the error that refers to it is forgotten.
+    assert refused.value.__traceback__ is not None
+    assert not [link for link in open_files() if link.startswith(str(tmp_path))]
 
 
 def test_a_newer_schema_is_refused_with_the_version_to_use(tmp_path: Path) -> None:

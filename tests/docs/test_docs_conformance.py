@@ -1,36 +1,25 @@
 """The conformance statement says what the code does: its tables, codes, bytes and defaults."""
 
-import importlib.util
 import re
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from stowkeeper.app.setting_fields import describe
 from stowkeeper.app.settings_tables import Settings
+from stowkeeper.archive.limits import LEDGER_ROWS_MAX
+from stowkeeper.dicom.limits import INFLATED_BYTES_MAX, SEQUENCE_DEPTH_MAX
 from stowkeeper.dicom.sop_classes import SOP_CLASSES, STORAGE_APPLICATION_INFORMATION, SOPClassKind
 from stowkeeper.dicom.status import Status, StatusCategory, category_of, meaning_of
 from stowkeeper.dicom.transfer_syntaxes import SHIPPED_TRANSFER_SYNTAXES, TRANSFER_SYNTAXES
 from stowkeeper.dicom.uid import RECEIPT_CREATOR_UID
+from stowkeeper.services.limits import USER_NAME_LETTERS_MAX
+from stowkeeper.upperlayer.limits import ASSOCIATE_PDU_LENGTH_MAX
+from support.generated_pages import DOCS, generate
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "conformance.md"
 
 # PS3.8 Table 9-21: the reasons that exist for each source.
 REJECTION_REASONS = {1: {1, 2, 3, 7}, 2: {1, 2}, 3: {1, 2}}
-
-
-def load_generator() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-generate = load_generator()
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +43,9 @@ def rows(text: str) -> list[list[str]]:
     return [row for number, row in enumerate(cells) if number not in headings]
 
 
-def test_the_tables_are_those_of_the_code(page: str) -> None:
-    assert generate.rewrite(page) == page, f"a table of {PAGE.name} is out of date: run {generate.COMMAND}"
-
-
-def test_every_table_that_can_be_made_is_on_the_page(page: str) -> None:
-    assert set(re.findall(r"<!-- table:([a-z-]+) -->", page)) == set(generate.TABLES)
-
-
 def test_every_class_is_in_one_of_the_tables() -> None:
-    stored = generate.TABLES["sop-classes"]()
-    others = generate.TABLES["other-sop-classes"]()
+    stored = generate.PARTS["sop-classes"]()
+    others = generate.PARTS["other-sop-classes"]()
     for uid, known in SOP_CLASSES.items():
         expected = stored if known.kind is not SOPClassKind.OTHER else others
         if known.keyword != "Verification":
@@ -73,8 +54,8 @@ def test_every_class_is_in_one_of_the_tables() -> None:
 
 
 def test_every_transfer_syntax_is_in_one_of_the_tables() -> None:
-    shipped = [row[1].strip("`") for row in rows(generate.TABLES["transfer-syntaxes"]())]
-    others = [row[1].strip("`") for row in rows(generate.TABLES["other-transfer-syntaxes"]())]
+    shipped = [row[1].strip("`") for row in rows(generate.PARTS["transfer-syntaxes"]())]
+    others = [row[1].strip("`") for row in rows(generate.PARTS["other-transfer-syntaxes"]())]
     assert shipped == list(SHIPPED_TRANSFER_SYNTAXES)
     assert sorted(shipped + others) == sorted(TRANSFER_SYNTAXES)
 
@@ -93,6 +74,7 @@ def test_the_status_codes_of_storage(page: str) -> None:
             Status.INVALID_SOP_INSTANCE,
             Status.SOP_CLASS_NOT_SUPPORTED,
             Status.NOT_AUTHORIZED,
+            Status.DUPLICATE_INVOCATION,
             Status.OUT_OF_RESOURCES,
             Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
             Status.CANNOT_UNDERSTAND,
@@ -108,6 +90,23 @@ def test_the_statement_that_no_warning_is_sent_fits_its_table(page: str) -> None
     table = rows(section(page, "7.3.1 C-STORE status codes as SCP"))
     categories = {category_of(int(code.rstrip("H"), 16)) for code, *_ in table}
     assert categories == {StatusCategory.SUCCESS, StatusCategory.FAILURE}
+
+
+def test_the_fixed_limits_are_named(page: str) -> None:
+    limits = section(page, "5.3.1 SCP of the storage SOP classes")
+    assert f"nested deeper than {SEQUENCE_DEPTH_MAX}," in limits
+    assert f"inflates to more than {INFLATED_BYTES_MAX >> 30} GiB" in limits
+    settings = rows(section((DOCS / "settings.md").read_text(encoding="utf-8"), "What cannot be set"))
+    assert [value for _, value, _ in settings] == [
+        str(SEQUENCE_DEPTH_MAX),
+        f"{INFLATED_BYTES_MAX >> 30} GiB",
+        f"{ASSOCIATE_PDU_LENGTH_MAX >> 10} KiB",
+        f"{LEDGER_ROWS_MAX} lines",
+    ]
+
+
+def test_the_user_name_is_as_long_as_said(page: str) -> None:
+    assert f"up to {USER_NAME_LETTERS_MAX} characters" in section(page, "7.2.1 Association policies")
 
 
 def test_unknown_operations_are_answered(page: str) -> None:
@@ -153,48 +152,3 @@ def test_settings_ship_with_the_values_on_the_page(page: str) -> None:
     limits = [settings[f"dicom.{name}"].default for name in ("associations_max", "associations_per_peer_max")]
     assert f"{limits[0]} in all, {limits[1]} from one address" in policies
     assert f"window of up to {settings['dicom.operations_window'].default} operations" in policies
-
-
-def test_a_page_is_rewritten_between_its_markers_only() -> None:
-    stale = "before\n<!-- table:identification -->\nold\n<!-- /table -->\nafter <!-- /table -->\n"
-    fresh = generate.rewrite(stale)
-    assert fresh.startswith("before\n<!-- table:identification -->\n\n| Item | Value |\n| --- | --- |\n")
-    assert fresh.endswith("|\n\n<!-- /table -->\nafter <!-- /table -->\n")
-    assert "old" not in fresh
-    assert generate.rewrite(fresh) == fresh
-
-
-def test_a_page_without_markers_stays_as_it_is() -> None:
-    assert generate.rewrite("no table here\n") == "no table here\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("<!-- table:nothing -->\n<!-- /table -->", "there is no table 'nothing'"),
-        ("<!-- table:identification -->\n", "'identification' has no <!-- /table -->"),
-        (
-            "<!-- table:identification -->\n<!-- table:sop-classes -->\n<!-- /table -->",
-            "'identification' has no",
-        ),
-    ],
-)
-def test_markers_that_do_not_fit_are_named(text: str, words: str) -> None:
-    with pytest.raises(generate.MarkerError, match=re.escape(words)):
-        generate.rewrite(text)
-
-
-def test_the_script_finds_and_mends_what_is_out_of_date(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(generate, "FOLDER", tmp_path)
-    stale, plain = tmp_path / "stale.md", tmp_path / "plain.md"
-    stale.write_text("<!-- table:identification -->\n<!-- /table -->\n", encoding="utf-8")
-    plain.write_text("no table\n", encoding="utf-8")
-    assert generate.main(["--check"]) == 1
-    assert capsys.readouterr().out == f"stale.md is out of date: run {generate.COMMAND}\n"
-    assert generate.main([]) == 0
-    assert capsys.readouterr().out == "stale.md rewritten\n"
-    assert "STOWKEEPER" in stale.read_text(encoding="utf-8")
-    assert generate.main(["--check"]) == 0
-    assert plain.read_text(encoding="utf-8") == "no table\n"

@@ -356,3 +356,11 @@ def test_a_system_without_locks_says_so(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(filesystem, "fcntl", None)
     with pytest.raises(OSError, match="no flock"):
         FILES.lock_directory(str(tmp_path))
+
+
+def test_one_run_of_the_system_has_one_identity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    files = FileSystem()
+    assert files.boot_identity() == files.boot_identity()
+    assert "\n" not in files.boot_identity()
+    monkeypatch.setattr(filesystem, "_BOOT_IDENTITY", str(tmp_path / "none"))
+    assert files.boot_identity() == ""

@@ -1,6 +1,7 @@
 """An archive's identity and other small files are whole or absent, and never replaced."""
 
 import errno
+import os
 import random
 import re
 from collections.abc import Callable
@@ -161,6 +162,17 @@ def test_a_folder_another_made_is_durable_too() -> None:
     model.make_directory("/archive/objects")
     make_folders(model, "/archive/objects")
     assert "/archive/objects" in model.crash(lambda _: False).tree()
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES])
+def test_a_folder_whose_name_could_not_be_synced_is_taken_away_and_made_anew(error: int) -> None:
+    """A later sync would say that all is well, and bring nothing."""
+    model = an_archive()
+    model.fail_next("synchronize_directory", "/archive/objects", error)
+    with pytest.raises(OSError, match=os.strerror(error)):
+        make_folders(model, "/archive/objects/a/b")
+    make_folders(model, "/archive/objects/a/b")
+    assert "/archive/objects/a/b" in model.crash(lambda _: False).tree()
 
 
 def test_a_folder_above_that_is_not_ours_to_read_matters_only_to_new_ones() -> None:

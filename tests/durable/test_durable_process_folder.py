@@ -76,7 +76,6 @@ def test_a_new_folder_is_private_locked_and_named_after_its_process(tmp_path: Pa
     name = Path(folder.path).name
     assert re.fullmatch(rf"{os.getpid()}-[0-9a-f]{{8}}", name)
     assert FILES.status(folder.path).mode == 0o700
-    assert folder.owned
     assert FILES.lock_directory(folder.path) is None
     other = ProcessFolder.create(FILES, str(tmp_path))
     assert other.path != folder.path
@@ -95,7 +94,6 @@ def test_a_release_takes_the_free_slots_along_and_may_be_repeated() -> None:
     pool.stop()
     assert folder.release()
     assert folder.release()
-    assert not folder.owned
     assert model.tree() == {"/depot": None}
     assert model.open_paths == []
 

@@ -162,13 +162,26 @@ def test_a_slot_that_cannot_be_opened_stays_free() -> None:
     model = a_depot()
     pool = SlotPool(model, FOLDER, size=2)
     pool.fill()
-    model.fail_next("open_for_writing", error=errno.EMFILE, times=2)
+    model.fail_next("open_for_writing", error=errno.EMFILE)
     with pytest.raises(OSError, match="Too many open files"):
         pool.take()
-    with pytest.raises(OSError, match="Too many open files"):
+    model.fail_next("open_for_writing", error=errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
         pool.open_ahead()
     assert pool.statistics.free == 2
     assert pool.take().path == f"{FOLDER}/0"
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE])
+def test_no_more_stand_open_than_may(error: int) -> None:
+    model = a_depot()
+    told: list[OSError] = []
+    pool = SlotPool(model, FOLDER, size=4, open_slots=4, on_error=told.append)
+    pool.fill()
+    model.fail_next("open_for_writing", error=error, after=2)
+    pool.open_ahead()
+    assert (pool.statistics.open, pool.statistics.free, told) == (2, 4, [])
+    assert {pool.take().path for _ in range(4)} == {f"{FOLDER}/{number}" for number in range(4)}
 
 
 def test_free_slots_can_be_removed_to_give_their_inodes_back() -> None:

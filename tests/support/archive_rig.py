@@ -4,9 +4,11 @@ The real intake, slots, shelf, finisher and recovery, without their threads: a t
 when a batch is finished and when recovery looks, and can stop or fail any step in between.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from sqlalchemy import text
 
@@ -18,7 +20,7 @@ from stowkeeper.archive.intake import Content, Incoming, Intake, Received, conte
 from stowkeeper.archive.outcome import Outcome
 from stowkeeper.archive.receipt import Receipt
 from stowkeeper.archive.recovery import Recovery, RecoveryCounts
-from stowkeeper.database.engine import Database, DatabaseUnavailable
+from stowkeeper.database.engine import Database, DatabaseUnavailable, Transaction
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.durable.process_folder import ProcessFolder
 from stowkeeper.durable.slots import SlotPool
@@ -95,6 +97,7 @@ class ArchiveRig(ArchiveView):
         slots: int = 3,
         sync_every: int = 1500,
         uncatalogued_max: int = 100,
+        marks: DiskMarks = NO_MARKS,
     ) -> None:
         super().__init__(files, database, root)
         self.waiting: list[Received] = []
@@ -105,17 +108,22 @@ class ArchiveRig(ArchiveView):
         self.folder = ProcessFolder.create(files, f"{root}/depot")
         self.pool = SlotPool(files, self.folder.path, size=slots)
         self.pool.fill()
-        self.finisher = Finisher(files, root, database, on_disk_failure=self.failures.append)
         self.admission = Admission(
             files,
             root,
-            NO_MARKS,
+            marks,
             uncatalogued_max=uncatalogued_max,
-            uncatalogued=lambda: len(self.waiting),
             clock=lambda: 0.0,
         )
+        self.finisher = Finisher(
+            files,
+            root,
+            database,
+            on_disk_failure=self.failures.append,
+            on_listed=self.admission.leave,
+        )
         self.intake = Intake(files, self.pool, self.admission, self, threads=0, sync_every=sync_every)
-        self.recovery = Recovery(files, root, f"{root}/depot", self.finisher.finish)
+        self.recovery = Recovery(files, root, f"{root}/depot", self.finisher)
 
     # What intake needs of a finisher.
 
@@ -174,6 +182,7 @@ class ArchiveRig(ArchiveView):
             self.waiting = batch + self.waiting
             raise
         self.waiting += left
+        self.admission.leave(len(batch) - len(left))
         return left
 
     def recover(self) -> RecoveryCounts:
@@ -256,3 +265,21 @@ def _files_under(files: FileSystem, root: str, relative: str) -> list[str]:
         path = f"{relative}/{entry.name}"
         found += _files_under(files, root, path) if entry.is_directory else [path]
     return sorted(found)
+
+
+@contextmanager
+def catalog_fails(rig: ArchiveRig, *, times: int = 1, error: Exception | None = None) -> Iterator[list[int]]:
+    """Let the next write transactions fail; the list counts them."""
+    write = rig.database.write
+    failed: list[int] = []
+
+    @contextmanager
+    def failing() -> Iterator[Transaction]:
+        if len(failed) < times:
+            failed.append(1)
+            raise error or DatabaseUnavailable("the disk is full")
+        with write() as transaction:
+            yield transaction
+
+    with patch.object(rig.database, "write", failing):
+        yield failed

@@ -1,7 +1,8 @@
 """Entries for the catalog, made from a few words each, and databases to put them into without waiting for Alembic."""
 
-import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,37 @@ HANGING_PROTOCOL_STORAGE = "1.2.840.10008.5.1.4.38.1"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 
+_opened: list[Database] = []
+
 
 @cache
-def _template() -> Path:
-    """Make one empty database for all tests of a run: a migration takes 200 ms, a copy none."""
-    folder = Path(tempfile.mkdtemp(prefix="catalog-template-"))
-    Database.open(str(folder / "catalog.sqlite"), lock_path=str(folder / "catalog.lock")).close()
-    return folder / "catalog.sqlite"
+def _template() -> bytes:
+    """Make one empty database for all tests of a process: a migration takes 200 ms, a copy none."""
+    with tempfile.TemporaryDirectory(prefix="catalog-template-") as folder:
+        path = Path(folder, "catalog.sqlite")
+        Database.open(str(path), lock_path=f"{path}.lock").close()
+        return path.read_bytes()
 
 
 def open_database(folder: Path, name: str = "catalog.sqlite", *, sync: bool = True) -> Database:
     """Open the database in a folder; a new one is a copy of the template."""
     path = folder / name
     if not path.exists():
-        shutil.copyfile(_template(), path)
-    return Database.open(str(path), lock_path=f"{path}.lock", sync=sync)
+        path.write_bytes(_template())
+    database = Database.open(str(path), lock_path=f"{path}.lock", sync=sync)
+    _opened.append(database)
+    return database
+
+
+@contextmanager
+def closing_databases() -> Iterator[None]:
+    """Close at the end of a block what `open_database` opened in it and is open still."""
+    before = len(_opened)
+    try:
+        yield
+    finally:
+        while len(_opened) > before:
+            _opened.pop().close()
 
 
 def make_entry(

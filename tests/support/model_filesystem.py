@@ -186,6 +186,9 @@ class ModelFileSystem(ModelMachine, FileSystem):
         self._begin("mount", path)
         return self.mounted
 
+    def boot_identity(self) -> str:
+        return f"boot {self.boots}"
+
     def lock_directory(self, path: str) -> int | None:
         self._begin("lock_directory", path)
         with self._lock:

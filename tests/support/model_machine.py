@@ -82,6 +82,7 @@ class ModelMachine:
         self.capacity = capacity
         self.inodes = inodes
         self.mounted = mounted
+        self.boots = 1
         self.before_each: Callable[[Operation], None] | None = None
         self.log: list[Operation] = []
         self.survived: tuple[UnsyncedChange, ...] = ()
@@ -156,6 +157,7 @@ class ModelMachine:
                 number: inode.after_power_cut(survived, self.block_size)
                 for number, inode in self._all.items()
             }
+        other.boots += 1
         other.survived = tuple(change for change in changes if change.number in survived)
         other.lost = tuple(change for change in changes if change.number not in survived)
         other._all = _reachable(remains)
@@ -258,6 +260,7 @@ class ModelMachine:
         other = type(self)(
             block_size=self.block_size, capacity=self.capacity, inodes=self.inodes, mounted=self.mounted
         )
+        other.boots = self.boots
         other._changes, other._next_inode = self._changes, self._next_inode
         other._next_descriptor, other._operations = self._next_descriptor, self._operations
         return other

@@ -30,8 +30,8 @@ MEANINGS: dict[ExitCode, str] = {
     ),
     ExitCode.USAGE: "The command line was wrong: an unknown command or option, a value that does not fit.",
     ExitCode.NO_INPUT: (
-        "A file or folder named does not exist or is no archive, or the archive cannot be used as it is: the message says"
-        " what to do about it."
+        "A file or folder named does not exist, holds no instance (`send`, `import`) or is no archive, or the archive"
+        " cannot be used as it is: the message says what to do about it."
     ),
     ExitCode.UNAVAILABLE: (
         "The network was not to be had: the peer does not answer or rejected the association, or the server's own"

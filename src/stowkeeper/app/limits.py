@@ -22,6 +22,10 @@ MAXIMUM_LENGTH_MAX = 0xFFFF_FFFF
 ASSOCIATIONS_MAX = 100_000
 """Most associations that can be set: each needs a descriptor and memory, and no machine has more of these."""
 
+OPEN_FILES_BESIDE = 128
+"""Open files that a server needs beside connections and slots: some 25 when idle (listener, event loop, locks, log,
+database), and those of the finisher, recovery, readers of the database and looks at folders while they are at work."""
+
 OPERATIONS_WINDOW_MAX = 1024
 """Most operations at once on one association that can be set. Each holds an open instance; far fewer fill any
 line, and the unlimited window of PS3.7 §D.3.3.3 is no bound."""

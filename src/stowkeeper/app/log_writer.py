@@ -27,7 +27,7 @@ _FOLDER_MODE = 0o750
 class Outlet(Protocol):
     """Where lines go. `write` raises OSError or ValueError when they do not get there.
 
-    A `brief` outlet gets the brief version of a line that has one.
+    A `brief` outlet gets the brief version of a line that has one, and nothing of one whose brief version is empty.
     """
 
     name: str
@@ -183,7 +183,10 @@ class LogWriter:
         self._thread.start()
 
     def put(self, line: str, brief: str | None = None) -> None:
-        """Queue a line, and how brief outlets put it; drop and count it when too many wait. Never blocks."""
+        """Queue a line, and how brief outlets put it: as it is, in other words, or, if these are empty, not at all.
+
+        Drop and count it when too many wait. Never blocks.
+        """
         if self._queue.qsize() >= LOG_LINES_WAITING_MAX:
             self._dropped += 1  # threads may race here: then the count is a little low
             return
@@ -246,9 +249,14 @@ class LogWriter:
             lines.append((notice, notice))
         if lines:
             for outlet in self._outlets:
-                self._write_to(outlet, [brief if outlet.brief else line for line, brief in lines])
+                self._write_to(
+                    outlet,
+                    [brief for _, brief in lines if brief] if outlet.brief else [line for line, _ in lines],
+                )
 
     def _write_to(self, outlet: Outlet, lines: Sequence[str]) -> None:
+        if not lines:
+            return
         lost = self._lost.get(outlet.name, 0)
         try:
             if lost:

@@ -146,7 +146,10 @@ class Logs:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, Exception) and self._path:
-            structlog.get_logger("stowkeeper").error("error", what="ended by an error", exc_info=error)
+            # To the file alone: whoever ends the command says it on standard error, in a sentence.
+            event: EventDict = {"event": "error", "what": "ended by an error", "exc_info": error}
+            (fields,), _ = _complete(_EventSink("stowkeeper", self._put), "error", event)
+            self._writer.put(_line_of(self._line, fields), "")
             error.add_note(f"{LOGGED_TO}{self._path}")
         self.close()
 

@@ -1,16 +1,21 @@
 """Whether another instance may come in: space, inodes, the catalog's backlog, and trust in the disk.
 
-The event loop asks `refusal()` and `accepts_storage()` and never waits for a disk: both read what worker
+The event loop asks `admit()` and `association_refusal()` and never waits for a disk: both read what worker
 threads saw last.
 """
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 
 from stowkeeper.archive.limits import SPACE_CHECK_EVERY_BYTES, SPACE_CHECK_SECONDS
 from stowkeeper.durable.filesystem import FileSystem
+
+_BEHIND = "the catalog is behind, try again later"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +33,11 @@ class DiskMarks:
 
 
 class Admission:
-    """Says yes or no to the next instance, and why not, in words for the sender and the ledger."""
+    """Says yes or no to the next instance, and why not, in words for the sender and the ledger.
+
+    An instance that is admitted has a place until it is listed in the catalog, or given up: no more than
+    `uncatalogued_max` have one at a time.
+    """
 
     def __init__(
         self,
@@ -37,7 +46,6 @@ class Admission:
         marks: DiskMarks,
         *,
         uncatalogued_max: int,
-        uncatalogued: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
         on_distrust: Callable[[], None] = lambda: None,
     ) -> None:
@@ -45,7 +53,9 @@ class Admission:
         self._root = root
         self._marks = marks
         self._uncatalogued_max = uncatalogued_max
-        self._uncatalogued = uncatalogued
+        # An item for each place that is taken. Of a deque an append, a pop and the length are one step each for any
+        # thread: no instance waits for a lock here, or is counted twice or not at all on its way.
+        self._places: deque[None] = deque()
         self._clock = clock
         self._on_distrust = on_distrust
         self._lock = threading.Lock()
@@ -58,15 +68,32 @@ class Admission:
         self._reserve_released = False
         self.check_space()
 
+    def admit(self) -> str:
+        """Give a place to one more instance; or say why not, and it has none. An empty string says that it has one."""
+        words = self._distrust or self._instance_words
+        if words:
+            return words
+        self._places.append(None)  # first, so that two who come at once do not both get the last one
+        if len(self._places) > self._uncatalogued_max:
+            self._places.pop()
+            return _BEHIND
+        return ""
+
+    def leave(self, count: int = 1) -> None:
+        """Take places back: those of instances that are listed now, or were given up."""
+        # Whoever said so once too often must not be stopped by that: it might be the finisher.
+        with suppress(IndexError):
+            for _ in repeat(None, count):
+                self._places.pop()
+
     def refusal(self) -> str:
         """Why no instance is admitted now; an empty string when one is."""
-        if self._distrust:
-            return self._distrust
-        if self._instance_words:
-            return self._instance_words
-        if self._uncatalogued() >= self._uncatalogued_max:
-            return "the catalog is behind, try again later"
-        return ""
+        return self._distrust or self._instance_words or (_BEHIND if self.is_behind else "")
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether all places are taken: the next instance has to wait for the catalog."""
+        return len(self._places) >= self._uncatalogued_max
 
     def association_refusal(self) -> str:
         """Why storage is not negotiated now; an empty string when it is."""

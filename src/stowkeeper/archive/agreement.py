@@ -12,9 +12,10 @@ from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Connection, or_, select, text
 
-from stowkeeper.archive.catalog_values import VersionState, portions
-from stowkeeper.archive.shelf import OBJECTS
+from stowkeeper.archive.catalog_values import portions
+from stowkeeper.archive.shelf_lock import OBJECTS
 from stowkeeper.database.schema import (
+    DAMAGED,
     ON_SHELF,
     instance_among,
     instances,
@@ -25,6 +26,7 @@ from stowkeeper.database.schema import (
 )
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.durable.probe import PROBE_FOLDER
+from stowkeeper.durable.process_folder import DEPOT
 
 _NO_FOLDER = frozenset({errno.ENOENT, errno.ENOTDIR})
 
@@ -123,16 +125,13 @@ def receipts_at(connection: Connection, paths: Iterable[str]) -> dict[str, str]:
 
 
 def damaged_receipts_at(connection: Connection, paths: Iterable[str]) -> dict[str, set[str]]:
-    """Return, for some paths, the receipt ids of the damaged versions whose files stood or stand there.
-
-    Reads the whole table: for the few paths about which there is doubt.
-    """
+    """Return, for some paths, the receipt ids of the damaged versions whose files stood or stand there."""
     found: dict[str, set[str]] = {}
     for portion in portions(paths):
         query = (
             select(versions.c.path, receipts.c.receipt_id)
             .join(receipts, receipts.c.receipt_key == versions.c.version_key)
-            .where(versions.c.path.in_(portion), versions.c.state == VersionState.DAMAGED)
+            .where(versions.c.path.in_(portion), text(DAMAGED))
         )
         for row in connection.execute(query):
             found.setdefault(row.path, set()).add(row.receipt_id)
@@ -142,7 +141,7 @@ def damaged_receipts_at(connection: Connection, paths: Iterable[str]) -> dict[st
 def depot_inodes(files: FileSystem, root: str) -> set[int]:
     """Return the inodes of all files in the folders of the depot: what one of them leads to is on its way."""
     inodes: set[int] = set()
-    depot = os.path.join(root, "depot")
+    depot = os.path.join(root, DEPOT)
     try:
         folders = [entry.name for entry in files.list_directory(depot) if entry.is_directory]
     except FileNotFoundError:

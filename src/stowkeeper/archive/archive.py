@@ -13,6 +13,7 @@ whole path of an instance once on its disk, and looks after the folders of proce
 import os
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,7 +21,7 @@ import structlog
 from stowkeeper.archive import catalog, ledger
 from stowkeeper.archive.admission import Admission, DiskMarks
 from stowkeeper.archive.finisher import Finisher
-from stowkeeper.archive.intake import Intake
+from stowkeeper.archive.intake import DuplicatesOf, Intake, keep_from_everyone
 from stowkeeper.archive.limits import (
     INODES_SHORT,
     PROBE_SECONDS,
@@ -32,17 +33,26 @@ from stowkeeper.archive.limits import (
     UNCATALOGUED_MAX,
     WORKER_THREADS,
 )
+from stowkeeper.archive.modes import file_mode_in, folder_mode
 from stowkeeper.archive.receipt import timestamp
 from stowkeeper.archive.recovery import Recovery
 from stowkeeper.archive.removal import remove_due
-from stowkeeper.archive.shelf import OBJECTS
-from stowkeeper.database.engine import Database, DatabaseUnavailable
-from stowkeeper.durable.errors import DurableError, is_out_of_space
+from stowkeeper.archive.shelf_lock import OBJECTS, ShelfLock
+from stowkeeper.archive.verification import finish_damaged
+from stowkeeper.database.engine import Database, DatabaseGone, DatabaseUnavailable
+from stowkeeper.database.limits import DATABASE_MODE
+from stowkeeper.database.read_only import ReadOnlyDatabase
+from stowkeeper.durable.errors import (
+    RAISE_OPEN_FILES,
+    DurableError,
+    is_out_of_open_files,
+    is_out_of_space,
+)
 from stowkeeper.durable.filesystem import FileSystem, NoSyncFileSystem
-from stowkeeper.durable.identity import ensure_archive_id, read_archive_id
+from stowkeeper.durable.identity import ARCHIVE_ID_NAME, ensure_archive_id, read_archive_id
 from stowkeeper.durable.limits import RESERVE_MARGIN, RESERVE_SIZE, SLOT_POOL_SIZE
 from stowkeeper.durable.probe import StorageReport, probe_storage
-from stowkeeper.durable.process_folder import ProcessFolder
+from stowkeeper.durable.process_folder import DEPOT, DEPOT_MODE, ProcessFolder
 from stowkeeper.durable.reserve import Reserve
 from stowkeeper.durable.server_lock import ServerLock
 from stowkeeper.durable.slots import SLOT_MODE, SlotPool
@@ -50,7 +60,6 @@ from stowkeeper.durable.write_once import make_folders
 
 log = structlog.get_logger("stowkeeper.archive")
 
-DEPOT = "depot"
 CATALOG = "catalog.sqlite"
 CATALOG_LOCK = "catalog.lock"
 SERVER_LOCK = "server.lock"
@@ -85,20 +94,33 @@ class ArchiveOptions:
 class ArchiveReader:
     """An archive opened for looking: `ls`, `verify`, and whatever changes rows without receiving."""
 
-    def __init__(self, root: str, *, create: bool = False, files: FileSystem | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        *,
+        create: bool = False,
+        to_read: bool = False,
+        files: FileSystem | None = None,
+        sync: bool = True,
+    ) -> None:
         """Open the archive in a folder; with `create`, make one where there is none.
 
-        Raises ArchiveRefusedError, DurableError, DatabaseForeign, DatabaseUnavailable or OSError.
+        With `to_read` nothing will be written, and the right to read is enough. With `sync` false the database is not synced either: for a receiver that gives up the promise. Raises
+        ArchiveRefusedError, DurableError, DatabaseForeign, DatabaseUnavailable or OSError.
         """
         self.root = os.path.abspath(root)
         self.files = files if files is not None else FileSystem()
-        if create:
-            make_folders(self.files, os.path.join(self.root, OBJECTS))
         catalog_path = os.path.join(self.root, CATALOG)
         identity = read_archive_id(self.files, self.root) if os.path.isdir(self.root) else None
         if not os.path.exists(catalog_path):
             self._refuse_without_catalog(identity, create=create)
-        self.database = Database.open(catalog_path, lock_path=os.path.join(self.root, CATALOG_LOCK))
+        lock_path = os.path.join(self.root, CATALOG_LOCK)
+        if to_read and not _may_write(self.root, catalog_path, lock_path):
+            self.database: Database = ReadOnlyDatabase.open_to_read(catalog_path)
+        else:
+            mode = file_mode_in(self.files, self.root) if create else DATABASE_MODE
+            self.database = Database.open(catalog_path, lock_path=lock_path, sync=sync, mode=mode)
+        note_put_aside(self.database.put_aside)
         try:
             self._compare_identity(identity)
         except BaseException:
@@ -123,16 +145,20 @@ class ArchiveReader:
     def _compare_identity(self, identity: str | None) -> None:
         with self.database.read() as connection:
             recorded = catalog.archive_id(connection)
+        if recorded is None and self.database.read_only:
+            raise ArchiveRefusedError(
+                f"{os.path.join(self.root, CATALOG)} has no identity yet, and we may not write it: run `stowkeeper ls` once"
+                " as the user who owns the archive"
+            )
         if recorded is None:
             stated = ensure_archive_id(self.files, self.root)
             with self.database.write() as transaction:
                 catalog.set_archive_id(transaction, stated)
-        elif identity is None or identity != recorded:
-            raise ArchiveRefusedError(
-                f"{os.path.join(self.root, CATALOG)} belongs to another archive ({recorded}, this one is "
-                f"{identity or 'without an archive.id'}): put the right one back, or remove it and run "
-                f"`stowkeeper rebuild --archive {self.root}`"
-            )
+            return
+        if identity is None:  # whoever makes this archive at this moment writes the file first
+            identity = read_archive_id(self.files, self.root)
+        if identity != recorded:
+            raise ArchiveRefusedError(explain_foreign_catalog(self.root, stated=identity, recorded=recorded))
 
     def path_of(self, relative: str) -> str:
         """Return the absolute path of a name in the archive."""
@@ -159,7 +185,8 @@ class Archive(ArchiveReader):
         self._keeper: threading.Thread | None = None
         self._closing = threading.Event()
         self._look_now = threading.Event()
-        make_folders(files, os.path.join(os.path.abspath(root), OBJECTS))
+        self._damaged_finished = False
+        make_folders(files, os.path.join(os.path.abspath(root), OBJECTS), mode=folder_mode(options.slot_mode))
         if options.exclusive:
             self._server_lock = ServerLock(
                 os.path.join(os.path.abspath(root), SERVER_LOCK), shared=options.shared
@@ -169,7 +196,7 @@ class Archive(ArchiveReader):
         try:
             # On a full disk not even the database can be opened; what was answered has to be finished all the same.
             full = files.free_space(os.path.abspath(root)).bytes < START_ROOM and self._reserve.release()
-            super().__init__(root, create=True, files=files)
+            super().__init__(root, create=True, files=files, sync=options.sync)
             try:
                 self._start(options, full=full)
             except BaseException:
@@ -182,14 +209,17 @@ class Archive(ArchiveReader):
     def _start(self, options: ArchiveOptions, *, full: bool) -> None:
         files, root = self.files, self.root
         depot = _make_depot(files, root)
-        self._folder = ProcessFolder.create(files, depot)
+        # So that no sync of another that fails is about this folder's name: it would be told to that one alone.
+        with ShelfLock(files, root).held():
+            self._folder = ProcessFolder.create(files, depot)
         try:
-            self.storage: StorageReport = probe_storage(
-                files,
-                process_folder=self._folder.path,
-                shelf=os.path.join(root, OBJECTS),
-                mode=options.slot_mode,
-            )
+            with ShelfLock(files, root).held():
+                self.storage: StorageReport = probe_storage(
+                    files,
+                    process_folder=self._folder.path,
+                    shelf=os.path.join(root, OBJECTS),
+                    mode=options.slot_mode,
+                )
             _refuse_network(self.storage, root)
             if options.reserve_size and not full:
                 self._reserve.make()
@@ -201,6 +231,14 @@ class Archive(ArchiveReader):
                 on_error=self._disk_failure,
             )
             self.slots.fill(SLOTS_AT_START)
+            self.admission = Admission(
+                files,
+                root,
+                options.marks,
+                uncatalogued_max=options.uncatalogued_max,
+                on_distrust=self._look_now.set,
+            )
+            self.admission.note_reserve(released=full)
             self.finisher = Finisher(
                 files,
                 root,
@@ -208,16 +246,8 @@ class Archive(ArchiveReader):
                 uncatalogued_max=options.uncatalogued_max,
                 replace_grace_seconds=options.replace_grace_seconds,
                 on_disk_failure=self._disk_failure,
+                on_listed=self.admission.leave,
             )
-            self.admission = Admission(
-                files,
-                root,
-                options.marks,
-                uncatalogued_max=options.uncatalogued_max,
-                uncatalogued=self.finisher.uncatalogued,
-                on_distrust=self._look_now.set,
-            )
-            self.admission.note_reserve(released=full)
             self.intake = Intake(
                 files,
                 self.slots,
@@ -230,24 +260,28 @@ class Archive(ArchiveReader):
             self._folder.release()
             raise
         self.receiver = os.path.basename(self._folder.path)
-        self._recovery = Recovery(
-            files, root, depot, self.finisher.finish, on_dead_process=self._close_lost_associations
-        )
         self.slots.start()
         self.finisher.start()
         self.intake.start()
 
-    def look_after_the_dead(self) -> None:
-        """Start the thread that recovers what dead processes left, now and from time to time."""
+    def look_after_the_dead(self, duplicates_of: DuplicatesOf = keep_from_everyone) -> None:
+        """Start the thread that recovers what dead processes left, now and from time to time.
+
+        `duplicates_of` gives the policy for a second version, from its sender; it is called on that thread.
+        """
+        self._recovery = self._make_recovery(duplicates_of)
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self._keeper.start()
 
-    def recover(self) -> None:
-        """Recover once, on this thread."""
-        self._recovery.run(self._closing.is_set)
+    def recover(self, duplicates_of: DuplicatesOf = keep_from_everyone) -> None:
+        """Recover once, on this thread; `duplicates_of` as for `look_after_the_dead`."""
+        self._make_recovery(duplicates_of).run(self._closing.is_set)
 
     def close(self) -> None:
-        """Finish what was received, remove the folder in the depot, and close. Twice is fine."""
+        """Finish what was received, remove the folder in the depot, and close. Twice is fine.
+
+        A finisher that hangs keeps folder, database and lock until the process ends: it may go on at any moment.
+        """
         if self._closing.is_set():
             return
         self._closing.set()
@@ -258,6 +292,9 @@ class Archive(ArchiveReader):
         if not self.finisher.stop():
             log.warning("error", what="instances are left in the depot", count=self.finisher.uncatalogued())
         self.slots.stop()
+        if self.finisher.is_running():
+            log.error("error", what="the finisher hangs, what it holds is free when the process ends")
+            return
         try:
             if self._folder is not None:
                 self._folder.release()
@@ -275,6 +312,7 @@ class Archive(ArchiveReader):
         while not self._closing.is_set():
             # Also while nothing is written: a refusal has to end when there is room again.
             self.admission.check_space()
+            self._check_catalog()
             if time.monotonic() >= next_look:
                 self._look_after()
                 next_look = time.monotonic() + (
@@ -286,13 +324,29 @@ class Archive(ArchiveReader):
 
     def _look_after(self) -> None:
         """Do everything that an archive needs from time to time; what fails keeps nothing else from its turn."""
-        for step in (self._probe, self._make_reserve_again, self._recover_undisturbed, self._remove_due):
+        for step in (
+            self._probe,
+            self._make_reserve_again,
+            self._recover_undisturbed,
+            self._finish_damaged,
+            self._remove_due,
+        ):
             try:
                 step()
             except (OSError, DatabaseUnavailable, DurableError) as error:
                 log.error("error", what="the archive could not be looked after", reason=str(error))
             except Exception:
                 log.exception("error", what="the archive could not be looked after")
+
+    def _make_recovery(self, duplicates_of: DuplicatesOf) -> Recovery:
+        return Recovery(
+            self.files,
+            self.root,
+            os.path.join(self.root, DEPOT),
+            self.finisher,
+            duplicates_of=duplicates_of,
+            on_dead_process=self._close_lost_associations,
+        )
 
     def _close_lost_associations(self, receiver: str) -> None:
         """Write the end of the associations that a dead process left open in the ledger."""
@@ -303,6 +357,15 @@ class Archive(ArchiveReader):
         """Recover until something more urgent comes; the next look goes on."""
         self._recovery.run(self._look_now.is_set)
 
+    def _finish_damaged(self) -> None:
+        """Put away, once, the damaged files whose move an earlier process did not come to finish."""
+        if self._damaged_finished:
+            return
+        count = finish_damaged(self.files, self.root, self.database)
+        self._damaged_finished = True
+        if count:
+            log.warning("start", what="damaged files of earlier runs were moved to quarantine", count=count)
+
     def _remove_due(self) -> None:
         """Remove replaced versions whose grace time is over."""
         remove_due(self.files, self.root, self.database, timestamp(time.time_ns()))
@@ -311,22 +374,40 @@ class Archive(ArchiveReader):
         if self.options.reserve_size and self._reserve.make_again(self.files.free_space(self.root)):
             self.admission.note_reserve(released=False)
 
+    def _check_catalog(self) -> None:
+        """Admit nothing more once the catalog's file is gone, whether or not anything is to be written."""
+        if not self.admission.distrusted:
+            try:
+                self.database.check_in_place()
+            except DatabaseGone as error:
+                self._disk_failure(error)
+
     def _probe(self) -> None:
         """Run the whole path of an instance; only its success opens the door again after a failed sync."""
         if self._folder is None or not self.admission.distrusted:
             return
+        self.database.check_in_place()
         failures = self.admission.failures
-        probe_storage(
-            self.files,
-            process_folder=self._folder.path,
-            shelf=os.path.join(self.root, OBJECTS),
-            mode=self.options.slot_mode,
-        )
+        # A sync of the probe that fails is not told to whoever syncs the same folder next.
+        with ShelfLock(self.files, self.root).held(), self.slots.still():
+            probe_storage(
+                self.files,
+                process_folder=self._folder.path,
+                shelf=os.path.join(self.root, OBJECTS),
+                mode=self.options.slot_mode,
+            )
         if self.admission.trust(failures):
             log.warning("start", what="the disk works again, instances are admitted")
 
     def _disk_failure(self, error: OSError | DatabaseUnavailable) -> None:
         """Heed a failure behind the answers: make room, or stop trusting the disk. Raises nothing."""
+        if isinstance(error, DatabaseGone):
+            log.error("error", what="the catalog is gone, nothing is admitted", reason=str(error))
+            self.admission.distrust("the catalog is gone")
+            return
+        if isinstance(error, OSError) and is_out_of_open_files(error):
+            log.error("error", what="too many files are open", reason=str(error), advice=RAISE_OPEN_FILES)
+            return
         failure: Exception = error
         if isinstance(error, DatabaseUnavailable) or is_out_of_space(error):
             try:
@@ -353,10 +434,36 @@ class Archive(ArchiveReader):
             log.error("error", what="the disk is full, the reserve was released", path=self.root)
 
 
+def explain_foreign_catalog(root: str, *, stated: str | None, recorded: str) -> str:
+    """Say what to do where the catalog was `recorded` for another archive than archive.id has `stated`, if any."""
+    path = os.path.join(root, CATALOG)
+    remedy = (
+        f"move {CATALOG} away, with its -wal and -shm files, and run `stowkeeper rebuild --archive {root}`"
+    )
+    if stated is None:
+        return (
+            f"{path} belongs to the archive {recorded}, and archive.id is missing here: if it is this archive's, write "
+            f"that id into {os.path.join(root, ARCHIVE_ID_NAME)}; if not, {remedy}"
+        )
+    return f"{path} belongs to another archive ({recorded}, this one is {stated}): put the right one back, or {remedy}"
+
+
+def note_put_aside(paths: Iterable[str]) -> None:
+    """Log under which names the log of an earlier catalog is now that was in the way of a new one."""
+    for path in paths:
+        log.warning("start", what="a log without its catalog was put aside", path=path)
+
+
+def _may_write(*paths: str) -> bool:
+    """Tell whether we may write all of these that are there."""
+    as_who_runs = os.access in os.supports_effective_ids
+    return all(os.access(path, os.W_OK, effective_ids=as_who_runs) for path in paths if os.path.lexists(path))
+
+
 def _make_depot(files: FileSystem, root: str) -> str:
     """Make the depot, with a durable name, and return its path."""
     depot = os.path.join(root, DEPOT)
-    made = files.make_directory(depot, 0o700)
+    made = files.make_directory(depot, DEPOT_MODE)
     try:
         files.synchronize_directory(root)
     except OSError:

@@ -36,7 +36,7 @@ class CatalogEntry:
     """A whole instance with its receipt, on its way into the catalog.
 
     `path` is relative to the archive, `file_size` in bytes with the head. `answer_known` tells that Success
-    was given to the network. `verdicts` say what could not be read or is against the standard.
+    was given to the network by now. `verdicts` say what could not be read or is against the standard.
     """
 
     receipt: Receipt

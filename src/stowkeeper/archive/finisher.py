@@ -24,14 +24,7 @@ from stowkeeper.archive.catalog_values import (
     VersionState,
 )
 from stowkeeper.archive.examine import Finding, examine
-from stowkeeper.archive.intake import (
-    SERIES_INSTANCE_UID,
-    STUDY_INSTANCE_UID,
-    Content,
-    DuplicatePolicy,
-    Received,
-    content_of,
-)
+from stowkeeper.archive.intake import Content, DuplicatePolicy, Received, content_of
 from stowkeeper.archive.ledger import AssociationRecord, RequestRecord
 from stowkeeper.archive.limits import (
     FINISHER_BACKLOG,
@@ -51,6 +44,7 @@ from stowkeeper.archive.receipt import timestamp
 from stowkeeper.archive.shelf import Damaged, Placed, Placing, Shelf, folder_of
 from stowkeeper.database.engine import Database, DatabaseUnavailable, Transaction
 from stowkeeper.dicom.attributes import extract
+from stowkeeper.dicom.sop_classes import SERIES_INSTANCE_UID, STUDY_INSTANCE_UID
 from stowkeeper.dicom.uid import strip_uid
 from stowkeeper.durable.filesystem import FileSystem
 
@@ -68,7 +62,8 @@ Row = Callable[[], RequestRecord | AssociationRecord]
 class Finisher:
     """Finishes instances on a thread of its own, and writes the ledger's rows with them.
 
-    `on_disk_failure` is told in words when a folder sync failed or space ran out.
+    `on_disk_failure` is told in words when a folder sync failed or space ran out, `on_listed` how many of the
+    instances that were submitted are in the catalog now.
     """
 
     def __init__(
@@ -80,6 +75,7 @@ class Finisher:
         uncatalogued_max: int = UNCATALOGUED_MAX,
         replace_grace_seconds: float = 0.0,
         on_disk_failure: Callable[[OSError | DatabaseUnavailable], None],
+        on_listed: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self._files = files
         self._database = database
@@ -88,6 +84,7 @@ class Finisher:
         self._shelf = Shelf(files, root)
         self._quarantine = Quarantine(files, root)
         self._on_disk_failure = on_disk_failure
+        self._on_listed = on_listed
         self._replace_grace_seconds = replace_grace_seconds
         self._throttle_from = int(uncatalogued_max * THROTTLE_SHARE)
         self._condition = threading.Condition()
@@ -118,6 +115,10 @@ class Finisher:
             self._condition.notify_all()
         self._thread.join(seconds)
         return not self._thread.is_alive() and self.uncatalogued() == 0
+
+    def is_running(self) -> bool:
+        """Tell whether the finisher's thread is at work, or hangs in something that a disk or a lock keeps it waiting for."""
+        return self._thread.is_alive()
 
     def uncatalogued(self) -> int:
         """Return the number of instances that are kept but not yet in the catalog."""
@@ -191,7 +192,10 @@ class Finisher:
                 self._on_disk_failure(error)
                 left = batch
             except OSError as error:
-                self._on_disk_failure(error)
+                if error.errno in _DISK_ERRORS:
+                    self._on_disk_failure(error)
+                else:
+                    log.error("error", what="a batch could not be finished", reason=str(error))
                 left = batch
             except Exception:
                 log.exception(
@@ -267,6 +271,7 @@ class Finisher:
             self._working = 0
             self._busy = False
             self._stuck += left
+            self._on_listed(len(batch) - len(left))
             unfinished = {id(received) for received in left}
             for received in batch:
                 uid = received.receipt.sop_instance_uid
@@ -311,26 +316,13 @@ class Finisher:
             self._tried |= again
             return left
 
+    def take_back(self) -> None:
+        """Take back from the shelf what an earlier process could not prove there. Raises OSError."""
+        with self._finishing, self._shelf.held():
+            pass
+
     def _finish(self, batch: Sequence[Received], rows: Sequence[Row]) -> list[Received]:
-        placed: list[tuple[Received, Placed]] = []
-        left: list[Received] = []
-        for received in batch:
-            try:
-                place = self._place(received)
-                if place is None:
-                    self._files.unlink(received.depot_path)
-                else:
-                    placed.append((received, place))
-            except FileNotFoundError as error:
-                if self._listed(received) is None:
-                    left.append(received)
-                    self._report(received, f"{error.filename or 'its depot file'} is gone")
-            except OSError as error:
-                left.append(received)
-                self._report(received, str(error.strerror))
-                if error.errno in _DISK_ERRORS:
-                    self._on_disk_failure(error)
-        self._shelf.synchronize()
+        placed, left = self._place_all(batch) if batch else ([], [])
         undecided = self._list(placed, rows)
         for received, place in placed:
             try:
@@ -343,6 +335,34 @@ class Finisher:
                 # The rows are durable: what is left to do is done by the next finisher that sees the depot name.
                 self._report(received, str(error))
         return left
+
+    def _place_all(self, batch: Sequence[Received]) -> tuple[list[tuple[Received, Placed]], list[Received]]:
+        """Put a batch on the shelf, durably; return what stands there and what could not be put there.
+
+        What has left the shelf since it was listed loses its depot name and is in neither. Raises OSError when nothing
+        of it counts.
+        """
+        placed: list[tuple[Received, Placed]] = []
+        left: list[Received] = []
+        with self._shelf.held():
+            for received in batch:
+                try:
+                    place = self._place(received)
+                    if place is None:
+                        self._files.unlink(received.depot_path)
+                    else:
+                        placed.append((received, place))
+                except FileNotFoundError:
+                    if self._listed(received) is None:
+                        left.append(received)
+                        self._report(received, self._what_is_gone(received))
+                except OSError as error:
+                    left.append(received)
+                    self._report(received, str(error.strerror))
+                    if error.errno in _DISK_ERRORS:
+                        self._on_disk_failure(error)
+            self._shelf.synchronize()
+        return placed, left
 
     def _clear(self, received: Received, place: Placed) -> None:
         """Remove the depot name of a listed instance, and put away the damaged file that it replaces."""
@@ -364,7 +384,7 @@ class Finisher:
 
     def _put_away(self, damaged: Damaged) -> None:
         """Move a replaced file to quarantine, unless its name leads to another's file by now."""
-        with self._database.write() as transaction:  # nobody else unlinks on the shelf meanwhile
+        with self._shelf.held(), self._database.write() as transaction:  # so that no row changes meanwhile
             listed = catalog.find_version_by_path(transaction.connection, damaged.path)
             if listed is None and self._shelf.holds(damaged):
                 self._quarantine.put_away(damaged.path, "a re-send of the same instance replaced it")
@@ -377,10 +397,13 @@ class Finisher:
         receipt = received.receipt
         if not received.answer_known or receipt.receipt_id in self._tried:
             version = self._listed(received)
-            if version is not None and version.receipt_id == receipt.receipt_id:
-                if version.state in (VersionState.KEPT, VersionState.SUPERSEDED):
-                    return self._shelf.place_listed(received.depot_path, receipt, version.path)
-                return None
+            if version is not None:
+                if version.state in (VersionState.REMOVING, VersionState.REMOVED):
+                    return None  # an identical one's too: what was removed must not come back
+                if version.receipt_id == receipt.receipt_id:
+                    if version.state in (VersionState.KEPT, VersionState.SUPERSEDED):
+                        return self._shelf.place_listed(received.depot_path, receipt, version.path)
+                    return None
         return self._shelf.place(
             received.depot_path,
             receipt,
@@ -405,7 +428,7 @@ class Finisher:
                 file_size=received.file_size,
                 attributes=attributes,
                 verdicts=(*received.remarks, *verdicts),
-                answer_known=received.answer_known,
+                answer_known=_is_answer_known(received),
             )
             if place.older is not None:
                 identical.append((entry, place.older.receipt_id))
@@ -501,6 +524,14 @@ class Finisher:
                     return True
         return False
 
+    def _what_is_gone(self, received: Received) -> str:
+        """Say which of its two names a file could not be found or made at."""
+        try:
+            self._files.status(received.depot_path)
+        except FileNotFoundError:
+            return "its depot file is gone"
+        return "a folder or a file was taken away from the shelf while it was put there"
+
     def _report(self, received: Received, words: str) -> None:
         if received.receipt.receipt_id in self._tried:
             return  # once is enough: it is tried again each second
@@ -511,6 +542,12 @@ class Finisher:
             depot=os.path.basename(received.depot_path),
             sop_instance_uid=received.receipt.sop_instance_uid,
         )
+
+
+def _is_answer_known(received: Received) -> bool:
+    if received.answer is None:
+        return received.answer_known
+    return received.answer.is_given_when_listed()
 
 
 def _folder(received: Received) -> str:

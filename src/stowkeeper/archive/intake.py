@@ -24,8 +24,9 @@ import structlog
 from blake3 import blake3
 
 from stowkeeper.archive.admission import Admission
+from stowkeeper.archive.checks import check
 from stowkeeper.archive.limits import SYNC_EVERY_BYTES, WORKER_THREADS
-from stowkeeper.archive.outcome import Outcome, Refusal, Refused
+from stowkeeper.archive.outcome import Outcome, Refusal, Refused, SenderAnswer
 from stowkeeper.archive.receipt import (
     EMPTY_RECEIPT,
     RECEIPT_LENGTH,
@@ -37,22 +38,15 @@ from stowkeeper.archive.receipt import (
 )
 from stowkeeper.database.errors import DatabaseUnavailable
 from stowkeeper.dicom.attributes import WANTED
-from stowkeeper.dicom.header import HeaderScanner, Scan
-from stowkeeper.dicom.sop_classes import required_identifiers
-from stowkeeper.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
-from stowkeeper.dicom.uid import is_acceptable_uid, strip_uid
-from stowkeeper.durable.errors import FolderSyncError
+from stowkeeper.dicom.header import HeaderScanner
+from stowkeeper.dicom.uid import is_acceptable_uid
+from stowkeeper.durable.errors import RAISE_OPEN_FILES, FolderSyncError, is_out_of_open_files
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.durable.slots import Slot, SlotPool
 
 log = structlog.get_logger("stowkeeper.archive")
 
-SOP_CLASS_UID = 0x00080016
-SOP_INSTANCE_UID = 0x00080018
-STUDY_INSTANCE_UID = 0x0020000D
-SERIES_INSTANCE_UID = 0x0020000E
-
-_OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
+_OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class DuplicatePolicy(StrEnum):
@@ -61,6 +55,15 @@ class DuplicatePolicy(StrEnum):
     KEEP = "keep"
     REPLACE = "replace"
     REFUSE = "refuse"
+
+
+DuplicatesOf = Callable[[str, str], DuplicatePolicy]
+"""Gives the policy for what comes from a calling AE title and an address; both are empty for an import."""
+
+
+def keep_from_everyone(_calling_ae_title: str, _address: str) -> DuplicatePolicy:
+    """Return `keep`, whoever it comes from."""
+    return DuplicatePolicy.KEEP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +84,11 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A whole, synced instance in the depot, on its way to the shelf and the catalog."""
+    """A whole, synced instance in the depot, on its way to the shelf and the catalog.
+
+    `answer_known` is false where its receiver died. `answer` tells whether Success was given to the network; None
+    where the sender is told in another way.
+    """
 
     receipt: Receipt
     depot_path: str
@@ -91,6 +98,7 @@ class Received:
     remarks: tuple[str, ...]
     answer_known: bool
     duplicates: DuplicatePolicy
+    answer: SenderAnswer | None = None
 
 
 Content = tuple[str, str, str]
@@ -146,19 +154,24 @@ class Intake:
 
     def stop(self) -> None:
         """End the worker threads after the work that is queued."""
-        for _ in self._threads:
-            self.queue.put(None)
+        self.queue.put(None)
         for thread in self._threads:
             thread.join()
 
     def begin(
-        self, arrival: Arrival, done: Callable[[Outcome], None], *, class_accepted: bool = True
+        self,
+        arrival: Arrival,
+        done: Callable[[Outcome], None],
+        *,
+        class_accepted: bool = True,
+        answer: SenderAnswer | None = None,
     ) -> "Incoming":
         """Begin to receive an instance. `done` is called once, on a worker thread; after `abort` it is not.
 
-        `class_accepted` is the caller's rule on the SOP class that the sender names.
+        `class_accepted` is the caller's rule on the SOP class that the sender names. `answer` is where the caller
+        notes that it gave Success.
         """
-        return Incoming(self, arrival, done, self._first_refusal(arrival, class_accepted))
+        return Incoming(self, arrival, done, self._first_refusal(arrival, class_accepted), answer)
 
     def _first_refusal(self, arrival: Arrival, class_accepted: bool) -> Refused | None:
         if not is_acceptable_uid(arrival.sop_instance_uid):
@@ -175,16 +188,28 @@ class Intake:
             return Refused(
                 Refusal.SOP_CLASS_NOT_SUPPORTED, "the SOP class is not accepted here", (0x00000002,)
             )
-        words = self.admission.refusal()
+        words = self.admission.admit()
         return Refused(Refusal.OUT_OF_RESOURCES, words) if words else None
 
     def _work(self) -> None:
-        while (incoming := self.queue.get()) is not None:
+        while not self._is_told_to_end(incoming := self.queue.get()):
             try:
-                incoming.run()
+                if incoming is not None:
+                    incoming.run()
             except Exception:
                 # Whoever is called back must not take the thread away from all others.
                 log.exception("error", what="an outcome could not be reported")
+
+    def _is_told_to_end(self, incoming: "Incoming | None") -> bool:
+        """Tell whether this worker ends: not while an instance stands behind the end mark, put back by a worker.
+
+        Who puts one back takes from the queue again, so none is left when the last worker ends.
+        """
+        if incoming is not None:
+            return False
+        is_last = self.queue.empty()
+        self.queue.put(None)
+        return is_last
 
 
 def _nobody(_outcome: Outcome) -> None:
@@ -201,11 +226,14 @@ class Incoming:
     """One instance on its way in. Its work is done in order, by one worker thread at a time."""
 
     __slots__ = (
+        "_answer",
         "_arrival",
         "_batches",
-        "_committed",
+        "_disk_seconds",
         "_done",
+        "_ended",
         "_failure",
+        "_has_place",
         "_hasher",
         "_head",
         "_intake",
@@ -221,17 +249,24 @@ class Incoming:
     )
 
     def __init__(
-        self, intake: Intake, arrival: Arrival, done: Callable[[Outcome], None], failure: Refused | None
+        self,
+        intake: Intake,
+        arrival: Arrival,
+        done: Callable[[Outcome], None],
+        failure: Refused | None,
+        answer: SenderAnswer | None,
     ) -> None:
         self._intake = intake
         self._arrival = arrival
         self._done = done
         self._failure = failure
+        self._answer = answer
+        self._has_place = failure is None
         self._pending: list[object] = []
         self._batches: list[list[object]] = []
         self._lock = threading.Lock()
         self._scheduled = False
-        self._committed = False
+        self._ended = False
         self._hasher = blake3()
         self._scanner = HeaderScanner(arrival.transfer_syntax_uid, WANTED)
         self._slot: Slot | None = None
@@ -239,6 +274,7 @@ class Incoming:
         self._length = 0
         self._offset = 0
         self._unsynced = 0
+        self._disk_seconds = 0.0
         self._written = False
 
     # The caller's side.
@@ -249,16 +285,17 @@ class Incoming:
 
     def commit(self) -> None:
         """Say that the data set is complete, and flush."""
-        self._committed = True
+        self._ended = True
         self._pending.append(_COMMIT)
         self.flush()
 
     def abort(self) -> None:
         """Give the instance up: what was written of it is removed, and no outcome is reported.
 
-        After `commit` it changes nothing: the instance is complete, and is kept or refused.
+        After `commit` it changes nothing: the instance is complete, and is kept or refused. Twice is fine.
         """
-        if not self._committed:
+        if not self._ended:
+            self._ended = True
             self._pending.append(_ABORT)
             self.flush()
 
@@ -278,15 +315,22 @@ class Incoming:
     # The worker's side.
 
     def run(self) -> None:
-        """Do all the work there is. Called on worker threads only, never on two at once."""
+        """Do the work there is, then go behind the others that wait. Called on worker threads, never on two at once.
+
+        Senders that always have their next pieces ready would otherwise keep all the threads to themselves.
+        """
         while True:
+            with self._lock:
+                batches, self._batches = self._batches, []
+            self._perform(batches[0] if len(batches) == 1 else list(chain.from_iterable(batches)))
             with self._lock:
                 if not self._batches:
                     self._scheduled = False
                     return
-                batches = self._batches
-                self._batches = []
-            self._perform(batches[0] if len(batches) == 1 else list(chain.from_iterable(batches)))
+            if not self._intake.queue.empty():
+                self._intake.queue.put(self)
+                return
+            # Nobody waits, and to stay costs no switch to another thread.
 
     def _perform(self, batch: list[object]) -> None:
         end = batch.pop() if batch[-1] is _COMMIT or batch[-1] is _ABORT else None
@@ -322,11 +366,13 @@ class Incoming:
                 if release is not None:
                     release()
         if end is not None:
+            if end is _COMMIT and outcome is None:
+                outcome = self._refused_outcome()
             # Whoever is called back holds this instance, and its ledger line may wait long: no cycle, no ballast.
             done, self._done = self._done, _nobody
             del self._scanner, self._hasher
-            if end is _COMMIT:
-                done(outcome or self._refused_outcome())
+            if outcome is not None:
+                done(outcome)
 
     def _refused_outcome(self) -> Outcome:
         failure = self._failure or Refused(Refusal.PROCESSING_FAILURE, "")
@@ -335,43 +381,52 @@ class Incoming:
             comment=failure.comment,
             offending=failure.offending,
             data_set_length=self._length,
+            digest=self._hasher.hexdigest(),
+            disk_seconds=self._disk_seconds,
         )
 
-    def _take_in(self, pieces: list[memoryview]) -> None:
-        """Scan and hash pieces, in order."""
-        feed = self._scanner.feed
+    def _count(self, pieces: list[memoryview]) -> None:
+        """Count and hash pieces, in order; those of a refused instance too, since the ledger tells of them."""
         update = self._hasher.update
         for piece in pieces:
             self._length += len(piece)
-            feed(piece)
             update(piece)
+
+    def _take_in(self, pieces: list[memoryview]) -> None:
+        """Count, hash and scan pieces, in order."""
+        self._count(pieces)
+        feed = self._scanner.feed
+        for piece in pieces:
+            feed(piece)
 
     def _store(self, pieces: list[memoryview]) -> None:
         """Take pieces of an instance that is not complete yet into the slot."""
         if self._failure is not None:
-            self._length += sum(map(len, pieces))
+            self._count(pieces)
             return
+        self._take_in(pieces)
         if self._slot is None:
             self._head = self._encode_head()
             self._slot = self._intake.slots.take()
-            pieces = [memoryview(self._head), *pieces]
-            self._write(pieces)
-            self._take_in(pieces[1:])
+            self._write([memoryview(self._head), *pieces])
         else:
             self._write(pieces)
-            self._take_in(pieces)
         if self._unsynced >= self._intake.sync_every:
             self._synchronize()
 
     def _finish(self, pieces: list[memoryview]) -> Outcome:
         """Take the last pieces, check, seal, sync, hand over. Success is said of nothing less."""
         if self._failure is not None:
-            self._length += sum(map(len, pieces))
+            self._count(pieces)
             raise self._failure
-        started = time.perf_counter()
         self._take_in(pieces)
         scan = self._scanner.finish()
-        self._check(scan)
+        check(
+            scan,
+            sop_class_uid=self._arrival.sop_class_uid,
+            sop_instance_uid=self._arrival.sop_instance_uid,
+            transfer_syntax_uid=self._arrival.transfer_syntax_uid,
+        )
         receipt = self._make_receipt()
         self._refuse_second_version(receipt)
         if self._slot is None:
@@ -381,9 +436,7 @@ class Incoming:
         else:
             self._write(pieces)
             sealed = seal_head(self._head, receipt)
-            self._intake.files.write(
-                self._slot.descriptor, [sealed[-RECEIPT_LENGTH:]], len(sealed) - RECEIPT_LENGTH
-            )
+            self._write_at(len(sealed) - RECEIPT_LENGTH, self._slot, [memoryview(sealed)[-RECEIPT_LENGTH:]])
         self._synchronize()
         slot, self._slot = self._slot, None
         try:
@@ -403,13 +456,15 @@ class Incoming:
                 remarks=scan.remarks,
                 answer_known=True,
                 duplicates=self._arrival.duplicates,
+                answer=self._answer,
             )
         )
         return Outcome(
             refusal=None,
             receipt=receipt,
             data_set_length=self._length,
-            disk_seconds=time.perf_counter() - started,
+            digest=receipt.digest,
+            disk_seconds=self._disk_seconds,
         )
 
     def _refuse_second_version(self, receipt: Receipt) -> None:
@@ -430,9 +485,16 @@ class Incoming:
             msg = "no slot"
             raise RuntimeError(msg)
         self._written = True
-        self._intake.files.write(slot.descriptor, pieces, self._offset)
+        self._write_at(self._offset, slot, pieces)
         self._offset += count
         self._unsynced += count
+
+    def _write_at(self, offset: int, slot: Slot, pieces: list[memoryview]) -> None:
+        began = time.perf_counter()
+        try:
+            self._intake.files.write(slot.descriptor, pieces, offset)
+        finally:
+            self._disk_seconds += time.perf_counter() - began
 
     def _synchronize(self) -> None:
         """Sync the slot. A failure is final for this instance and closes the door for all others."""
@@ -440,6 +502,7 @@ class Incoming:
         if slot is None:  # pragma: no cover - the callers took one
             msg = "no slot"
             raise RuntimeError(msg)
+        began = time.perf_counter()
         try:
             self._intake.files.synchronize(slot.descriptor)
         except OSError as error:
@@ -447,36 +510,9 @@ class Incoming:
             self._intake.admission.distrust("the disk failed to sync")
             log.error("error", what="sync failed", depot=slot.path, error=error.strerror)
             raise
+        finally:
+            self._disk_seconds += time.perf_counter() - began
         self._unsynced = 0
-
-    def _check(self, scan: Scan) -> None:
-        """Refuse what must not be kept: C000H for an unreadable data set, A900H for another's identifiers."""
-        if scan.problem is not None:
-            raise Refused(Refusal.CANNOT_UNDERSTAND, scan.problem)
-        arrival = self._arrival
-        values = scan.values
-        if arrival.transfer_syntax_uid not in TRANSFER_SYNTAXES:
-            return
-        for tag, expected in (
-            (SOP_CLASS_UID, arrival.sop_class_uid),
-            (SOP_INSTANCE_UID, arrival.sop_instance_uid),
-        ):
-            found = strip_uid(values.get(tag, b""))
-            if not found:
-                raise Refused(
-                    Refusal.CANNOT_UNDERSTAND, f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing", (tag,)
-                )
-            if found != expected:
-                raise Refused(
-                    Refusal.DOES_NOT_MATCH,
-                    f"({tag >> 16:04X},{tag & 0xFFFF:04X}) differs from the command's",
-                    (tag,),
-                )
-        for tag in required_identifiers(arrival.sop_class_uid):
-            if not strip_uid(values.get(tag, b"")):
-                raise Refused(
-                    Refusal.CANNOT_UNDERSTAND, f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing", (tag,)
-                )
 
     def _encode_head(self) -> bytes:
         arrival = self._arrival
@@ -508,6 +544,9 @@ class Incoming:
         )
 
     def _disk_failure(self, error: OSError) -> Refused:
+        if is_out_of_open_files(error):  # the disk was not even asked, be it for a folder's sync
+            log.error("error", what="too many files are open", reason=str(error), advice=RAISE_OPEN_FILES)
+            return Refused(Refusal.OUT_OF_RESOURCES, "the server has too many files open, try again later")
         if isinstance(error, FolderSyncError):
             self._intake.admission.distrust("the disk failed to sync")
         if error.errno in _OUT_OF_SPACE:
@@ -523,6 +562,9 @@ class Incoming:
 
     def _give_up(self) -> None:
         """Remove what was written of the instance: receipt zeroed, name unlinked. It was never answered."""
+        if self._has_place:  # that of a kept one is given back when it is listed
+            self._has_place = False
+            self._intake.admission.leave()
         slot, self._slot = self._slot, None
         if slot is None:
             return

@@ -5,9 +5,11 @@ WORKER_THREADS = 16
 processors pay; more than this gained nothing in measurements."""
 
 UNCATALOGUED_MAX = 8192
-"""Instances that are kept and answered but not yet in the catalog. Beyond it a sender gets A700H. Each holds a
-few kilobytes of header values in memory, and at the slowest measured rate a recovery finishes this many in
-under half a minute."""
+"""Instances on their way, from their beginning until they are in the catalog. Beyond it a sender gets A700H. So no more
+than this many are ever kept and not yet listed: at the slowest measured rate a recovery finishes this many in under
+half a minute. In memory the header values of each take some 5 kB, 40 MB in all, and 18 kB at most, 150 MB in all,
+however they were forged (CAPTURED_BYTES_MAX of the room dicom). Each may need a folder for its study and one
+for its series: 16,384 inodes, fewer than the 20,000 below which nothing is admitted as shipped."""
 
 THROTTLE_SHARE = 0.5
 """The share of UNCATALOGUED_MAX from which on answers wait for the finisher, so that a slow catalog slows the
@@ -32,9 +34,11 @@ FINISHER_DELAY_SECONDS_MAX = 3.0
 FINISHER_RETRY_SECONDS = 1.0
 """Pause after a batch that failed as a whole (database or disk), before the next try."""
 
-LEDGER_ROWS_MAX = 16_384
+LEDGER_ROWS_MAX = 8192
 """Lines of the ledger that wait to be written. A sender that tries again all night while the database is away must not
-fill the memory; what it was answered is in the log."""
+fill the memory; what it was answered is in the log. A line takes some 1.2 kB, 10 MB in all; that of an association
+which opens takes up to 25 kB more where 128 contexts have the longest names: 110 MB in all, if every second line
+is one of those."""
 
 FINISHER_LAST_TRIES = 2
 """Times a clean stop tries again what could not be finished: an instance that is identical to one just being
@@ -48,7 +52,11 @@ SYNC_EVERY_BYTES = 32 * 1024 * 1024
 pages do not pile up."""
 
 SPACE_CHECK_EVERY_BYTES = 8 * 1024 * 1024
-"""Free space is looked at again each time this much was written."""
+"""Free space is looked at again each time this much was written. How long an instance is nobody knows before its end,
+so those that are admitted together may have no room together. Nothing is reckoned ahead for them: each write asks first,
+and after the look that finds too little none is begun, for whatever instance. So what goes below the mark is this much,
+and what workers are just writing, 48 MB of receive buffers at most. Of the 2 GB of the mark as shipped the rest is for
+the folders and rows of what was answered."""
 
 SPACE_CHECK_SECONDS = 1.0
 """Free space is looked at again at the latest after this time, since others fill the disk too."""
@@ -70,6 +78,16 @@ two at most, for the folders of a new study and series."""
 
 RECOVERY_SCAN_SECONDS = 30.0
 """Pause between looks at the depot folders of other processes that may have died."""
+
+SHELF_LOCK_SECONDS = 30.0
+"""How long a batch, a removal or a quarantine waits for another thread or process that changes the shelf. A batch takes
+milliseconds; one of identical instances reads their files first, at most what arrived in some seconds."""
+
+SHELF_LOCK_POLL_SECONDS_MIN = 0.000_1
+"""First pause between two looks at a shelf that is locked; it doubles up to the next bound."""
+
+SHELF_LOCK_POLL_SECONDS_MAX = 0.002
+"""Longest pause between two looks at a locked shelf: shorter than the transaction between two batches of one finisher."""
 
 READ_BLOCK_BYTES = 1024 * 1024
 """Bytes read at a time when a file is examined."""
@@ -98,3 +116,6 @@ seconds with 1, 2, 4 and 8 of them."""
 READ_AHEAD_FILES = 64
 """Files whose reading is begun before their turn: enough to keep the threads busy during a transaction. What is kept
 of each is a few kilobytes; READ_BLOCK_BYTES of its data for each thread."""
+
+QUARANTINE_NOTE_BYTES_MAX = 4096
+"""What is read of a note in quarantine. Ours have some 200 bytes; a person may have written more into one."""

@@ -26,6 +26,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    text,
     true,
     tuple_,
 )
@@ -146,12 +147,21 @@ def series(database: Database, only: ListingFilter = EVERYTHING) -> Iterator[Row
 
 
 def instances(
-    database: Database, only: ListingFilter = EVERYTHING, *, all_versions: bool = False
+    database: Database,
+    only: ListingFilter = EVERYTHING,
+    *,
+    all_versions: bool = False,
+    in_conflict: bool = False,
 ) -> Iterator[Row]:
-    """Yield the instances; with `all_versions`, every version that is not gone."""
+    """Yield the instances; with `all_versions`, every version that is not gone.
+
+    With `in_conflict`, only the instances of which several versions differ, each with all of these, oldest first. A
+    time or a calling AE title then chooses instances, by one version that fits.
+    """
     query = (
         select(
             versions.c.version_key,
+            versions.c.instance_key,
             _instances.c.sop_instance_uid,
             versions.c.sop_class_uid,
             _studies.c.study_instance_uid,
@@ -174,14 +184,18 @@ def instances(
         .join(_receipts, _receipts.c.receipt_key == versions.c.version_key)
         .outerjoin(_series, _series.c.series_key == versions.c.series_key)
         .outerjoin(_studies, _studies.c.study_key == _series.c.study_key)
-        .where(versions.c.state != VersionState.REMOVED if all_versions else _LISTED)
-        .where(*only.bounds(_receipts.c.received_at, _receipts.c.calling_ae_title))
-        .order_by(versions.c.version_key)
     )
+    place: tuple[Column[Any], ...] = (versions.c.version_key,)
+    if in_conflict:
+        place = (versions.c.instance_key, _receipts.c.received_at, _receipts.c.receipt_id)
+        query = query.where(text("versions.conflict = 1"), *_conflict_bounds(only))
+    else:
+        query = query.where(versions.c.state != VersionState.REMOVED if all_versions else _LISTED)
+        query = query.where(*only.bounds(_receipts.c.received_at, _receipts.c.calling_ae_title))
     if only.uid is not None:
         query = query.where(_belongs_to(only.uid))
-    for row in _pages(database, query, (versions.c.version_key,), ROWS_PER_PAGE):
-        shown = _shown(row, "version_key")
+    for row in _pages(database, query.order_by(*place), place, ROWS_PER_PAGE):
+        shown = _shown(row, "version_key", "instance_key")
         shown |= {name: bool(shown[name]) for name in ("conflict", "current", "held")}
         yield shown
 
@@ -274,6 +288,18 @@ def _belongs_to(uid: str) -> ColumnElement[bool]:
         versions.c.series_key.in_(of_series),
         versions.c.series_key.in_(of_study),
     )
+
+
+def _conflict_bounds(only: ListingFilter) -> list[ColumnElement[bool]]:
+    """Return the condition that a version in conflict of the same instance fits the time and the calling AE title."""
+    other, receipt = versions.alias("other"), _receipts.alias("receipt_of_other")
+    bounds = only.bounds(receipt.c.received_at, receipt.c.calling_ae_title)
+    fitting = (
+        select(other.c.instance_key)
+        .join(receipt, receipt.c.receipt_key == other.c.version_key)
+        .where(text("other.conflict = 1"), *bounds)
+    )
+    return [versions.c.instance_key.in_(fitting)] if bounds else []
 
 
 def _counts(only: ListingFilter, group: Column[Any], *counts: ColumnElement[Any]) -> Select[Any]:

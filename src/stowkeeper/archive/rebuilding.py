@@ -19,23 +19,33 @@ from sqlalchemy import update
 
 from stowkeeper.archive import catalog, patient_tree, versions
 from stowkeeper.archive.agreement import Discrepancy, Fault, receipts_at, walk_shelf
-from stowkeeper.archive.archive import CATALOG, CATALOG_LOCK, DEPOT, SERVER_LOCK, ArchiveRefusedError
+from stowkeeper.archive.archive import (
+    CATALOG,
+    CATALOG_LOCK,
+    SERVER_LOCK,
+    ArchiveRefusedError,
+    explain_foreign_catalog,
+    note_put_aside,
+)
 from stowkeeper.archive.arrival_order import ArrivalOrder
 from stowkeeper.archive.catalog_values import CatalogEntry, InsertResult, Version, VersionState, portions
 from stowkeeper.archive.examine import Examination, Finding, examine, read_receipt
 from stowkeeper.archive.finisher import Finisher
 from stowkeeper.archive.intake import content_of
 from stowkeeper.archive.limits import FINISHER_BATCH_MAX
+from stowkeeper.archive.modes import file_mode_in
 from stowkeeper.archive.quarantine import QUARANTINE
 from stowkeeper.archive.read_ahead import map_ahead
 from stowkeeper.archive.receipt import Receipt
 from stowkeeper.archive.recovery import Recovery, RecoveryCounts
-from stowkeeper.archive.shelf import OBJECTS
+from stowkeeper.archive.shelf_lock import OBJECTS, ShelfLock
 from stowkeeper.database import schema
 from stowkeeper.database.engine import Database, DatabaseUnavailable, Transaction
+from stowkeeper.database.left_over_log import put_log_aside
 from stowkeeper.dicom.attributes import extract
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.durable.identity import ensure_archive_id, read_archive_id
+from stowkeeper.durable.process_folder import DEPOT
 from stowkeeper.durable.server_lock import ArchiveInUseError, ServerLock
 
 NEW_CATALOG = f"{CATALOG}.new"
@@ -104,7 +114,9 @@ class Rebuilding:
             self.is_new = not os.path.exists(self._path(CATALOG))
             self._remove_unfinished()
             self._database = Database.open(
-                self._path(NEW_CATALOG if self.is_new else CATALOG), lock_path=self._path(CATALOG_LOCK)
+                self._path(NEW_CATALOG if self.is_new else CATALOG),
+                lock_path=self._path(CATALOG_LOCK),
+                mode=file_mode_in(self._files, self.root),
             )
             self._opened = True
             try:
@@ -135,6 +147,8 @@ class Rebuilding:
 
     def look(self) -> tuple[int, int]:
         """Read the head of every file on the shelf, for the order in time; return their number and bytes."""
+        with ShelfLock(self._files, self.root).held():
+            pass  # which takes back what a process that died could not prove: it is still in the depot
         count = size = 0
         for path, found in map_ahead(self._look_at, self._paths()):
             count += 1
@@ -187,17 +201,8 @@ class Rebuilding:
         if recorded is None:
             with self._database.write() as transaction:
                 catalog.set_archive_id(transaction, ensure_archive_id(self._files, self.root))
-        elif stated is None:
-            raise ArchiveRefusedError(
-                f"{self._path(CATALOG)} belongs to the archive {recorded}, and archive.id is missing here: if it is "
-                f"this archive's, write that id into {self._path('archive.id')}; if not, move {CATALOG} away with its "
-                "-wal and -shm files, and rebuild again"
-            )
         elif stated != recorded:
-            raise ArchiveRefusedError(
-                f"{self._path(CATALOG)} belongs to another archive ({recorded}, this one is {stated}): move it away "
-                "with its -wal and -shm files, and rebuild again"
-            )
+            raise ArchiveRefusedError(explain_foreign_catalog(self.root, stated=stated, recorded=recorded))
 
     def _remove_unfinished(self) -> None:
         """Remove what a rebuild that was cut off left: it is not complete, or has its real name already."""
@@ -213,6 +218,8 @@ class Rebuilding:
             raise DatabaseUnavailable(
                 f"{self._path(NEW_CATALOG)} could not be closed: see what else has it open, and rebuild again"
             )
+        # SQLite would bring a log that is still there from the lost catalog into this one.
+        note_put_aside(put_log_aside(self._path(CATALOG)))
         self._files.link(self._path(NEW_CATALOG), self._path(CATALOG))
         self._files.synchronize_directory(self.root)
         self._remove_unfinished()
@@ -239,7 +246,8 @@ class Rebuilding:
         self._found = []
         if entries:
             with self._database.write() as transaction:
-                self._list(transaction, entries)
+                # Nobody removes anything now, but a removal may have been here since they were read.
+                self._list(transaction, [entry for entry in entries if self._is_there(entry.path)])
         yield from self._found
 
     def _list(self, transaction: Transaction, entries: Sequence[CatalogEntry]) -> None:
@@ -320,7 +328,7 @@ class Rebuilding:
             return
         failures: list[OSError | DatabaseUnavailable] = []
         finisher = Finisher(self._files, self.root, self._database, on_disk_failure=failures.append)
-        self.counts.recovered = Recovery(self._files, self.root, self._path(DEPOT), finisher.finish).run()
+        self.counts.recovered = Recovery(self._files, self.root, self._path(DEPOT), finisher).run()
         if failures:
             raise failures[0]
 

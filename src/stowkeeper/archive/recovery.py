@@ -3,18 +3,23 @@
 Every file there is read from the medium and judged by the states table (docs/architecture.md): a free or
 unfinished slot was never answered and goes, a whole instance is finished, a suspect file is quarantined and
 reported. A file that cannot be read now is left and reported.
+
+A second version is treated as the peer's policy says that is in force now, by the calling AE title and the address
+in the receipt. `refuse` is a matter of the answer: what is here may have been answered Success, and both are kept.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
 from stowkeeper.archive.examine import Examination, Finding, examine
-from stowkeeper.archive.intake import DuplicatePolicy, Received
+from stowkeeper.archive.finisher import Finisher
+from stowkeeper.archive.intake import DuplicatesOf, Received, keep_from_everyone
 from stowkeeper.archive.limits import FINISHER_BATCH_MAX
 from stowkeeper.archive.quarantine import Quarantine
+from stowkeeper.archive.shelf_lock import ShelfLock
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.durable.process_folder import ProcessFolder, dead_folders
 
@@ -43,15 +48,18 @@ class Recovery:
         files: FileSystem,
         root: str,
         depot: str,
-        finish: Callable[[Sequence[Received]], list[Received]],
+        finisher: Finisher,
         *,
+        duplicates_of: DuplicatesOf = keep_from_everyone,
         on_dead_process: Callable[[str], None] = lambda _name: None,
     ) -> None:
         self._files = files
         self._depot = depot
-        self._finish = finish
+        self._finisher = finisher
+        self._duplicates_of = duplicates_of
         self._on_dead_process = on_dead_process
         self._quarantine = Quarantine(files, root)
+        self._shelf = ShelfLock(files, root)
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> RecoveryCounts:
         """Take over every dead process's folder, finish what it holds, and remove it.
@@ -60,7 +68,10 @@ class Recovery:
         the next look.
         """
         counts = RecoveryCounts()
-        for path in dead_folders(self._files, self._depot):
+        dead = dead_folders(self._files, self._depot)
+        if dead:
+            self._finisher.take_back()
+        for path in dead:
             if stop():
                 break
             folder = ProcessFolder.adopt(self._files, path)
@@ -107,26 +118,28 @@ class Recovery:
             self._finish_batch(batch, counts)
 
     def _finish_batch(self, batch: list[Received], counts: RecoveryCounts) -> None:
-        left = self._finish(batch)
+        left = self._finisher.finish(batch)
         counts.finished += len(batch) - len(left)
         counts.unreadable += len(left)
 
     def _judge(self, path: str, examination: Examination, counts: RecoveryCounts) -> Received | None:
         finding = examination.finding
         if finding is Finding.WHOLE and examination.receipt is not None:
+            receipt = examination.receipt
             return Received(
-                receipt=examination.receipt,
+                receipt=receipt,
                 depot_path=path,
                 file_size=examination.size,
                 values=dict(examination.values),
                 little_endian=examination.little_endian,
                 remarks=examination.remarks,
                 answer_known=False,
-                duplicates=DuplicatePolicy.KEEP,
+                duplicates=self._duplicates_of(receipt.calling_ae_title, receipt.peer_address),
             )
         if finding is Finding.SUSPECT:
             # An answered instance can only get here by a damaged medium: its bytes are evidence.
-            kept = self._quarantine.keep(path, examination.words)
+            with self._shelf.held():
+                kept = self._quarantine.keep(path, examination.words)
             self._files.unlink(path)
             counts.quarantined += 1
             log.error(

@@ -5,8 +5,8 @@ rows say `removed`. What a crash leaves in between says `removing` and is finish
 server's keeper, `verify`, or the next `rm`. The receipts and the change rows stay: what, when, why, how many.
 
 Nobody may take another's file away. A name on the shelf can be given to a newcomer as soon as it is free, so
-the second step runs under the writer lock, where no other removal is at work and no row can change, and it
-unlinks a file only if the receipt in it is the version's own.
+the second step runs under the shelf's lock and the writer lock, where nobody else changes the shelf and no row can
+change, and it unlinks a file only if the receipt in it is the version's own.
 
 Held versions are not removed. Damaged ones are evidence: their rows can be closed, their files stay in
 quarantine.
@@ -29,7 +29,7 @@ from stowkeeper.archive.changes import ChangeKind
 from stowkeeper.archive.examine import read_receipt
 from stowkeeper.archive.limits import REMOVAL_BATCH_MAX, REMOVAL_MARK_BATCH_MAX
 from stowkeeper.archive.quarantine import QUARANTINE, Quarantine
-from stowkeeper.archive.shelf import OBJECTS
+from stowkeeper.archive.shelf_lock import OBJECTS, ShelfLock
 from stowkeeper.database import schema
 from stowkeeper.database.engine import Database, Transaction
 from stowkeeper.durable.filesystem import FileSystem
@@ -107,6 +107,7 @@ class Removal:
         self._database = database
         self._progress = progress or (lambda _count: None)
         self._quarantine = Quarantine(files, root)
+        self._shelf = ShelfLock(files, root)
 
     def plan(self, uid: str) -> RemovalPlan:
         """Look what the UID of a study, a series or an instance stands for."""
@@ -159,14 +160,15 @@ class Removal:
         OSError.
         """
         for portion in portions(version_keys, REMOVAL_BATCH_MAX):
-            with self._database.write() as transaction:
-                marked = _load(transaction.connection, portion, VersionState.REMOVING)
-                gone = self._unlink(marked, result)
-                catalog.mark_removed(transaction, [v.version_key for v in gone], reason=reason)
-            # What is not marked any more was removed by another process, which finished what it saw half done.
-            result.removed += len(gone) + len(portion) - len(marked)
-            for folder in sorted({version.path.rpartition("/")[0] for version in gone}):
-                self._remove_empty_folders(folder)
+            with self._shelf.held():
+                with self._database.write() as transaction:
+                    marked = _load(transaction.connection, portion, VersionState.REMOVING)
+                    gone = self._unlink(marked, result)
+                    catalog.mark_removed(transaction, [v.version_key for v in gone], reason=reason)
+                # What is not marked any more was removed by another process, which finished what it saw half done.
+                result.removed += len(gone) + len(portion) - len(marked)
+                for folder in sorted({version.path.rpartition("/")[0] for version in gone}):
+                    self._remove_empty_folders(folder)
             self._progress(len(portion))
 
     def _unlink(self, marked: Sequence[Version], result: RemovalResult) -> list[Version]:

@@ -9,7 +9,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from enum import Enum, auto
 from itertools import islice
 from typing import NamedTuple
@@ -18,14 +18,14 @@ from blake3 import blake3
 
 from stowkeeper.archive import examine
 from stowkeeper.archive.limits import PATH_COMPONENT_MAX
+from stowkeeper.archive.modes import folder_mode_in
 from stowkeeper.archive.receipt import Receipt
+from stowkeeper.archive.shelf_lock import OBJECTS, ShelfLock
 from stowkeeper.durable.filesystem import FileSystem
 
-OBJECTS = "objects"
 _DIGEST_LETTERS = 32
 _WELL_FORMED = re.compile(r"[0-9]{1,64}(?:\.[0-9]{1,64})*")
 _NAMES_LOOKED_AT = 8  # more files of one digest, all damaged, were never seen
-_NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 _NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP})
 _PLAIN = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-")
 
@@ -96,19 +96,27 @@ class Placed:
 
 
 class Shelf:
-    """Links depot files to their places and makes the names durable.
+    """Links depot files to their places and makes the names durable, a batch in each hold of the shelf's lock.
 
     One finisher owns it; it is not for several threads. It believes nothing of a folder from one batch to the next:
-    a removal takes empty ones away, and whoever makes one again may not have come so far as to sync its name.
+    a removal takes empty ones away.
     """
 
     def __init__(self, files: FileSystem, root: str) -> None:
         self._files = files
         self._root = root
+        self._lock = ShelfLock(files, root)
         self._folders: set[str] = set()
-        # Names and folders made since the last sync, in the order of their making, and those whose sync failed.
-        self._made: list[tuple[str, bool]] = []
-        self._doubtful: list[tuple[str, bool]] = []
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the shelf's lock for a batch: some calls of `place`, then `synchronize`.
+
+        What was placed and is not synchronized at the end is taken back. Raises OSError as `ShelfLock.held` does.
+        """
+        self._folders = set()
+        with self._lock.held():
+            yield
 
     def place(
         self, depot_path: str, receipt: Receipt, folder: str, *, avoid: frozenset[str] = frozenset()
@@ -120,27 +128,20 @@ class Shelf:
         The name is durable only after `synchronize`. Raises OSError; nothing is lost by it, the depot
         name stays.
         """
-        self._take_back()
         damaged: Damaged | None = None
         for name in names_of(receipt.sop_instance_uid, receipt.digest):
             path = f"{folder}/{name}"
             if path in avoid:
                 continue
-            try:
+            if not self._is_there(path):
                 self._link(depot_path, path, folder)
-            except FileExistsError:
-                found = self._compare(depot_path, path, receipt)
-                if isinstance(found, Placed):
-                    self._folders.add(folder)
-                    if found.how is Placing.ALREADY:
-                        # Its sync may have failed before the process ended: only a new entry can be proved.
-                        self._files.unlink(os.path.join(self._root, path))
-                        self._link(depot_path, path, folder)
-                    found.damaged = damaged
-                    return found
-                damaged = damaged or found
-                continue
-            return Placed(Placing.LINKED, path, damaged=damaged)
+                return Placed(Placing.LINKED, path, damaged=damaged)
+            found = self._compare(depot_path, path, receipt)
+            if isinstance(found, Placed):
+                self._folders.add(folder)
+                found.damaged = damaged
+                return found
+            damaged = damaged or found
         raise AssertionError("the names to try do not end")
 
     def place_listed(self, depot_path: str, receipt: Receipt, path: str) -> Placed:
@@ -148,7 +149,6 @@ class Shelf:
 
         Raises OSError, FileExistsError when another file has that name.
         """
-        self._take_back()
         folder = path.rpartition("/")[0]
         damaged: Damaged | None = None
         for name in islice(names_of(receipt.sop_instance_uid, receipt.digest), _NAMES_LOOKED_AT):
@@ -157,14 +157,13 @@ class Shelf:
             with suppress(FileNotFoundError):
                 found = self._compare(depot_path, f"{folder}/{name}", receipt)
                 damaged = damaged or (found if isinstance(found, Damaged) else None)
-        try:
+        if not self._is_there(path):
             self._link(depot_path, path, folder)
-        except FileExistsError:
-            if not isinstance(self._compare(depot_path, path, receipt), Placed):
-                raise
-            self._folders.add(folder)
-            return Placed(Placing.ALREADY, path, damaged=damaged)
-        return Placed(Placing.LINKED, path, damaged=damaged)
+            return Placed(Placing.LINKED, path, damaged=damaged)
+        if not isinstance(self._compare(depot_path, path, receipt), Placed):
+            raise FileExistsError(errno.EEXIST, "another file has its name", os.path.join(self._root, path))
+        self._folders.add(folder)
+        return Placed(Placing.ALREADY, path, damaged=damaged)
 
     def holds(self, damaged: Damaged) -> bool:
         """Tell whether the name still leads to the damaged file, and not to nothing or to a newcomer's."""
@@ -174,7 +173,7 @@ class Shelf:
             return False
 
     def synchronize(self) -> None:
-        """Make every name placed since the last call durable, with the folders on the way to it.
+        """Make every name placed in this hold durable, with the folders on the way to it.
 
         Raises OSError: then none of them counts, and they are taken back. Only a new link makes a new entry that a
         later sync can prove; after a failed one the system may believe the old entry written.
@@ -186,54 +185,38 @@ class Shelf:
                 pending.add(folder)
                 if folder != OBJECTS:
                     folder = folder.rpartition("/")[0]
-        try:
-            for folder in sorted(pending):
-                self._files.synchronize_directory(os.path.join(self._root, folder))
-        except OSError:
-            # The folders too, as far as they are empty then: whoever made one may have died before its sync.
-            self._doubtful += [(folder, True) for folder in sorted(pending - {OBJECTS})]
-            self._doubtful += self._made
-            self._made = []
-            with suppress(OSError):  # the next `place` tries again, and raises
-                self._take_back()
-            raise
-        finally:
-            self._folders = set()
-        self._made = [made for made in self._made if made[0].rpartition("/")[0] not in pending]
+        self._folders = set()
+        # The folders too that were there, and go if they are empty then: whoever made one may not have synced its name.
+        self._lock.note(sorted(pending - {OBJECTS}))
+        for folder in sorted(pending):
+            self._files.synchronize_directory(os.path.join(self._root, folder))
+        self._lock.forget()
 
-    def _take_back(self) -> None:
-        """Remove what was made by a batch whose sync failed. Raises OSError, and goes on the next time."""
-        while self._doubtful:
-            path, is_folder = self._doubtful[-1]
-            try:
-                if is_folder:
-                    self._files.remove_directory(os.path.join(self._root, path))
-                else:
-                    self._files.unlink(os.path.join(self._root, path))
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                # A folder that holds more than ours was there before, or is another process's to sync as well.
-                if not is_folder or error.errno not in _NOT_EMPTY:
-                    raise
-            self._doubtful.pop()
+    def _is_there(self, path: str) -> bool:
+        try:
+            self._files.status(os.path.join(self._root, path))
+        except FileNotFoundError:
+            return False
+        return True
 
     def _link(self, depot_path: str, path: str, folder: str) -> None:
+        """Link a file to a name that is free; in a hold nobody else gives it away."""
         target = os.path.join(self._root, path)
+        self._lock.note([path])
         try:
             self._files.link(depot_path, target)
         except FileNotFoundError:
             self._make_folder(folder)
             self._files.link(depot_path, target)
         self._folders.add(folder)
-        self._made.append((path, False))
 
     def _make_folder(self, folder: str) -> None:
         parts = folder.split("/")
-        for depth in range(2, len(parts) + 1):
-            path = "/".join(parts[:depth])
-            if self._files.make_directory(os.path.join(self._root, path)):
-                self._made.append((path, True))
+        folders = ["/".join(parts[:depth]) for depth in range(2, len(parts) + 1)]
+        self._lock.note(folders)
+        mode = folder_mode_in(self._files, self._root)
+        for path in folders:
+            self._files.make_directory(os.path.join(self._root, path), mode)
 
     def _compare(self, depot_path: str, path: str, receipt: Receipt) -> Placed | Damaged | None:
         """Decide what a taken name means: done before, identical, damaged, or another's (None)."""

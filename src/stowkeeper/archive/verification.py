@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, and_, exists, func, select
+from sqlalchemy import Select, and_, exists, func, select, text
 
 from stowkeeper.archive import catalog
 from stowkeeper.archive.agreement import (
@@ -33,7 +33,8 @@ from stowkeeper.archive.examine import Examination, Finding, examine, read_recei
 from stowkeeper.archive.quarantine import QUARANTINE, Quarantine
 from stowkeeper.archive.read_ahead import map_ahead
 from stowkeeper.archive.removal import Removal, RemovalResult
-from stowkeeper.archive.shelf import OBJECTS, escape
+from stowkeeper.archive.shelf import escape
+from stowkeeper.archive.shelf_lock import OBJECTS, ShelfLock
 from stowkeeper.database import schema
 from stowkeeper.database.engine import Database
 from stowkeeper.database.limits import ROWS_PER_PAGE
@@ -164,14 +165,14 @@ class Verification:
 
     def _standing_damaged(self) -> list[_Row]:
         """Return the damaged versions at whose places there still is a file that no row says is another's."""
-        rows = [row for row in self._rows((VersionState.DAMAGED,)) if self._is_there(row.path)]
+        rows = [row for row in self._damaged_rows() if self._is_there(row.path)]
         with self._database.read() as connection:
             listed = listed_paths(connection, [row.path for row in rows])
         return [row for row in rows if row.path not in listed]
 
     def _lost_before(self) -> Iterator[Discrepancy]:
         """Name the instances that were found damaged earlier and have not been sent again since."""
-        for row in self._rows((VersionState.DAMAGED,), _NOT_REPAIRED):
+        for row in self._damaged_rows(_NOT_REPAIRED):
             yield Discrepancy(
                 fault=Fault.DAMAGED,
                 path=row.path,
@@ -325,6 +326,10 @@ class Verification:
 
     # Rows.
 
+    def _damaged_rows(self, *conditions: Any) -> Iterator[_Row]:  # noqa: ANN401 - as SQLAlchemy takes them
+        # In the words of the index, since SQLite does not know that a bound value is the one in it.
+        return self._rows((VersionState.DAMAGED,), text(schema.DAMAGED), *conditions)
+
     def _rows(self, states: Sequence[VersionState], *conditions: Any) -> Iterator[_Row]:  # noqa: ANN401 - as SQLAlchemy takes them
         """Yield the rows of the scope page by page, up to the last one that was there at the beginning."""
         table = schema.versions
@@ -354,8 +359,7 @@ class Verification:
 def finish_damaged(files: FileSystem, root: str, database: Database) -> int:
     """Move files to quarantine whose rows say `damaged` and whose move was cut off; return how many.
 
-    Reads the whole table of versions: for a start, not for every minute. Raises DatabaseUnavailable and
-    OSError.
+    For the start of a server: it looks for the file of every damaged version. Raises DatabaseUnavailable and OSError.
     """
     verification = Verification(files, root, database)
     return verification.finish_damaged()
@@ -369,7 +373,8 @@ def put_damaged_away(
     An empty string says that the name leads to nothing, or to another's file by now. Raises
     DatabaseUnavailable and OSError.
     """
-    with database.write() as transaction:  # nobody else unlinks on the shelf, and no row changes
+    # Nobody else unlinks on the shelf, and no row changes.
+    with ShelfLock(files, root).held(), database.write() as transaction:
         if catalog.find_version_by_path(transaction.connection, path) is not None:
             return ""
         try:

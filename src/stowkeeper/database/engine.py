@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -41,13 +41,16 @@ from stowkeeper.database.errors import (
     DatabaseDamaged,
     DatabaseError,
     DatabaseForeign,
+    DatabaseGone,
     DatabaseUnavailable,
     translate,
 )
+from stowkeeper.database.left_over_log import put_log_aside
 from stowkeeper.database.limits import (
     APPLICATION_ID,
     BUSY_SECONDS,
     CHECKPOINT_PAGES,
+    DATABASE_MODE,
     LOG_SIZE_KEPT,
     PAGE_SIZE,
     READER_CACHE_BYTES,
@@ -64,6 +67,7 @@ __all__ = [
     "DatabaseDamaged",
     "DatabaseError",
     "DatabaseForeign",
+    "DatabaseGone",
     "DatabaseUnavailable",
     "Transaction",
     "compile_insert",
@@ -116,16 +120,32 @@ def compile_insert(table: Table, columns: Sequence[str]) -> str:
     return compile_statement(insert(table), columns)
 
 
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells the file at a path from every other one; None where there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def utc_now() -> str:
     """Return the time as UTC in ISO 8601 with microseconds and a Z."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class Database:
-    """An open database. Make one by `Database.open`, close it with `close` or a with block."""
+    """An open database. Make one by `Database.open`, close it with `close` or a with block.
+
+    `put_aside` names the log of an earlier database that was in the way of a new one.
+    """
+
+    read_only = False
 
     def __init__(self, path: str, lock: WriterLock, *, sync: bool, clock: Callable[[], str]) -> None:
         self.path = path
+        self.put_aside: list[str] = []
+        self._file: tuple[int, int] | None = None
         self._lock = lock
         self._sync = sync
         self._clock = clock
@@ -145,11 +165,18 @@ class Database:
 
     @classmethod
     def open(
-        cls, path: str, *, lock_path: str, sync: bool = True, clock: Callable[[], str] = utc_now
+        cls,
+        path: str,
+        *,
+        lock_path: str,
+        sync: bool = True,
+        mode: int = DATABASE_MODE,
+        clock: Callable[[], str] = utc_now,
     ) -> Self:
         """Open the database at `path`, make it when there is none, and bring its schema up to date.
 
-        `lock_path` is the writer lock's file, the same for every process. With `sync` false commits are not
+        `lock_path` is the writer lock's file, the same for every process. `mode` is the mode of files that are made,
+        whatever the umask says; SQLite gives its -wal and -shm files that of the database. With `sync` false commits are not
         synced: a power cut can lose the last ones, or with bad luck the database. The caller has made sure
         that the file system is a local one. Raises DatabaseForeign and DatabaseUnavailable.
         """
@@ -157,11 +184,13 @@ class Database:
             needed = ".".join(map(str, SQLITE_VERSION_MIN))
             msg = f"SQLite here is {sqlite3.sqlite_version}, {needed} or later is needed: use a newer Python"
             raise DatabaseUnavailable(msg)
-        lock = WriterLock(lock_path)
+        lock = WriterLock(lock_path, mode=mode)
         database = cls(path, lock, sync=sync, clock=clock)
         try:
             with lock.held(), database._words():
+                database._make_file(mode)
                 database._prepare()
+                database._file = _identity(path)
         except BaseException:
             database.close()
             raise
@@ -177,6 +206,7 @@ class Database:
         """
         self._check_open()
         with self._lock.held(), self._words():
+            self.check_in_place()
             connection = self._open_writer()
             try:
                 with connection.begin():
@@ -194,8 +224,22 @@ class Database:
         DatabaseUnavailable.
         """
         self._check_open()
+        self.check_in_place()
         with self._words(), self._reader_engine.connect() as connection, connection.begin():
             yield connection
+
+    def check_in_place(self) -> None:
+        """See that the path still leads to the file that is open; a new connection would make another one there.
+
+        For who does not read or write now: `read` and `write` look too. Raises DatabaseGone.
+        """
+        if _identity(self.path) == self._file:
+            return
+        raise DatabaseGone(
+            f"{self.path} was removed or replaced while it was open: put the very same file back (`mv`, no copy); if it is"
+            " gone, stop all servers and commands on this archive and run `stowkeeper rebuild`, which makes it anew from"
+            " the files"
+        )
 
     def close(self) -> None:
         """Close all connections. No block of `write` or `read` may be open. Twice is fine."""
@@ -233,32 +277,35 @@ class Database:
 
         return engine
 
-    def _connect(self, cache_bytes: int) -> sqlite3.Connection:
+    def _connect(self, cache_bytes: int, *more: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
-        for pragma in (
-            # Before anything else, since it counts only as long as the file is empty.
-            f"page_size = {PAGE_SIZE}",
-            f"synchronous = {'FULL' if self._sync else 'OFF'}",
-            "fullfsync = ON",  # macOS: an fsync that reaches the medium
-            "checkpoint_fullfsync = ON",
-            "foreign_keys = ON",
-            f"cache_size = -{cache_bytes >> 10}",
-            f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
-            f"journal_size_limit = {LOG_SIZE_KEPT}",
-            "trusted_schema = OFF",
-        ):
-            connection.execute(f"PRAGMA {pragma}").close()
+        try:
+            for pragma in (
+                # Before anything else, since it counts only as long as the file is empty.
+                f"page_size = {PAGE_SIZE}",
+                f"synchronous = {'FULL' if self._sync else 'OFF'}",
+                "fullfsync = ON",  # macOS: an fsync that reaches the medium
+                "checkpoint_fullfsync = ON",
+                "foreign_keys = ON",
+                f"cache_size = -{cache_bytes >> 10}",
+                f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+                f"journal_size_limit = {LOG_SIZE_KEPT}",
+                "trusted_schema = OFF",
+                *more,
+            ):
+                connection.execute(f"PRAGMA {pragma}").close()
+        except BaseException:  # it is no database, or cannot be read
+            connection.close()
+            raise
         return connection
 
     def _connect_writer(self) -> sqlite3.Connection:
         return self._connect(WRITER_CACHE_BYTES)
 
     def _connect_reader(self) -> sqlite3.Connection:
-        connection = self._connect(READER_CACHE_BYTES)
-        connection.execute("PRAGMA query_only = ON").close()
-        return connection
+        return self._connect(READER_CACHE_BYTES, "query_only = ON")
 
     def _open_writer(self) -> Connection:
         if self._writer is None:
@@ -299,6 +346,30 @@ class Database:
 
     # Opening.
 
+    def _make_file(self, mode: int) -> None:
+        """Make the empty file of a new database, and let it not get the log of one that was removed.
+
+        Called under the writer lock, before SQLite has the file open.
+        """
+        if os.path.exists(self.path):
+            return
+        try:
+            self.put_aside = put_log_aside(self.path)
+        except OSError as error:
+            msg = (
+                f"{error.filename}: it is the log of a database that is gone, and cannot be renamed ({error.strerror}):"
+                " check that we may write in its folder"
+            )
+            raise DatabaseUnavailable(msg) from error
+        with suppress(OSError):  # SQLite says it with its own words
+            descriptor = os.open(
+                self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), mode
+            )
+            try:
+                os.chmod(self.path, mode)
+            finally:
+                os.close(descriptor)
+
     def _prepare(self) -> None:
         """Make or migrate the schema where that is due. Called under the writer lock."""
         connection = self._open_writer()
@@ -322,10 +393,13 @@ class Database:
             application_id = connection.exec_driver_sql("PRAGMA application_id").scalar()
             tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
         if application_id != APPLICATION_ID and (application_id or tables):
-            raise DatabaseForeign(
-                f"{self.path} is a SQLite database of another program: move it away and run `stowkeeper rebuild`, or"
-                " give the right archive"
-            )
+            raise self._foreign()
+
+    def _foreign(self) -> DatabaseForeign:
+        return DatabaseForeign(
+            f"{self.path} is a SQLite database of another program: move it away, with its -wal and -shm files if it has"
+            " any, and run `stowkeeper rebuild`, or give the right archive"
+        )
 
     def _too_new(self, connection: Connection, revision: str) -> DatabaseForeign:
         version = connection.execute(text("SELECT migrated_by FROM archive")).scalar()

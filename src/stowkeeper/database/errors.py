@@ -17,6 +17,14 @@ class DatabaseDamaged(DatabaseUnavailable):
     """The bytes of the database are not what SQLite wrote. It does not touch the files of the archive."""
 
 
+class DatabaseForbidden(DatabaseUnavailable):
+    """We may not write the database, or the folder it is in."""
+
+
+class DatabaseGone(DatabaseUnavailable):
+    """The file that is open has lost its name: what is written to it would go with the process."""
+
+
 class DatabaseForeign(DatabaseError):  # noqa: N818 - says what the file is, like NotADirectory
     """The file is not a database of this program, or its schema is newer than this program knows."""
 
@@ -54,7 +62,8 @@ def translate(error: BaseException, path: str) -> DatabaseError | None:
     name = getattr(cause, "sqlite_errorname", "")
     if code == _NOT_A_DATABASE:
         return DatabaseForeign(
-            f"{path} is not a SQLite database: move it away and run `stowkeeper rebuild`, or give the right archive"
+            f"{path} is not a SQLite database: move it away, with its -wal and -shm files if it has any, and run"
+            " `stowkeeper rebuild`, or give the right archive"
         )
     if code == _CORRUPT:
         return DatabaseDamaged(

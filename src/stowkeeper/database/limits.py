@@ -29,6 +29,9 @@ is 32 MB of log, half of the reserve that is kept for a full disk."""
 LOG_SIZE_KEPT = 48 << 20
 """The write-ahead log is cut back to this when it starts anew, in case a long reader made it grow."""
 
+DATABASE_MODE = 0o600
+"""Mode of a database and its locks where nobody says another: it tells of patients."""
+
 BUSY_SECONDS = 10.0
 """How long SQLite waits for a lock that another program holds. Our own processes meet at the writer lock
 instead, so only a backup tool or a person with a shell is behind such a wait."""

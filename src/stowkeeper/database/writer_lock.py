@@ -17,8 +17,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stowkeeper.database.errors import DatabaseUnavailable
+from stowkeeper.database.errors import DatabaseForbidden, DatabaseUnavailable
 from stowkeeper.database.limits import (
+    DATABASE_MODE,
     WRITER_LOCK_POLL_SECONDS_MAX,
     WRITER_LOCK_POLL_SECONDS_MIN,
     WRITER_LOCK_SECONDS,
@@ -57,17 +58,17 @@ class WriterLock:
     """The lock on `path`, shared by the threads of this process and contended by other processes.
 
     The turn is the file `path` + ".turn". Both are empty, never removed, and closed on exec. Raises
-    DatabaseUnavailable when they cannot be made.
+    DatabaseUnavailable when they cannot be made; `mode` is the mode they get then.
     """
 
-    def __init__(self, path: str, *, seconds: float = WRITER_LOCK_SECONDS) -> None:
+    def __init__(self, path: str, *, seconds: float = WRITER_LOCK_SECONDS, mode: int = DATABASE_MODE) -> None:
         self._path = path
         self._seconds = seconds
         self._threads = threading.Lock()
         self._owner: int | None = None
-        self._lock = _open(path)
+        self._lock = _open(path, mode)
         try:
-            self._turn = _open(f"{path}.turn")
+            self._turn = _open(f"{path}.turn", mode)
         except DatabaseUnavailable:
             os.close(self._lock)
             raise
@@ -124,12 +125,24 @@ class WriterLock:
         )
 
 
-def _open(path: str) -> int:
+def _open(path: str, mode: int) -> int:
+    """Open a lock's file, and make it if need be: whoever may open it can hold everybody up, so by its mode not all may."""
+    flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode)
+        except FileExistsError:
+            return os.open(path, flags | os.O_CREAT, mode)
+        os.chmod(path, mode)  # whatever the umask says
+    except PermissionError as error:
+        raise DatabaseForbidden(
+            f"{path} cannot be made or opened for writing ({error.strerror}): run this as the user who owns the archive;"
+            " `ls` and `verify --report-only` need no more than to read"
+        ) from error
     except OSError as error:
         msg = f"{path} cannot be made or opened ({error.strerror}): check that we may write in its folder"
         raise DatabaseUnavailable(msg) from error
+    return descriptor
 
 
 def _wait_for(descriptor: int, deadline: float) -> None:

@@ -120,7 +120,7 @@ class Admission(Enum):
 class PerformedOperations:
     """The operations that the peer invoked on one association and that we have not answered yet.
 
-    `window` is the number that we granted. A peer that goes beyond it is served all the same, since it costs no more
+    `window` is the number that we granted, 1 to a peer that asked for none. A peer that goes beyond it is served all the same, since it costs no more
     than waiting: while `pause` is True, read nothing more from it. Only a caller that pays no heed to `pause` can get
     so far that the peer is given up.
     """

@@ -7,6 +7,10 @@ alone does not tell. All of them are ours or the machine's doing, never the peer
 import errno
 
 _OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_OUT_OF_OPEN_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+
+RAISE_OPEN_FILES = "raise the limit on open files (ulimit -n, LimitNOFILE=)"
+"""What a person can do where no more files may be opened."""
 
 
 class DurableError(Exception):
@@ -28,3 +32,8 @@ class FolderSyncError(OSError):
 def is_out_of_space(error: OSError) -> bool:
     """Tell whether bytes, inodes or a quota ran out, so that releasing the reserve may help."""
     return error.errno in _OUT_OF_SPACE
+
+
+def is_out_of_open_files(error: OSError) -> bool:
+    """Tell whether this process or the machine may open no more files: it says nothing of the disk, and passes."""
+    return error.errno in _OUT_OF_OPEN_FILES

@@ -37,6 +37,7 @@ _WRITE_FLAGS = os.O_WRONLY | _CLOSE_ON_EXEC | _NO_FOLLOW
 _READ_FLAGS = os.O_RDONLY | _CLOSE_ON_EXEC | _NO_FOLLOW
 _DIRECTORY_FLAGS = os.O_RDONLY | _CLOSE_ON_EXEC | getattr(os, "O_DIRECTORY", 0)
 _OTHERS = 0o077
+_BOOT_IDENTITY = "/proc/sys/kernel/random/boot_id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +152,10 @@ class FileSystem:
         os.unlink(path)
 
     def make_directory(self, path: str, mode: int = 0o755) -> bool:
-        """Make a folder, less what the umask forbids; False when it was there. What else is there is an error.
+        """Make a folder; False when it was there. What else is there is an error.
 
-        False says nothing of durability: whoever made the folder may not yet have synced the one above it.
+        The mode is the folder's mode whatever the umask says. False says nothing of durability: whoever made the folder
+        may not yet have synced the one above it.
         """
         try:
             os.mkdir(path, mode)
@@ -161,6 +163,10 @@ class FileSystem:
             if stat.S_ISDIR(os.lstat(path).st_mode):
                 return False
             raise
+        if mode & _OTHERS:
+            got = stat.S_IMODE(os.lstat(path).st_mode)
+            if got & 0o777 != mode:
+                os.chmod(path, mode | got & ~0o777)  # a group that is handed down stays so
         return True
 
     def remove_directory(self, path: str) -> None:
@@ -232,6 +238,17 @@ class FileSystem:
     def file_system_type(self, path: str) -> str:
         """Name the type of the file system a path stands on, such as "ext4"; "" where unknown."""
         return self.mount(path).type
+
+    def boot_identity(self) -> str:
+        """Tell this run of the system from every other one; "" where the system does not say.
+
+        What was written and not synced before it is on the medium now or nowhere.
+        """
+        try:
+            with open(_BOOT_IDENTITY, encoding="ascii") as stream:
+                return stream.read().strip()
+        except OSError:
+            return ""
 
     def lock_directory(self, path: str) -> int | None:
         """Lock a folder for this process by `flock` on its own descriptor, and return that.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from stowkeeper.durable.errors import StorageUnfitError
+from stowkeeper.durable.errors import RAISE_OPEN_FILES, StorageUnfitError, is_out_of_open_files
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.durable.limits import PROBE_ATTEMPTS, PROBE_SIZE
 from stowkeeper.durable.mounts import FileSystemKind, Mount
@@ -103,7 +103,7 @@ def _put_on_shelf(files: FileSystem, slot: str, folder: str, target: str) -> Non
     shelf = folder.rpartition("/")[0]
     for attempt in range(PROBE_ATTEMPTS):
         with _explained(files, "make a folder", folder):
-            files.make_directory(folder)
+            files.make_directory(folder, 0o700)
         with suppress(FileNotFoundError):
             files.unlink(target)
         try:
@@ -216,8 +216,8 @@ def _advice(files: FileSystem, step: str, path: str, target: str | None, error: 
         return f"the quota of user {os.geteuid()} is used up: raise it or make room"
     if number == errno.ENOENT:
         return "a folder on this path is missing: has something else removed it, or is a disk not mounted?"
-    if number in {errno.EMFILE, errno.ENFILE}:
-        return "too many files are open: raise the limit on open files (ulimit -n, LimitNOFILE=)"
+    if is_out_of_open_files(error):
+        return f"too many files are open: {RAISE_OPEN_FILES}"
     if step.startswith("sync") and number in _NO_SYNC:
         return (
             f"this file system ({_type(files, path)}) cannot say when a name or a file is on the disk: put the "

@@ -18,10 +18,15 @@ from stowkeeper.durable.errors import StorageUnfitError
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.durable.limits import PROCESS_FOLDER_ATTEMPTS
 
+DEPOT = "depot"
+"""The folder of an archive in which each receiving process owns one."""
+
+DEPOT_MODE = 0o700
+"""Mode of the depot and of the folders in it: what is in them is on its way, and nobody else's."""
+
 PROBE_NAME = "probe"
 """File the start-up probe writes in a process folder. It is no slot, and whoever adopts the folder removes it."""
 
-_MODE = 0o700
 _NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 _held: "weakref.WeakSet[ProcessFolder]" = weakref.WeakSet()
 
@@ -45,7 +50,7 @@ class ProcessFolder:
         """
         for _attempt in range(PROCESS_FOLDER_ATTEMPTS):
             path = f"{depot}/{os.getpid()}-{secrets.token_hex(4)}"
-            if not files.make_directory(path, _MODE):
+            if not files.make_directory(path, DEPOT_MODE):
                 continue
             # Until the lock is held, another process may find the folder dead and remove it.
             descriptor = files.lock_directory(path)
@@ -73,11 +78,6 @@ class ProcessFolder:
         with suppress(FileNotFoundError):
             files.unlink(f"{path}/{PROBE_NAME}")
         return folder
-
-    @property
-    def owned(self) -> bool:
-        """Tell whether the folder is still this object's."""
-        return self._descriptor is not None
 
     def release(self) -> bool:
         """Remove the free slots and the folder, and give up the lock; tell whether the folder is gone.

@@ -25,11 +25,6 @@ class Reserve:
         self._margin = margin
         self._lock = threading.Lock()
 
-    @property
-    def path(self) -> str:
-        """Name the reserve file."""
-        return self._path
-
     def is_held(self) -> bool:
         """Tell whether the reserve stands ready, as the disk has it now."""
         try:

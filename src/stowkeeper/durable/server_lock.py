@@ -25,7 +25,7 @@ class ServerLock:
         Raises ArchiveInUseError when it cannot be had, and OSError.
         """
         self._descriptor: int | None = os.open(
-            path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0), 0o644
+            path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0), 0o600
         )
         flock = getattr(fcntl, "flock", None)
         if flock is None:

@@ -15,11 +15,11 @@ What a slot becomes is not known here: whoever took it writes, syncs, closes and
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from stowkeeper.durable.errors import FolderSyncError
+from stowkeeper.durable.errors import FolderSyncError, is_out_of_open_files
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.durable.limits import OPEN_SLOTS, SLOT_BATCH, SLOT_POOL_SIZE, SLOT_REFILL_BELOW
 
@@ -139,7 +139,10 @@ class SlotPool:
             pass
 
     def open_ahead(self) -> None:
-        """Open slots until as many stand open as shall; raises OSError, such as EMFILE, and loses none."""
+        """Open slots until as many stand open as shall, or as may; raises OSError, and loses none.
+
+        No more than what stands open now may where no more files can be opened: takers have the better use for those.
+        """
         while True:
             with self._making:
                 if len(self._open) >= self._open_slots:
@@ -148,8 +151,14 @@ class SlotPool:
                     path = self._names.popleft()
                 except IndexError:
                     return
-                with suppress(FileNotFoundError):
+                try:
                     self._open.append(self._opened(path))
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    if is_out_of_open_files(error):
+                        return
+                    raise
 
     def remove_free(self, count: int) -> int:
         """Remove up to `count` free slots and return how many; each gives back an inode when those run out."""
@@ -164,6 +173,12 @@ class SlotPool:
                 self._files.unlink(path)
                 removed += 1
         return removed
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Make no slot during a block: for whoever else syncs the folder, since a sync that fails is told to one alone."""
+        with self._making:
+            yield
 
     def start(self) -> None:
         """Start the filler, a daemon thread that keeps the pool full; starting twice is fine."""

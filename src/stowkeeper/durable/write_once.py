@@ -36,7 +36,7 @@ def make_folders(files: FileSystem, path: str, *, mode: int = 0o755) -> None:
     """Make a folder and those above it that are missing, each with a durable name; `path` is absolute.
 
     The folder above one that was there already is synced too, since its maker may not have come so far, unless it is
-    not ours to read. Raises OSError.
+    not ours to read. Raises OSError; a folder whose name could not be made durable is taken away again.
     """
     above = path.rpartition("/")[0] or "/"
     try:
@@ -46,6 +46,10 @@ def make_folders(files: FileSystem, path: str, *, mode: int = 0o755) -> None:
         made = files.make_directory(path, mode)
     try:
         files.synchronize_directory(above)
-    except PermissionError:
-        if made:
+    except OSError as error:
+        if made:  # a later sync would not prove its name
+            with suppress(OSError):
+                files.remove_directory(path)
+            raise
+        if not isinstance(error, PermissionError):
             raise

@@ -1,7 +1,7 @@
 """A C-STORE between its command and its answer, as the association sees it."""
 
-from stowkeeper.dimse.message_types import CStoreRequest
-from stowkeeper.net.handlers import StoreOperation
+from stowkeeper.dimse.message_types import CStoreRequest, CStoreResponse
+from stowkeeper.net.handlers import StoreAnswer, StoreOperation
 
 
 class StoreExchange:
@@ -13,6 +13,14 @@ class StoreExchange:
         self.context_id = context_id
         self.request = request
         self.operation: StoreOperation | None = None
+
+    def response(self, answer: StoreAnswer) -> CStoreResponse:
+        """Return the C-STORE-RSP that says an answer."""
+        return self.request.respond(
+            answer.status,
+            error_comment=answer.error_comment or None,
+            offending_elements=answer.offending_elements,
+        )
 
     def operation_abort(self, words: str) -> None:
         """Tell the operation that its answer will not be sent."""

@@ -24,11 +24,13 @@ KNOWN_ERRORS: Mapping[str, ExitCode] = {
     "stowkeeper.archive.archive.ArchiveRefusedError": ExitCode.NO_INPUT,
     "stowkeeper.database.errors.DatabaseDamaged": ExitCode.IO_ERROR,
     "stowkeeper.database.errors.DatabaseError": ExitCode.IO_ERROR,
+    "stowkeeper.database.errors.DatabaseForbidden": ExitCode.IO_ERROR,
     "stowkeeper.database.errors.DatabaseForeign": ExitCode.NO_INPUT,
     "stowkeeper.database.errors.DatabaseUnavailable": ExitCode.TRY_AGAIN,
     "stowkeeper.durable.errors.ArchiveIdentityError": ExitCode.NO_INPUT,
     "stowkeeper.durable.errors.DurableError": ExitCode.IO_ERROR,
     "stowkeeper.durable.server_lock.ArchiveInUseError": ExitCode.TRY_AGAIN,
+    "stowkeeper.net.association_errors.AssociationError": ExitCode.UNAVAILABLE,
 }
 """Exit codes of our own errors, by the full name of their class; a class inherits that of its base.
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import click
 
+from stowkeeper.app.commands.archive_folder import check_archive_folder
 from stowkeeper.app.commands.byte_progress import ByteProgress, human_rate
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.options import DEFAULT_ARCHIVE, SettingsArguments, json_option
@@ -16,7 +17,7 @@ from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.limits import IMPORT_SLOT_POOL_MAX
 from stowkeeper.app.log_lines import printable
 from stowkeeper.app.settings import Settings
-from stowkeeper.app.wiring import archive_options
+from stowkeeper.app.wiring import archive_options, storage_rules
 from stowkeeper.archive.archive import Archive, ArchiveOptions
 from stowkeeper.archive.intake import DuplicatePolicy
 from stowkeeper.services.importing import (
@@ -55,12 +56,13 @@ def import_(*, archive: str | None, config: str | None, as_json: bool, paths: tu
     settings = SettingsArguments(config_file=config, overrides={"archive": archive}).load()
     for path in paths:
         os.stat(path)  # before anything is made or read
+    check_archive_folder(settings.archive_path)
     counts: Counter[ImportOutcome] = Counter()
     size = 0
     stopped = ""
     began = time.monotonic()
     with closing(Archive(settings.archive, _options(settings))) as opened:
-        opened.recover()
+        opened.recover(storage_rules(settings).duplicates_of)
         bar = ByteProgress("Importing", as_json=as_json)
         with bar:
             importer = Importer(
@@ -79,16 +81,19 @@ def import_(*, archive: str | None, config: str | None, as_json: bool, paths: tu
     _print_summary(counts, size, time.monotonic() - began, as_json=as_json)
     if stopped:
         raise CommandError(f"The archive {settings.archive} takes no more: {stopped}.", ExitCode.IO_ERROR)
-    if not sum(counts.values()):
-        raise CommandError("There is no file in what was named.", ExitCode.NO_INPUT)
+    if not sum(counts.values()) - counts[ImportOutcome.SKIPPED]:
+        raise CommandError("There is no instance in what was named.", ExitCode.NO_INPUT)
     return ExitCode.FINDINGS if counts[ImportOutcome.REFUSED] else ExitCode.OK
 
 
 def _options(settings: Settings) -> ArchiveOptions:
-    """Return how to receive beside whatever server runs on the archive; the reserve is the server's to keep."""
+    """Return how to receive beside whatever server runs on the archive; the reserve is the server's to keep.
+
+    Everything is synced even where a server does without: who imports may throw the files away next.
+    """
     options = archive_options(settings)
     slots = min(options.slot_pool_size, IMPORT_SLOT_POOL_MAX)
-    return replace(options, exclusive=False, slot_pool_size=slots, reserve_size=0)
+    return replace(options, sync=True, exclusive=False, slot_pool_size=slots, reserve_size=0)
 
 
 def _print_result(result: ImportResult, *, as_json: bool) -> None:

@@ -27,9 +27,15 @@ from stowkeeper.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
 class Noun(NamedTuple):
     """What can be listed: its rows, its columns for people, and what there are none of."""
 
-    rows: Callable[[Database, ListingFilter], Iterator[dict[str, Any]]]
+    rows: Callable[[ArchiveReader, ListingFilter], Iterator[dict[str, Any]]]
     columns: tuple[Column, ...]
     words: str
+
+
+def _from_database(
+    rows: Callable[[Database, ListingFilter], Iterator[dict[str, Any]]],
+) -> Callable[[ArchiveReader, ListingFilter], Iterator[dict[str, Any]]]:
+    return lambda reader, only: rows(reader.database, only)
 
 
 def _of(key: str) -> Callable[[Row], str]:
@@ -61,6 +67,16 @@ def _condition(row: Row) -> str:
     return ",".join(words)
 
 
+def _standing(row: Row) -> str:
+    """Say which of several versions this is."""
+    words = ["current"] if row["current"] else ["older" if row["state"] == "kept" else row["state"]]
+    return ",".join(words + (["held"] if row["held"] else []))
+
+
+def _beginning(key: str) -> Callable[[Row], str]:
+    return lambda row: str(row[key])[:12]
+
+
 def _requests(row: Row) -> str:
     parts = [
         f"{row[f'requests_{name}']} {name}" for name in ("kept", "refused", "lost") if row[f"requests_{name}"]
@@ -70,7 +86,7 @@ def _requests(row: Row) -> str:
 
 NOUNS: dict[str, Noun] = {
     "studies": Noun(
-        listing.studies,
+        _from_database(listing.studies),
         (
             Column(title="Patient", text=_of("patient_name"), cut_to=12),
             Column(title="Patient ID", text=_of("patient_id"), cut_to=10, drop=6),
@@ -86,7 +102,7 @@ NOUNS: dict[str, Noun] = {
         "studies",
     ),
     "series": Noun(
-        listing.series,
+        _from_database(listing.series),
         (
             Column(title="Modality", text=_of("modality")),
             Column(title="No.", text=_of("series_number"), right=True, drop=4),
@@ -100,7 +116,7 @@ NOUNS: dict[str, Noun] = {
         "series",
     ),
     "instances": Noun(
-        listing.instances,
+        _from_database(listing.instances),
         (
             Column(title="SOP Class", text=_name("sop_class_uid", SOP_CLASSES), cut_to=12, drop=4),
             Column(
@@ -118,7 +134,7 @@ NOUNS: dict[str, Noun] = {
         "instances",
     ),
     "receipts": Noun(
-        listing.receipts,
+        _from_database(listing.receipts),
         (
             Column(title="Received (UTC)", text=_time("received_at")),
             Column(title="By", text=_of("received_by"), drop=5),
@@ -134,7 +150,7 @@ NOUNS: dict[str, Noun] = {
         "receipts",
     ),
     "requests": Noun(
-        inquiries.requests,
+        _from_database(inquiries.requests),
         (
             Column(title="Requested (UTC)", text=_time("requested_at")),
             Column(title="From", text=_of("calling_ae_title"), cut_to=8, drop=3),
@@ -148,7 +164,7 @@ NOUNS: dict[str, Noun] = {
         "requests",
     ),
     "associations": Noun(
-        listing.associations,
+        _from_database(listing.associations),
         (
             Column(title="Opened (UTC)", text=_time("opened_at")),
             Column(title="From", text=_of("calling_ae_title"), cut_to=8),
@@ -163,7 +179,7 @@ NOUNS: dict[str, Noun] = {
         "associations",
     ),
     "removals": Noun(
-        inquiries.removals,
+        _from_database(inquiries.removals),
         (
             Column(title="Removed (UTC)", text=_time("removed_at")),
             Column(title="Inst.", text=_of("instances"), right=True),
@@ -174,8 +190,39 @@ NOUNS: dict[str, Noun] = {
         ),
         "removals",
     ),
+    "quarantine": Noun(
+        lambda reader, only: inquiries.quarantined(reader.database, reader.files, reader.root, only),
+        (
+            Column(title="Put away (UTC)", text=_time("put_away_at")),
+            Column(title="Size", text=_size("size"), right=True, drop=3),
+            Column(title="State", text=_of("state"), drop=4),
+            Column(title="Reason", text=_of("reason"), cut_to=20),
+            Column(title="From", text=_of("calling_ae_title"), cut_to=8, drop=2),
+            Column(title="SOP Instance UID", text=_of("sop_instance_uid")),
+            Column(title="File", text=_of("path"), drop=1),
+        ),
+        "files in quarantine",
+    ),
 }
 """Everything that can be listed, by its name on the command line."""
+
+_CONFLICTS = Noun(
+    lambda reader, only: listing.instances(reader.database, only, in_conflict=True),
+    (
+        Column(title="SOP Instance UID", text=_of("sop_instance_uid")),
+        Column(title="State", text=_standing),
+        Column(title="Received (UTC)", text=_time("received_at")),
+        Column(title="From", text=_of("calling_ae_title"), cut_to=8, drop=4),
+        Column(
+            title="Transfer Syntax", text=_name("transfer_syntax_uid", TRANSFER_SYNTAXES), cut_to=15, drop=3
+        ),
+        Column(title="Size", text=_size("size"), right=True, drop=5),
+        Column(title="Digest", text=_beginning("digest"), drop=2),
+        Column(title="File", text=_of("path"), drop=1),
+    ),
+    "instances in conflict",
+)
+"""What `--conflicts` makes of instances."""
 
 
 @click.command(epilog="docs/commands.md lists the keys of the JSON lines.")
@@ -189,13 +236,18 @@ NOUNS: dict[str, Noun] = {
 @click.option("--until", metavar="TIME", type=moment, help="Received before then.")
 @click.option("--calling-ae-title", metavar="AET", help="Only what this AE title sent.")
 @click.option("--all-versions", is_flag=True, help="Of instances, every version, not the current one alone.")
+@click.option(
+    "--conflicts",
+    is_flag=True,
+    help="Of instances, those of which several versions differ, with all of these.",
+)
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Stop after so many.")
 @json_option
-@click.argument("noun", metavar=f"[{'|'.join(NOUNS)}]", type=click.Choice(tuple(NOUNS)), default="studies")
+@click.argument("noun", metavar=f"[{'|'.join(NOUNS)}]", type=click.Choice(tuple(NOUNS)), required=False)
 def ls(  # noqa: PLR0913 - one for each option
     *,
     archive: Path,
-    noun: str,
+    noun: str | None,
     study: str | None,
     series: str | None,
     instance: str | None,
@@ -203,29 +255,33 @@ def ls(  # noqa: PLR0913 - one for each option
     until: str | None,
     calling_ae_title: str | None,
     all_versions: bool,
+    conflicts: bool,
     limit: int | None,
     as_json: bool,
 ) -> ExitCode:
     """List what the archive keeps and what it received.
 
     Studies, series and instances are what is kept. Receipts prove what came and was kept; requests are all
-    C-STORE requests, refused ones too; associations and removals speak for themselves. --json prints one
-    object a line with all there is, in the order of arrival. Runs beside a server.
+    C-STORE requests, refused ones too; associations and removals speak for themselves; in quarantine are
+    damaged files. --json prints one object a line with all there is, in the order of arrival. Runs beside a
+    server.
 
     Example: stowkeeper ls instances --study 1.2.840.99999.1 --json
     """
+    if conflicts and noun not in {None, "instances"}:
+        raise click.UsageError(f"--conflicts lists instances and not {noun}: leave one of them out.")
     only = ListingFilter(
         uid=instance or series or study,
         received_from=since,
         received_before=until,
         calling_ae_title=calling_ae_title,
     )
-    chosen = NOUNS[noun]
-    with closing(ArchiveReader(str(archive))) as reader:
-        if noun == "instances" and (all_versions or instance):
+    chosen = _CONFLICTS if conflicts else NOUNS[noun or "studies"]
+    with closing(ArchiveReader(str(archive), to_read=True)) as reader:
+        if chosen is NOUNS["instances"] and (all_versions or instance):
             rows = listing.instances(reader.database, only, all_versions=True)
         else:
-            rows = chosen.rows(reader.database, only)
+            rows = chosen.rows(reader, only)
         above = {"study_instance_uid": study, "series_instance_uid": series if instance else None}
         rows = islice(_under(rows, above), limit)
         if as_json:

@@ -151,7 +151,7 @@ class SendReport:
         self._failures.print(console, "Not accepted")
         click.echo(self._sentence())
 
-    def print_unreachable(self) -> None:
+    def print_for_scripts(self) -> None:
         """Print what there is to say when no file was sent: for scripts the same, for people nothing."""
         if self._as_json:
             self.print_end()
@@ -171,15 +171,13 @@ class SendReport:
     def _sentence(self) -> str:
         summary = self._summary()
         total = len(self._plan.files) + len(self._plan.unsendable)
-        if not total:
-            return f"Nothing to send.{_left_out(self._plan)}"
         seconds = max(time.monotonic() - self._began, 0.001)
         text = f"{summary['accepted']} of {total} instances accepted"
         if summary["warnings"]:
             text += f", {summary['warnings']} of them with a warning"
         megabytes = self._accepted_bytes / 1e6
         text += f": {megabytes:.1f} MB in {seconds:.1f} s, {megabytes / seconds:.1f} MB/s."
-        return text + _left_out(self._plan)
+        return text + left_out(self._plan)
 
     def _print_line(self, line: dict[str, object]) -> None:
         if self._as_json:
@@ -190,7 +188,7 @@ class SendReport:
             self._progress.advance(self._task, count)
 
 
-def _left_out(plan: SendPlan) -> str:
+def left_out(plan: SendPlan) -> str:
     """Say in a sentence what was found and not meant."""
     parts = []
     if plan.other_files:
@@ -276,7 +274,7 @@ def print_plan(plan: SendPlan, associations: Sequence[PlannedAssociation], *, as
         unsendable.add("", file.reason, file.path)
     unsendable.print(console, "Cannot be sent")
     files_word = "1 file" if len(plan.files) == 1 else f"{len(plan.files)} files"
-    click.echo(f"{files_word} would be sent, {plan.size / 1e6:.1f} MB.{_left_out(plan)}")
+    click.echo(f"{files_word} would be sent, {plan.size / 1e6:.1f} MB.{left_out(plan)}")
 
 
 def _plan_lines(plan: SendPlan, associations: Sequence[PlannedAssociation]) -> Iterator[dict[str, object]]:

@@ -53,7 +53,7 @@ def verify(
     scope = Scope(study_instance_uid=study, series_instance_uid=series, received_from=since)
     faults: Counter[Fault] = Counter()
     began = time.monotonic()
-    with closing(ArchiveReader(str(archive))) as reader:
+    with closing(ArchiveReader(str(archive), to_read=report_only)) as reader:
         limit = RateLimit(rate_limit) if rate_limit else None
         bar = ByteProgress("Verifying", as_json=as_json)
 

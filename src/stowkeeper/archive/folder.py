@@ -1,0 +1,30 @@
+"""What may lie in the folder of an archive: its own files, and what every disk has. Anything else is not touched."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from stowkeeper.archive.archive import CATALOG, CATALOG_LOCK, RESERVE, SERVER_LOCK
+from stowkeeper.archive.quarantine import QUARANTINE
+from stowkeeper.archive.shelf_lock import JOURNAL, OBJECTS
+from stowkeeper.durable.identity import ARCHIVE_ID_NAME
+from stowkeeper.durable.process_folder import DEPOT
+
+LOG: Final = "log"
+SETTINGS: Final = "stowkeeper.toml"
+
+_FOLDERS: Final = frozenset({DEPOT, OBJECTS, QUARANTINE, LOG, "lost+found"})
+"""Those of an archive, and the one that ext4 puts into a new file system."""
+
+_FILES: Final = (CATALOG, CATALOG_LOCK, SERVER_LOCK, ARCHIVE_ID_NAME, JOURNAL, RESERVE, SETTINGS)
+"""How the names of an archive's files begin: SQLite, locks and unfinished writes append to them."""
+
+
+def foreign_names(names: Iterable[str]) -> list[str]:
+    """Return those of the names in a folder that are no archive's; none where the folder is an archive.
+
+    A first start that was cut short leaves nothing foreign.
+    """
+    found = list(names)
+    if ARCHIVE_ID_NAME in found or CATALOG in found:
+        return []
+    return [name for name in found if name not in _FOLDERS and not name.startswith(_FILES)]
