@@ -1,16 +1,29 @@
 # noqa: INP001 - a script beside the pages that it serves, in no package
-"""Rewrite the marked tables of the documents from the tables of the code.
+"""Rewrite the parts of the documents that are made from the code: tables of the standard, settings, exit codes.
 
-Run `python docs/generate.py` after a change of those tables, with the package installed or `PYTHONPATH=src`.
-What stands between `<!-- table:NAME -->` and `<!-- /table -->` belongs to this script; everything else on a
-page is written by hand. `--check` writes nothing and exits 1 when a page is out of date.
+Run `python docs/generate.py` after a change of what they are made from, with the package installed or
+`PYTHONPATH=src`. What stands between `<!-- generated:NAME -->` and `<!-- /generated -->` belongs to this script;
+everything else on a page is written by hand. `--check` writes nothing and exits 1 when a page is out of date.
 """
 
+import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from stowkeeper.app.exit_codes import MEANINGS
+from stowkeeper.app.setting_fields import Setting, Table, toml_text
+from stowkeeper.app.setting_sources import all_settings, peer_settings
+from stowkeeper.app.settings_of_tls import TLSSettings
+from stowkeeper.app.settings_tables import (
+    AccessSettings,
+    DicomSettings,
+    LogSettings,
+    NegotiationSettings,
+    Peer,
+    StorageSettings,
+)
 from stowkeeper.dicom.sop_classes import SOP_CLASSES, Origin, SOPClass, SOPClassKind
 from stowkeeper.dicom.transfer_syntaxes import SHIPPED_TRANSFER_SYNTAXES, TRANSFER_SYNTAXES, TransferSyntax
 from stowkeeper.dicom.uid import (
@@ -18,21 +31,25 @@ from stowkeeper.dicom.uid import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
 )
+from stowkeeper.net.tls_profiles import PROFILES, ProfileRules, TLSVersion
 
 FOLDER = Path(__file__).resolve().parent
 COMMAND = "PYTHONPATH=src python docs/generate.py"
 
-_OPENING = re.compile(r"<!-- table:([a-z-]+) -->")
-_CLOSING = "<!-- /table -->"
+_OPENING = re.compile(r"<!-- generated:([a-z-]+) -->")
+_CLOSING = "<!-- /generated -->"
 
 
 class MarkerError(ValueError):
-    """A page has a marker without its partner, or names a table that does not exist."""
+    """A page has a marker without its partner, or names a part that does not exist."""
 
 
 def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    lines = [heading, ["---"] * len(heading), *([cell.replace("|", r"\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+# The conformance statement.
 
 
 def _identification() -> str:
@@ -101,45 +118,127 @@ def _other_syntaxes() -> str:
     return _table(_SYNTAX_HEADING, _syntax_rows(others))
 
 
-TABLES: dict[str, Callable[[], str]] = {
+# The reference pages of settings and exit codes.
+
+
+_SETTINGS_TABLES: Mapping[str, type[Table]] = {
+    "dicom": DicomSettings,
+    "tls": TLSSettings,
+    "negotiation": NegotiationSettings,
+    "access": AccessSettings,
+    "storage": StorageSettings,
+    "log": LogSettings,
+}
+
+
+def _settings() -> str:
+    settings = all_settings().values()
+    sections = [
+        "## Above all tables\n\n" + _settings_table(setting for setting in settings if not setting.table),
+    ]
+    for name, model in _SETTINGS_TABLES.items():
+        sections.append(
+            f"## `[{name}]`\n\n{inspect.getdoc(model)}\n\n"
+            + _settings_table(setting for setting in settings if setting.table == name)
+        )
+    sections.append(f"## `[[peers]]`\n\n{inspect.getdoc(Peer)}\n\n" + _peers_table(peer_settings().values()))
+    return "\n\n".join(sections)
+
+
+def _settings_table(settings: Iterable[Setting]) -> str:
+    rows = (
+        (
+            f"`{setting.name}`",
+            f"`{toml_text(setting.plain(setting.default))}`",
+            setting.allowed,
+            "reload" if setting.reloadable else "restart",
+            setting.description + (f" Flag: `{setting.flag}`." if setting.flag else ""),
+        )
+        for setting in settings
+    )
+    return _table(("Key", "Default", "Allowed", "Takes effect at", "Meaning"), rows)
+
+
+def _peers_table(settings: Iterable[Setting]) -> str:
+    rows = ((f"`{setting.name}`", setting.allowed, setting.description) for setting in settings)
+    return _table(("Key", "Allowed", "Meaning"), rows)
+
+
+def _exit_codes() -> str:
+    rows = ((f"`{code.value}`", code.name, meaning) for code, meaning in MEANINGS.items())
+    return _table(("Code", "Name", "Meaning"), rows)
+
+
+# The page of TLS.
+
+
+_VERSIONS = {TLSVersion.MINIMUM_SUPPORTED: "1.0", TLSVersion.TLSv1_2: "1.2", TLSVersion.TLSv1_3: "1.3"}
+
+
+def _tls_profiles() -> str:
+    def versions(rules: ProfileRules) -> str:
+        lowest, highest = _VERSIONS[rules.lowest], _VERSIONS[rules.highest]
+        return lowest if lowest == highest else f"{lowest} to {highest}"
+
+    rows = (
+        (
+            f"`{profile}`",
+            rules.title + (" (retired)" if rules.is_retired else ""),
+            versions(rules),
+            ", ".join(f"`{name}`" for name in rules.suites)
+            + "".join(f", `{name}` if OpenSSL has it" for name in rules.optional_suites),
+            rules.extra_suites,
+        )
+        for profile, rules in PROFILES.items()
+    )
+    return _table(("Name", "Profile of PS3.15", "TLS", "Cipher suites up to TLS 1.2", "May be added"), rows)
+
+
+# All parts, and the pages they stand on.
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
     "identification": _identification,
     "sop-classes": _storage_classes,
     "other-sop-classes": _other_classes,
     "transfer-syntaxes": _shipped_syntaxes,
     "other-transfer-syntaxes": _other_syntaxes,
+    "settings": _settings,
+    "exit-codes": _exit_codes,
+    "tls-profiles": _tls_profiles,
 }
-"""What makes each table, by the name in its marker."""
+"""What makes each part, by the name in its marker."""
 
 
 def rewrite(page: str) -> str:
-    """Return a page with every marked table as the code has it now.
+    """Return a page with every generated part as the code has it now.
 
-    Raises MarkerError for a table without an end or of an unknown name.
+    Raises MarkerError for a part without an end or of an unknown name.
     """
-    parts, position = [], 0
+    pieces, position = [], 0
     while marker := _OPENING.search(page, position):
-        if marker[1] not in TABLES:
-            msg = f"there is no table {marker[1]!r}: use one of {', '.join(sorted(TABLES))}"
+        if marker[1] not in PARTS:
+            msg = f"there is no part {marker[1]!r}: use one of {', '.join(sorted(PARTS))}"
             raise MarkerError(msg)
         end = page.find(_CLOSING, marker.end())
         following = _OPENING.search(page, marker.end())
         if end < 0 or (following is not None and following.start() < end):
-            msg = f"the table {marker[1]!r} has no {_CLOSING} after it"
+            msg = f"the part {marker[1]!r} has no {_CLOSING} after it"
             raise MarkerError(msg)
-        parts += [page[position : marker.end()], "\n\n", TABLES[marker[1]](), "\n"]
+        pieces += [page[position : marker.end()], "\n\n", PARTS[marker[1]](), "\n\n"]
         position = end
-    return "".join([*parts, page[position:]])
+    return "".join([*pieces, page[position:]])
 
 
-def pages_with_tables() -> list[Path]:
-    """Return the pages below the folder of documents that hold a marked table."""
+def generated_pages() -> list[Path]:
+    """Return the pages below the folder of documents that hold a generated part."""
     return sorted(page for page in FOLDER.rglob("*.md") if _OPENING.search(page.read_text(encoding="utf-8")))
 
 
 def main(arguments: Sequence[str]) -> int:
     """Rewrite every page, or with `--check` name those that would change; return the exit code."""
     stale = 0
-    for page in pages_with_tables():
+    for page in generated_pages():
         before = page.read_text(encoding="utf-8")
         after = rewrite(before)
         if before == after:
