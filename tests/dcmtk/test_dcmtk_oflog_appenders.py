@@ -525,3 +525,49 @@ def test_a_forked_process_logs_too(kind, tmp_path):
     assert run.stderr == ""
     lines = (tmp_path / "x.log").read_text().splitlines()
     assert sorted(lines) == ["INFO - child", "INFO - parent", "INFO - parent again"]
+
+
+FORKING_WHILE_MESSAGES_WAIT = """
+import io, json, logging, os, threading
+from stowkeeper.dcmtk.oflog.appenders import Appender
+from stowkeeper.dcmtk.oflog.async_appender import AsyncAppender
+from stowkeeper.dcmtk.oflog.complaints import Complaints
+
+go_on, taken = threading.Event(), []
+
+class Slow(Appender):
+    def append(self, record):
+        go_on.wait()
+        taken.append(record.getMessage())
+
+def log(message):
+    appender.handle(logging.LogRecord("x", logging.INFO, "", 0, message, (), None))
+
+complaints = Complaints(io.StringIO())
+appender = AsyncAppender("a", complaints, Slow("s", complaints), 100)
+for number in range(3):
+    log(str(number))
+reading, writing = os.pipe()
+child = os.fork()
+if not child:
+    log("child")
+go_on.set()
+appender.close()
+if child:
+    os.waitpid(child, 0)
+    print(json.dumps([taken, json.loads(os.read(reading, 1000))]))
+else:
+    os.write(writing, json.dumps(taken).encode())
+"""
+
+
+def test_what_waits_at_a_fork_is_written_once():
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING_WHILE_MESSAGES_WAIT],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert run.stderr == ""
+    assert json.loads(run.stdout) == [["0", "1", "2"], ["child"]]

@@ -74,6 +74,9 @@ def test_all_ways_to_log(run):
         logger.critical("f")
         logger.info("does not fit %d", "x")
         assert log.err.getvalue() == "T: t 1\nD: d\nI: i\nW: w\nE: e\nF: f\nI: does not fit %d\n"
+    with run(options=LogOptions(level=LogLevel.DEBUG)) as log:
+        log.get().trace("hidden")
+        assert log.err.getvalue() == ""
 
 
 def test_the_place_in_the_code_is_that_of_the_caller(run):

@@ -5,6 +5,7 @@
     <archive>/quarantine/           damaged and suspect files, a note beside each
     <archive>/catalog.sqlite        through SQLite only
     <archive>/archive.id            one UUID, the same in the database
+    <archive>/shelf.journal         what is being put on the shelf, while it is
 
 Opening checks that files and database belong together. A receiving archive owns a folder of the depot, has run the
 whole path of an instance once on its disk, and looks after the folders of processes that died.

@@ -42,7 +42,6 @@ class AsyncAppender(Appender):
         if (thread := self._thread_here()) is not None:
             self._queue.put(None)
             thread.join()
-            self._thread = None
         self._inner.close()
 
     def _thread_here(self) -> threading.Thread | None:
