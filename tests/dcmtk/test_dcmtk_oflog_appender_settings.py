@@ -18,6 +18,7 @@ from stowkeeper.dcmtk.oflog.limits import (
     WAITING_RECORDS_MAX,
 )
 from support.oflog_rig import CONFIGURATION, Setup, appender, running_log, say_all
+from support.processes import LOOPBACK
 
 
 @pytest.fixture
@@ -298,7 +299,7 @@ def test_the_system_log_by_its_settings(tmp_path):
 )
 def test_log_servers_by_their_settings(kind, begin, run):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
+        server.bind((LOOPBACK, 0))
         server.settimeout(10)
         settings_ = ["host = 127.0.0.1", f"port = {server.getsockname()[1]}"]
         if kind == "SysLogAppender":
@@ -307,6 +308,15 @@ def test_log_servers_by_their_settings(kind, begin, run):
             log.get().info("hello")
             assert server.recv(1000).decode().startswith(begin)
             assert log.complaints == []
+
+
+def test_a_server_of_log4j_is_on_this_machine_by_default(run):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((LOOPBACK, 0))
+        server.settimeout(10)
+        with run(appender("Log4jUdpAppender", f"port = {server.getsockname()[1]}")) as log:
+            log.get().info("hello")
+            assert b"hello" in server.recv(1000)
 
 
 def test_ports_are_ports(run):

@@ -315,13 +315,19 @@ def test_one_backup_is_replaced(tmp_path, complaints, opened):
 
 
 def test_a_file_that_cannot_be_put_away_is_gone_on_with(tmp_path, complaints, err, opened):
-    (tmp_path / "x.log.1").mkdir()
-    (tmp_path / "x.log.1" / "inside").touch()
     appender = opened(rolling(tmp_path, complaints, size_max=1, backups=1))
-    appender.handle(record("one"))
-    appender.handle(record("two"))
-    assert (tmp_path / "x.log").read_text() == "INFO - one\nINFO - two\n"
-    assert err.getvalue() == f"log4cplus:ERROR f: '{tmp_path}/x.log' cannot be put away: Is a directory\n"
+    report = f"log4cplus:ERROR f: '{tmp_path}/x.log' cannot be put away: Is a directory\n"
+    in_the_way = tmp_path / "x.log.1"
+    for times in (1, 2):
+        in_the_way.mkdir()
+        appender.handle(record("one"))
+        appender.handle(record("two"))
+        assert (tmp_path / "x.log").read_text() == "INFO - one\nINFO - two\n"
+        assert err.getvalue() == report * times
+        in_the_way.rmdir()
+        appender.handle(record("three"))
+        assert in_the_way.read_text() == "INFO - one\nINFO - two\nINFO - three\n"
+        in_the_way.unlink()
 
 
 def test_two_processes_put_a_file_away_once(tmp_path, complaints, opened):
