@@ -39,6 +39,7 @@ from stowkeeper.dcmtk.encoding.dictionary import Dictionary
 from stowkeeper.dcmtk.encoding.errors import EncodingError
 from stowkeeper.dcmtk.encoding.form import DCMRECV_FORM, STORESCP_FORM, GroupLengths
 from stowkeeper.dcmtk.encoding.writer import write_data_set
+from stowkeeper.dicom import piece_walker
 from stowkeeper.dicom.limits import SEQUENCE_DEPTH_MAX
 from support.bundled_files import bundled_files
 
@@ -308,7 +309,7 @@ def test_deep_sequences_are_left_to_the_writer():
 
 def test_a_long_piece_is_looked_at_in_parts(monkeypatch):
     data = encode(USUAL, EXPLICIT)
-    monkeypatch.setattr(detector, "PIECE_BYTES_MAX", 16)
+    monkeypatch.setattr(piece_walker, "PIECE_BYTES_MAX", 16)
     assert detect(data, EXPLICIT) == (True, None)
 
 

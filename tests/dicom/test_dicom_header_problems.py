@@ -24,7 +24,7 @@ from data_set_bytes import (
     scan,
 )
 
-from stowkeeper.dicom import element_walker
+from stowkeeper.dicom import piece_walker
 from stowkeeper.dicom.attributes import WANTED
 from stowkeeper.dicom.element_walker import ElementWalker
 from stowkeeper.dicom.elements import UNDEFINED_LENGTH
@@ -257,7 +257,7 @@ def test_a_long_piece_is_cut(monkeypatch):
         return walk(self, view, position, end)
 
     monkeypatch.setattr(ElementWalker, "_walk", watched)
-    monkeypatch.setattr(element_walker, "PIECE_BYTES_MAX", 5)
+    monkeypatch.setattr(piece_walker, "PIECE_BYTES_MAX", 5)
     assert scan(TREE) == whole
     assert 0 < max(sizes) <= 5
 

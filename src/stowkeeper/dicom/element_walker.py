@@ -36,12 +36,11 @@ from stowkeeper.dicom.limits import (
     CAPTURED_ALWAYS_MAX,
     CAPTURED_BYTES_MAX,
     CAPTURED_VALUE_MAX,
-    PIECE_BYTES_MAX,
     REMARKS_MAX,
     SEQUENCE_DEPTH_MAX,
 )
+from stowkeeper.dicom.piece_walker import PieceWalker
 
-_FOREVER: Final = 1 << 62
 _DELIMITER_GROUP: Final = 0xFFFE
 
 _COPY: Final = tuple(struct.Struct(f"{length}s").unpack_from for length in range(CAPTURED_ALWAYS_MAX + 1))
@@ -68,7 +67,7 @@ class _Sequence:
         self.unsettled = unsettled
 
 
-class ElementWalker:
+class ElementWalker(PieceWalker):
     """Walks over one data set, fed piece by piece.
 
     `wanted` maps the raw tags of wanted elements to their tags and holds `encoding.delimiters` besides; further
@@ -79,67 +78,32 @@ class ElementWalker:
     """
 
     __slots__ = (
-        "_base",
         "_encoding",
         "_mode",
-        "_need",
-        "_pending",
         "_private_bit",
         "_sequences",
-        "_skip",
         "_skipped",
         "_skipped_at",
         "_top_wanted",
         "_wanted",
         "offending",
-        "problem",
         "remarks",
-        "size",
         "values",
     )
 
     def __init__(self, encoding: Encoding, wanted: dict[int, int], *, private_runs: bool = False) -> None:
+        super().__init__()
         self.values: dict[int, bytes] = {}
-        self.problem: str | None = None
         self.offending: int | None = None
         self.remarks: tuple[str, ...] = ()
-        self.size = 0
         self._encoding = encoding
         self._wanted = self._top_wanted = wanted
         self._mode = _ELEMENTS
         self._sequences: list[_Sequence] = []
-        self._pending = b""
-        self._need = 0
-        self._skip = 0
         self._skipped = 0
         self._skipped_at = 0
-        self._base = 0
         # The lowest bit of a group, and of a raw tag in little endian, says whether an element is private.
         self._private_bit = 1 if private_runs else 0
-
-    def feed(self, view: Buffer) -> None:
-        """Walk on over `view`, the next piece of the data set, cut anywhere. Keeps no reference to it."""
-        size = len(view)
-        if self._skip >= size:
-            self._skip -= size
-            self.size += size
-            return
-        if size > PIECE_BYTES_MAX:
-            for start in range(0, size, PIECE_BYTES_MAX):
-                self.feed(memoryview(view)[start : start + PIECE_BYTES_MAX])
-            return
-        base = self.size
-        position = 0
-        while position < size:
-            if self._skip:
-                position += self._skip
-                self._skip = max(position - size, 0)
-            elif self._pending:
-                position = self._complete(view, position, size, base)
-            else:
-                self._base = base
-                position = self._walk(view, position, size)
-        self.size = base + size
 
     def finish(self) -> str | None:
         """Say in words why the data set does not parse to its end; None when it does."""
@@ -179,21 +143,6 @@ class ElementWalker:
         if tag >> 16 != _DELIMITER_GROUP:
             return tag
         return self._sequences[-1].tag if self._sequences else None
-
-    def _complete(self, view: Buffer, position: int, size: int, base: int) -> int:
-        """Add to the unfinished element what it needs, walk over it when it has that; return where `view` goes on."""
-        take = min(self._need - len(self._pending), size - position)
-        pending = self._pending + view[position : position + take]
-        position += take
-        if len(pending) < self._need:
-            self._pending = pending
-            return position
-        self._pending = b""
-        self._base = base + position - len(pending)
-        walked = 0
-        while walked < len(pending):
-            walked = self._walk(pending, walked, len(pending))
-        return position
 
     def _walk(self, view: Buffer, position: int, end: int) -> int:
         """Walk until `view` ends or what comes next changes its kind; return how far that is."""
@@ -310,12 +259,6 @@ class ElementWalker:
         self._skip = position - end
         self._skipped = self._encoding.swap(raw)
         self._skipped_at = self._base + start
-        return end
-
-    def _wait(self, view: Buffer, position: int, end: int, need: int) -> int:
-        """Keep the unfinished element at `position` until it has `need` bytes."""
-        self._pending = bytes(view[position:end])
-        self._need = need
         return end
 
     def _capture(self, view: Buffer, tag: int, start: int, stop: int, end: int) -> bool:
@@ -442,7 +385,6 @@ class ElementWalker:
         """Note the first problem; what follows cannot be told apart any more and is let pass."""
         self.problem = problem
         self.offending = offending
-        self._skip = _FOREVER
         return end
 
     def _remark(self, text: str) -> None:

@@ -1,24 +1,10 @@
 """Inflate a deflated data set while it comes in pieces, and hand it on to what walks over it (PS3.5 §A.5)."""
 
 import zlib
-from typing import Protocol
 
 from stowkeeper.dicom.elements import Buffer
 from stowkeeper.dicom.limits import DEFLATED_SLICE_BYTES, INFLATED_CHUNK_BYTES
-
-
-class Walker(Protocol):
-    """What looks at a data set piece by piece until it has found a problem."""
-
-    @property
-    def problem(self) -> str | None:
-        """The first reason not to look at any more of it."""
-
-    def feed(self, view: Buffer, /) -> None:
-        """Look at the next piece."""
-
-    def finish(self) -> str | None:
-        """Say in words what is wrong with the data set, now that it has ended; None when nothing is."""
+from stowkeeper.dicom.piece_walker import PieceWalker
 
 
 class Inflater:
@@ -35,7 +21,7 @@ class Inflater:
         self._tail_size = 0
         self._problem: str | None = None
 
-    def feed(self, view: Buffer, walker: Walker) -> None:
+    def feed(self, view: Buffer, walker: PieceWalker) -> None:
         """Hand what `view` inflates to on to `walker`, as long as neither has a problem."""
         for start in range(0, len(view), DEFLATED_SLICE_BYTES):
             piece = view[start : start + DEFLATED_SLICE_BYTES]
@@ -44,7 +30,7 @@ class Inflater:
             elif self._problem is None and walker.problem is None:
                 self._inflate(piece, walker)
 
-    def finish(self, walker: Walker) -> str | None:
+    def finish(self, walker: PieceWalker) -> str | None:
         """Say in words why the data set does not parse to its end; None when it does."""
         if self._problem is not None or walker.problem is not None:
             return self._problem or walker.problem
@@ -57,7 +43,7 @@ class Inflater:
             return f"{self._tail_size} bytes follow the end of the deflate stream"
         return walker.finish()
 
-    def _inflate(self, piece: Buffer, walker: Walker) -> None:
+    def _inflate(self, piece: Buffer, walker: PieceWalker) -> None:
         stream = self._stream
         while self._problem is None and walker.problem is None:
             try:

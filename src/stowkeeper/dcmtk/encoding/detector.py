@@ -28,7 +28,8 @@ from stowkeeper.dicom.elements import (
     Buffer,
 )
 from stowkeeper.dicom.inflater import Inflater
-from stowkeeper.dicom.limits import INFLATED_BYTES_MAX, PIECE_BYTES_MAX, SEQUENCE_DEPTH_MAX
+from stowkeeper.dicom.limits import INFLATED_BYTES_MAX, SEQUENCE_DEPTH_MAX
+from stowkeeper.dicom.piece_walker import PieceWalker
 
 _FOREVER: Final = 1 << 62
 _NONE: Final = -1
@@ -80,34 +81,25 @@ class FormDetector:
         return self._inflater.finish(self._walker)
 
 
-class _FormWalker:
+class _FormWalker(PieceWalker):
     """Walks over a data set until something in it would be written otherwise."""
 
     __slots__ = (
-        "_base",
         "_creators",
         "_group",
         "_group_end",
         "_level_end",
         "_levels",
         "_mode",
-        "_need",
-        "_pending",
         "_previous",
         "_rules",
-        "_skip",
-        "problem",
-        "size",
     )
 
     def __init__(self, rules: Rules) -> None:
+        super().__init__()
         self._rules = rules
-        self.problem: str | None = "no data set is taken for the same" if rules.impossible else None
-        self.size = 0
-        self._base = 0
-        self._pending = b""
-        self._need = 0
-        self._skip = 0
+        if rules.impossible:
+            self.problem = "no data set is taken for the same"
         # Of the level that the walker is in: what comes next, where it ends, the last tag, the group whose length
         # was read, where that group ends, and the private creators, which only implicit VR needs.
         self._mode = _ELEMENTS
@@ -117,32 +109,6 @@ class _FormWalker:
         self._group_end = _NONE
         self._creators: dict[int, str] = {}
         self._levels: list[tuple[int, int, int, int, int, dict[int, str]]] = []
-
-    def feed(self, view: Buffer) -> None:
-        """Walk on over the next piece."""
-        if self.problem is not None:
-            return
-        size = len(view)
-        if self._skip >= size:
-            self._skip -= size
-            self.size += size
-            return
-        if size > PIECE_BYTES_MAX:
-            for start in range(0, size, PIECE_BYTES_MAX):
-                self.feed(memoryview(view)[start : start + PIECE_BYTES_MAX])
-            return
-        base = self.size
-        position = 0
-        while position < size and self.problem is None:
-            if self._skip:
-                position += self._skip
-                self._skip = max(position - size, 0)
-            elif self._pending:
-                position = self._complete(view, position, size, base)
-            else:
-                self._base = base
-                position = self._walk(view, position, size)
-        self.size = base + size
 
     def finish(self) -> str | None:
         """Say in words why the data set is written anew, now that it has ended; None when it is not."""
@@ -155,21 +121,6 @@ class _FormWalker:
         if self.problem is None and self._group_end not in (_NONE, self.size):
             return "a group length is wrong"
         return self.problem
-
-    def _complete(self, view: Buffer, position: int, size: int, base: int) -> int:
-        """Add to the unfinished element what it needs, walk over it when it has that; return where `view` goes on."""
-        take = min(self._need - len(self._pending), size - position)
-        pending = self._pending + view[position : position + take]
-        position += take
-        if len(pending) < self._need:
-            self._pending = pending
-            return position
-        self._pending = b""
-        self._base = base + position - len(pending)
-        walked = 0
-        while walked < len(pending) and self.problem is None:
-            walked = self._walk(pending, walked, len(pending))
-        return position
 
     def _walk(self, view: Buffer, position: int, end: int) -> int:
         """Walk until `view` ends or what comes next changes its kind; return how far that is."""
@@ -341,12 +292,6 @@ class _FormWalker:
         if position < end and position < level_end:
             return self._wait(view, position, end, 8)
         return position
-
-    def _wait(self, view: Buffer, position: int, end: int, need: int) -> int:
-        """Keep the unfinished element at `position` until it has `need` bytes."""
-        self._pending = bytes(view[position:end])
-        self._need = need
-        return end
 
     def _differ(self, end: int, position: int, reason: str) -> int:
         """Note the first reason why the data set is written anew; what follows does not matter any more."""
