@@ -132,8 +132,13 @@ def test_misfits(line: str, message: str) -> None:
 
 
 def test_what_goes_together() -> None:
-    for line in ("+ssd -s +B", "+ssd +B -B", "--ignore +B -B"):
-        evaluate(*line.split(), "104")
+    for line, subdirectories, mode in (
+        ("+ssd -s +B", "--no-subdir", "--bit-preserving"),
+        ("+ssd +B -B", "--series-date-subdir", "--normal"),
+        ("--ignore +B -B", "--no-subdir", "--normal"),
+    ):
+        options = evaluate(*line.split(), "104")
+        assert (options.subdirectories.value, options.storage_mode.value) == (subdirectories, mode)
 
 
 def test_options_of_storescp_are_unknown() -> None:

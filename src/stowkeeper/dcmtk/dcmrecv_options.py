@@ -27,6 +27,7 @@ from stowkeeper.dcmtk.network_options import (
     profile_choice,
     timeout_options,
 )
+from stowkeeper.dcmtk.output_options import PLACE
 from stowkeeper.dcmtk.tls_options import TLSChoice, tls_choice
 from stowkeeper.dcmtk.tls_table import ALL_PROFILES, tls_section, tls_stage, unavailable_options
 from stowkeeper.net.tls_profiles import SecurityProfile
@@ -92,17 +93,6 @@ _NETWORK_STAGE: Final[tuple[Block, ...]] = (
     ("--disable-host-lookup",),
 )
 
-_PLACE = Group(
-    title="place",
-    options=(
-        Option(
-            long="--output-directory",
-            short="-od",
-            values=(Value(label="[d]irectory", default="."),),
-            meaning="store into directory d, which must be there",
-        ),
-    ),
-)
 _SUBDIRECTORIES = Group(
     title="subdirectories",
     options=(
@@ -150,7 +140,7 @@ _STORAGE_MODE = Group(
         Option(long="--ignore", meaning="answer Success to what is received, and store nothing"),
     ),
 )
-_OUTPUT: Final = Section(title="output options", groups=(_PLACE, _SUBDIRECTORIES, _NAMES, _STORAGE_MODE))
+_OUTPUT: Final = Section(title="output options", groups=(PLACE, _SUBDIRECTORIES, _NAMES, _STORAGE_MODE))
 _OUTPUT_STAGE: Final[tuple[Block, ...]] = (
     ("--output-directory",),
     tuple(kind.value for kind in Subdirectories),

@@ -3,6 +3,7 @@
 from typing import Final
 
 from stowkeeper.dcmtk.grammar import Block, Group, Integers, NotWith, OnlyWith, Option, Section, Value
+from stowkeeper.dcmtk.output_options import PLACE
 
 COMPRESSION_LEVEL_DEFAULT: Final = 6
 
@@ -37,17 +38,6 @@ _SORTS = ("--sort-conc-studies", "--sort-on-study-uid", "--sort-on-patientname")
 _AT_STUDY_END = (NotWith(others=("--fork",)), NotWith(others=("--inetd",)), OnlyWith(others=_SORTS))
 _PADDING = Integers()
 
-_PLACE = Group(
-    title="place",
-    options=(
-        Option(
-            long="--output-directory",
-            short="-od",
-            values=(Value(label="[d]irectory", default="."),),
-            meaning="store into directory d, which must be there",
-        ),
-    ),
-)
 _PRESERVING = Group(
     title="bit preserving mode",
     options=(
@@ -218,7 +208,7 @@ _NAMES = Group(
 OUTPUT: Final = Section(
     title="output options",
     groups=(
-        _PLACE,
+        PLACE,
         _PRESERVING,
         _FILE_FORMAT,
         _TRANSFER_SYNTAX,
