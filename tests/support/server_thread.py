@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from stowkeeper.dimse.message_types import CStoreRequest
+from stowkeeper.dimse.message_types import CStoreRequest, Response
+from stowkeeper.dimse.messages import Message
 from stowkeeper.net.association import AssociationProtocol
-from stowkeeper.net.handlers import AssociationFacts, Handlers, StoreAnswer
+from stowkeeper.net.handlers import AssociationFacts, Handlers, StoreAnswer, answer_verification
 from stowkeeper.net.server import AssociationServer, ServerOptions
 from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.upperlayer.negotiation import (
@@ -211,6 +212,7 @@ class RecordingHandlers:
         self.stores: list[Stored] = []
         self.refused: list[tuple[CStoreRequest, StoreAnswer]] = []
         self.opened: list[AssociationFacts] = []
+        self.ended: list[AssociationFacts] = []
         self.closed: list[AssociationFacts] = []
 
     def negotiate(self, request: AssociateRQ, facts: AssociationFacts) -> Accepted | Rejected:
@@ -234,6 +236,14 @@ class RecordingHandlers:
 
     def association_opened(self, facts: AssociationFacts) -> None:
         self.opened.append(facts)
+
+    def other_message(
+        self, facts: AssociationFacts, context: AcceptedContext, message: Message
+    ) -> Response | None:
+        return answer_verification(message)
+
+    def association_ended(self, facts: AssociationFacts) -> None:
+        self.ended.append(facts)
 
     def association_closed(self, facts: AssociationFacts) -> None:
         self.closed.append(facts)

@@ -7,21 +7,20 @@ whatever the peer does.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Any
-
-import structlog
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from stowkeeper.dicom.status import Status
 from stowkeeper.dimse.assembler import DataSetFragment, MessageAssembler, MessageStarted
 from stowkeeper.dimse.command_set import COMMAND_DATA_SET_TYPE, MESSAGE_ID
 from stowkeeper.dimse.errors import PeerError
 from stowkeeper.dimse.fragmenter import command_pdu
-from stowkeeper.dimse.message_types import CEchoRequest, CStoreRequest, Request, Response
+from stowkeeper.dimse.message_types import CStoreRequest, Response
 from stowkeeper.dimse.messages import encode
 from stowkeeper.dimse.operations import Admission, PerformedOperations
-from stowkeeper.net.buffers import ReceiveBuffer
+from stowkeeper.net.buffers import BufferPool, ReceiveBuffer
 from stowkeeper.net.connecting import acknowledge_quickly
-from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
+from stowkeeper.net.handlers import AssociationFacts, Handlers, StoreAnswer
 from stowkeeper.net.limits import (
     EVENTS_PER_READ,
     HAND_OVER_BYTES,
@@ -46,23 +45,89 @@ from stowkeeper.upperlayer.events import (
     ReleaseRequested,
 )
 from stowkeeper.upperlayer.items import SYNCHRONOUS
-from stowkeeper.upperlayer.negotiation import Accepted
+from stowkeeper.upperlayer.negotiation import Accepted, Rejected
 from stowkeeper.upperlayer.pdu import AssociateRJ, AssociateRQ
 from stowkeeper.upperlayer.reasons import AbortReason, AbortSource
 from stowkeeper.upperlayer.states import Role, State
 
-if TYPE_CHECKING:
-    from stowkeeper.net.server import AssociationServer
 
-log = structlog.get_logger("stowkeeper.net")
+class AssociationLimits(Protocol):
+    """What an association needs of the options of its server."""
+
+    @property
+    def maximum_length(self) -> int:
+        """Return the largest P-DATA-TF that the peer may send, in bytes."""
+        ...
+
+    @property
+    def association_request_seconds(self) -> float:
+        """Return the time of the ARTIM timer (PS3.8 §9.1.4)."""
+        ...
+
+    @property
+    def idle_seconds(self) -> float:
+        """Return how long a peer may be silent between messages; 0 is no limit."""
+        ...
+
+    @property
+    def message_seconds(self) -> float:
+        """Return after how long the progress of a message is looked at; 0 is never."""
+        ...
+
+    @property
+    def message_bytes_per_second_min(self) -> int:
+        """Return how fast a message has to come."""
+        ...
+
+    @property
+    def send_seconds(self) -> float:
+        """Return how long a peer may leave answers unread."""
+        ...
+
+
+class AssociationHost(Protocol):
+    """The server that an association belongs to, as the association sees it."""
+
+    buffers: BufferPool
+    buffered: set["AssociationProtocol"]
+
+    @property
+    def options(self) -> AssociationLimits:
+        """Return what bounds the association."""
+        ...
+
+    @property
+    def handlers(self) -> Handlers:
+        """Return who decides and stores."""
+        ...
+
+    def time(self) -> float:
+        """Return monotonic time in seconds."""
+        ...
+
+    def admit(self, protocol: "AssociationProtocol", peer: Any) -> AssociationFacts | None:  # noqa: ANN401 - the shape is the address family's
+        """Count a new connection; None when there are too many to even answer."""
+        ...
+
+    def negotiate(self, request: AssociateRQ, facts: AssociationFacts) -> Accepted | Rejected:
+        """Decide on an association."""
+        ...
+
+    def forget(self, protocol: "AssociationProtocol") -> None:
+        """Take note that a connection is gone."""
+        ...
+
+    def call_soon_threadsafe(self, callback: Callable[..., None], *arguments: object) -> None:
+        """Call back on the thread of the association, from any thread."""
+        ...
 
 
 class AssociationProtocol(asyncio.BufferedProtocol):
     """Serves one TCP connection from its first byte to its last."""
 
-    def __init__(self, server: "AssociationServer") -> None:
+    def __init__(self, server: AssociationHost) -> None:
         self._server = server
-        self._loop = server.loop
+        self._time = server.time
         self._transport: Any = None  # asyncio.Transport; uvloop's is another class
         self._socket: Any = None
         self._connection = UpperLayerConnection(
@@ -110,7 +175,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if channel is not None:
             self.facts.tls, self.facts.tls_peer = channel.agreed, channel.peer_name
         self._transport.set_write_buffer_limits(high=SEND_BUFFER_HIGH_BYTES)
-        self._connection.connection_opened(self._loop.time())
+        self._connection.connection_opened(self._time())
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the buffer's size is ours to choose
         """Return the memory that the next read goes into."""
@@ -131,7 +196,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         buffer = self._buffer
         if buffer is None:
             return
-        now = self._loop.time()
+        now = self._time()
         self._read_since_sweep = True
         self._message_bytes += nbytes
         if self.facts is not None:
@@ -178,7 +243,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         else:
             words = exc.strerror if isinstance(exc, OSError) else type(exc).__name__
             self._end("lost", f"the connection broke: {words}")
-        self._connection.receive_eof(self._loop.time())
+        self._connection.receive_eof(self._time())
         self._abandon_stores(facts.words or f"the association was {facts.end}")
         self._give_buffer_back()
         if self._pool_ticket is not None:
@@ -188,7 +253,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Stop reading from a peer that does not read."""
         self._write_blocked = True
-        self._write_blocked_since = self._loop.time()
+        self._write_blocked_since = self._time()
         self._update_reading()
 
     def resume_writing(self) -> None:
@@ -272,7 +337,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Send A-ABORT and close."""
-        self._connection.abort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED, self._loop.time())
+        self._connection.abort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED, self._time())
         self._send_pending()
         self._abandon_stores(self.facts.words if self.facts else "")
         self._update_reading()
@@ -294,7 +359,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
                 self._flush()
                 self._transport.pause_reading()
             else:
-                self._begin_progress(self._loop.time())
+                self._begin_progress(self._time())
                 self._transport.resume_reading()
 
     def _let_go_of_buffer(self) -> None:
@@ -408,7 +473,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         facts = self.facts
         if facts is None:
             return
-        now = self._loop.time()
+        now = self._time()
         self._note_request(event.request)
         if self._connection.state is not State.STA3_AWAITING_LOCAL_ASSOCIATE_RESPONSE:
             return  # more came in the same bytes, and ended it; that event follows
@@ -462,23 +527,20 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         message = started.message
         if self.facts is not None:
             self.facts.messages += 1
-        self._last_message = self._loop.time()
+        self._last_message = self._time()
         self._begin_progress(self._last_message)
         if isinstance(message, CStoreRequest) and message.has_data_set:
             self._begin_store(started.context_id, message)
             return
         response: Response | None = None
-        if isinstance(message, CEchoRequest):
-            response = message.respond(Status.SUCCESS)
-        elif isinstance(message, CStoreRequest):
+        if isinstance(message, CStoreRequest):
             words = "the request came without a data set"
             response = self._refuse_store(
                 started.context_id, message, Status.CANNOT_UNDERSTAND, words, COMMAND_DATA_SET_TYPE
             )
-        elif isinstance(message, Request) and message.expects_response:
-            response = message.respond(
-                Status.UNRECOGNIZED_OPERATION, error_comment="this server performs C-STORE and C-ECHO only"
-            )
+        elif self.facts is not None:
+            context = self._connection.accepted_contexts[started.context_id]
+            response = self._server.handlers.other_message(self.facts, context, message)
         if started.has_data_set:
             self._discarding = (started.context_id, response)
         elif response is not None:
@@ -528,7 +590,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self._stores.discard(store)
         operation, store.operation = store.operation, None
         self._operations.finish(store.request.message_id)
-        self._last_message = self._loop.time()
+        self._last_message = self._time()
         may_answer = self._connection.can_send_p_data
         if may_answer:
             self._respond(store.context_id, store.response(answer))
@@ -536,6 +598,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if operation is not None:
             if may_answer and not self._transport.is_closing():  # one that closes takes nothing any more
                 operation.answered(answer)
+                self._last_message = self._time()  # a handler may take its time on the peer's behalf
             else:
                 operation.abort("the association ended before the answer")
         self._release_when_answered()
@@ -552,14 +615,14 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if self._release_requested and not self._stores and self._connection.can_respond_to_release:
             self._release_requested = False
             self._end("released", "")
-            self._connection.respond_to_release(self._loop.time())
+            self._connection.respond_to_release(self._time())
             self._send_pending()
 
     def _release_when_drained(self) -> None:
         idle = not self._stores and not self._release_requested and not self._is_mid_message
         if self._draining and idle and self._connection.can_release:
             self._end("shutdown", "the server stops")
-            self._connection.release(self._loop.time())
+            self._connection.release(self._time())
             self._send_pending()
 
     # Endings.
@@ -573,6 +636,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if facts is not None and not facts.end:
             facts.end = end
             facts.words = words
+            self._server.handlers.association_ended(facts)
 
     def _abandon_stores(self, words: str) -> None:
         stores, self._stores = self._stores, set()

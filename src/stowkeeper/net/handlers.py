@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from stowkeeper.dimse.message_types import CStoreRequest
+from stowkeeper.dicom.status import Status
+from stowkeeper.dimse.message_types import CEchoRequest, CStoreRequest, Request, Response
+from stowkeeper.dimse.messages import Message
 from stowkeeper.upperlayer.items import ContextResult
 from stowkeeper.upperlayer.negotiation import Accepted, AcceptedContext, Rejected
 from stowkeeper.upperlayer.pdu import AssociateRQ
@@ -72,7 +74,10 @@ class StoreOperation(Protocol):
 
 
 class Handlers(Protocol):
-    """The decisions and deeds of a server, passed in by who builds it."""
+    """The decisions and deeds of a server, passed in by who builds it.
+
+    What takes a message, and the operations that `store` returns, may raise PeerError: the association is aborted for it.
+    """
 
     def negotiate(self, request: AssociateRQ, facts: AssociationFacts) -> Accepted | Rejected:
         """Decide on an association request."""
@@ -94,10 +99,34 @@ class Handlers(Protocol):
         """Take note of a C-STORE that was answered without `store`: the request itself broke the rules."""
         ...
 
+    def other_message(
+        self, facts: AssociationFacts, context: AcceptedContext, message: Message
+    ) -> Response | None:
+        """Answer a message that is no C-STORE request; None for no answer. See `answer_verification`."""
+        ...
+
     def association_opened(self, facts: AssociationFacts) -> None:
         """Take note that an association was accepted or rejected."""
         ...
 
-    def association_closed(self, facts: AssociationFacts) -> None:
-        """Take note of how an association ended."""
+    def association_ended(self, facts: AssociationFacts) -> None:
+        """Take note that an association, or a connection without one, came to its end. The connection may linger."""
         ...
+
+    def association_closed(self, facts: AssociationFacts) -> None:
+        """Take note that its connection is closed, too."""
+        ...
+
+
+def answer_verification(message: Message) -> Response | None:
+    """Answer a message that is no C-STORE request, as a server does that performs C-STORE and C-ECHO only.
+
+    Responses that nobody awaits, and C-CANCEL, get no answer (PS3.7 §9.3.2.3).
+    """
+    if isinstance(message, CEchoRequest):
+        return message.respond(Status.SUCCESS)
+    if isinstance(message, Request) and message.expects_response:
+        return message.respond(
+            Status.UNRECOGNIZED_OPERATION, error_comment="this server performs C-STORE and C-ECHO only"
+        )
+    return None

@@ -36,6 +36,13 @@ SEND_BUFFER_HIGH_BYTES = 256 * 1024
 BACKLOG = 512
 """TCP connections that may wait to be accepted."""
 
+LINGERING_CONNECTIONS_MAX = 64
+"""Connections of a serial server whose association is over and whose peer has not closed yet. Who has got all answers
+has no further use of them, so the oldest is closed for one more."""
+
+SERIAL_SEND_SECONDS_MAX = 10 * 365 * 86_400.0
+"""Times from here on are no limit on a write: the system's time value would not hold all of them."""
+
 CONNECTIONS_WITHOUT_ASSOCIATION_MAX = 256
 """TCP connections above the association limit: enough to reject politely, too few to drown in. More are closed
 at once."""

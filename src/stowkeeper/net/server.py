@@ -75,6 +75,7 @@ class AssociationServer:
 
     def __init__(self, handlers: Handlers, options: ServerOptions, tls: TLSContext | None = None) -> None:
         self.loop = asyncio.get_running_loop()
+        self.time = self.loop.time
         self.handlers = handlers
         self.options = options
         self.tls = tls

@@ -18,8 +18,9 @@ from stowkeeper.archive.outcome import Outcome, Refusal, SenderAnswer
 from stowkeeper.archive.receipt import timestamp
 from stowkeeper.dicom.status import Status
 from stowkeeper.dicom.uid import UID_LENGTH_MAX, VERIFICATION
-from stowkeeper.dimse.message_types import CStoreRequest
-from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
+from stowkeeper.dimse.message_types import CStoreRequest, Response
+from stowkeeper.dimse.messages import Message
+from stowkeeper.net.handlers import AssociationFacts, StoreAnswer, answer_verification
 from stowkeeper.services.association_lines import bounded_uid, closed_line, opened_line
 from stowkeeper.services.limits import LEDGER_WORDS_LETTERS_MAX
 from stowkeeper.upperlayer.negotiation import (
@@ -43,7 +44,8 @@ Network = IPv4Network | IPv6Network
 class Rules:
     """What the server agrees to, and with whom.
 
-    `networks` empty lets every address pass. `knows_peer` tells whether a calling AE title and an address are
+    `acceptance` decides on presentation contexts; `acceptance_of`, where given, has the policy for a calling AE title
+    and an address in its place. `networks` empty lets every address pass. `knows_peer` tells whether a calling AE title and an address are
     those of a configured peer; None asks for none. `duplicates_of` gives the policy for a second version of an
     instance from such a peer.
     """
@@ -53,6 +55,13 @@ class Rules:
     networks: tuple[Network, ...] = ()
     knows_peer: Callable[[str, str], bool] | None = None
     duplicates_of: DuplicatesOf = keep_from_everyone
+    acceptance_of: Callable[[str, str], AcceptancePolicy] | None = None
+
+    def policy_for(self, calling_ae_title: str, address: str) -> AcceptancePolicy:
+        """Return what is agreed to in an association with this calling AE title and IP address."""
+        return (
+            self.acceptance if self.acceptance_of is None else self.acceptance_of(calling_ae_title, address)
+        )
 
 
 class StorageService:
@@ -61,6 +70,8 @@ class StorageService:
     def __init__(self, archive: Archive, rules: Rules) -> None:
         self._archive = archive
         self.rules = rules
+        # By association, so that rules that are read anew hold from the next one on.
+        self._policies: dict[str, AcceptancePolicy] = {}
 
     def negotiate(self, request: AssociateRQ, facts: AssociationFacts) -> Accepted | Rejected:
         """Apply the rules, and keep storage out while the disk has no room.
@@ -77,7 +88,14 @@ class StorageService:
             return Rejected(
                 rejection=REJECTED_CALLING_AE_TITLE, words="it is not one of the configured peers"
             )
-        decision = negotiate(request, rules.acceptance)
+        policy = rules.policy_for(request.calling_ae_title, facts.peer_address)
+        decision = self._negotiate(request, policy)
+        if isinstance(decision, Accepted):
+            self._policies[facts.association_id] = policy
+        return decision
+
+    def _negotiate(self, request: AssociateRQ, policy: AcceptancePolicy) -> Accepted | Rejected:
+        decision = negotiate(request, policy)
         words = self._archive.admission.association_refusal()
         if not words or isinstance(decision, Rejected):
             return decision
@@ -86,7 +104,7 @@ class StorageService:
             return decision
         if all(is_storage(context.abstract_syntax) for context in accepted):
             return Rejected(rejection=REJECTED_LOCAL_LIMIT_EXCEEDED, words=words)
-        return negotiate(request, replace(rules.acceptance, refusal=_refuse_storage))
+        return negotiate(request, replace(policy, refusal=_refuse_storage))
 
     def store(
         self,
@@ -116,9 +134,21 @@ class StorageService:
         self._archive.finisher.record(lambda: record)
         _log_refusal(record.association_id, record.sop_instance_uid, answer, length=0, level=log.warning)
 
-    def accepts_class(self, sop_class_uid: str) -> bool:
-        """Tell whether instances of a class are taken, whatever context they come in."""
-        return sop_class_uid != VERIFICATION and self.rules.acceptance.accepts_abstract_syntax(sop_class_uid)
+    def other_message(
+        self,
+        facts: AssociationFacts,  # noqa: ARG002 - whoever asks is answered alike
+        context: AcceptedContext,  # noqa: ARG002 - likewise
+        message: Message,
+    ) -> Response | None:
+        """Answer C-ECHO, and every other request that it is not performed."""
+        return answer_verification(message)
+
+    def accepts_class(self, facts: AssociationFacts, sop_class_uid: str) -> bool:
+        """Tell whether instances of a class are taken on an association, whatever context they come in."""
+        policy = self._policies.get(facts.association_id)
+        if policy is None:
+            policy = self.rules.policy_for(facts.calling_ae_title, facts.peer_address)
+        return sop_class_uid != VERIFICATION and policy.accepts_abstract_syntax(sop_class_uid)
 
     def association_opened(self, facts: AssociationFacts) -> None:
         """Log how the negotiation ended, and open the association's line in the ledger."""
@@ -144,11 +174,15 @@ class StorageService:
                 **names,
             )
 
+    def association_ended(self, facts: AssociationFacts) -> None:
+        """Do nothing yet: lines are written when the connection is closed and all of its numbers are known."""
+
     def association_closed(self, facts: AssociationFacts) -> None:
         """Write the association to the ledger, and to the log how it ended.
 
         A connection in which none was asked for, such as the look of a load balancer, is in the log alone.
         """
+        self._policies.pop(facts.association_id, None)
         asked = facts.request is not None
         if asked:
             line = closed_line(facts, self._archive.receiver)
@@ -236,7 +270,7 @@ class StoreInProgress:
                 duplicates=service.rules.duplicates_of(facts.calling_ae_title, facts.peer_address),
             ),
             self._done,
-            class_accepted=service.accepts_class(request.affected_sop_class_uid or ""),
+            class_accepted=service.accepts_class(facts, request.affected_sop_class_uid or ""),
             answer=self._sender_answer,
         )
 
