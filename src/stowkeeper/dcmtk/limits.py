@@ -27,3 +27,23 @@ HOST_ACCESS_TABLE_BYTES_MAX: Final = 1 << 20
 HOST_ACCESS_LINE_BYTES_MAX: Final = 2046
 """Bytes of one line there, continued ones together, without its end: what libwrap takes. It reads nothing behind a
 longer one, and a table must not mean more here than there."""
+
+HIDDEN_NAME_TRIES_MAX: Final = 10_000
+"""Hidden names tried for one unfinished file. Only processes with the same number in other containers are in the way."""
+
+LEFT_OVER_SECONDS: Final = 300.0
+"""An unfinished file that nobody has locked is left alone for so long: where locks do not work, a sender that pauses may
+still be at it, and one that pauses longer has met a timeout."""
+
+PIECES_PER_WRITE_MAX: Final = 512
+"""Buffers given to the system in one call: half of what Linux takes (IOV_MAX)."""
+
+WAITING_BYTES_MAX: Final = 1 << 18
+"""Bytes of a data set that wait in memory until they are written. Most instances of scanners without many frames come
+whole within it, and then go to the disk in one call."""
+
+DICTIONARY_FILE_BYTES_MAX: Final = 16 << 20
+"""Bytes of one file of a data dictionary. DCMTK's own with all private elements has half a megabyte."""
+
+ACCEPT_PAUSE_SECONDS: Final = 0.1
+"""How long nothing is accepted after the system could not give a connection: what it lacks will not come at once."""

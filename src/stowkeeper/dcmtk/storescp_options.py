@@ -164,12 +164,13 @@ def evaluate_storescp(
     *,
     start_logging: StartLogging,
     load_profile: Callable[[ProfileChoice], None],
+    take_connection: Callable[[], None] = lambda: None,
 ) -> StorescpOptions:
     """Return the options of a command line without an exclusive option.
 
     `start_logging` is called before anything that may depend on the log, `load_profile` where DCMTK reads the profile:
-    behind the network options and before the rest, which decides what of several errors is seen. What `load_profile`
-    raises comes through. Raises CommandLineError for the first thing that is wrong.
+    behind the network options and before the rest, which decides what of several errors is seen. `take_connection` is
+    called for --inetd before anything could be written to standard error. What they raise comes through. Raises CommandLineError for the first thing that is wrong.
     """
     selection = Selection(table, command_line)
     selection.check("process")
@@ -177,6 +178,7 @@ def evaluate_storescp(
     port = None if inetd else selection.port()
     if inetd:
         selection.silence()  # standard error is the peer's connection: no word goes there
+        take_connection()
     log = begin_logging(selection, command_line, start_logging)
     selection.check("network")
     selection.check("profile")

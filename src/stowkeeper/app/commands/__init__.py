@@ -43,6 +43,12 @@ COMMANDS: dict[str, CommandEntry] = {
     "rm": CommandEntry("rm", "Remove studies, series or instances."),
     "verify": CommandEntry("verify", "Read the archive again and check every byte."),
     "rebuild": CommandEntry("rebuild", "Restore the catalog from the files."),
+    "storescp": CommandEntry(
+        "storescp", "Receive into a folder as DCMTK's storescp does, by its command line.", logs=False
+    ),
+    "dcmrecv": CommandEntry(
+        "dcmrecv", "Receive into a folder as DCMTK's dcmrecv does, by its command line.", logs=False
+    ),
     "check-config": CommandEntry(
         "check_config", "Show the settings in force and where each value came from.", logs=False
     ),

@@ -7,3 +7,11 @@ class EncodingError(Exception):
     The text says why, with tags, lengths and offsets into the data set (after inflating, where it is deflated), never
     with a value.
     """
+
+
+class NotWritableError(EncodingError):
+    """A data set can be read, but not be written in the form asked for, or is beyond a bound of ours."""
+
+
+class EmptyDataSetError(NotWritableError):
+    """There are no elements."""

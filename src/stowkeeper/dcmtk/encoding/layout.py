@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from stowkeeper.dcmtk.encoding.errors import EncodingError
+from stowkeeper.dcmtk.encoding.errors import NotWritableError
 from stowkeeper.dicom.transfer_syntaxes import (
     GE_PRIVATE_BIG_ENDIAN_PIXEL_DATA,
     TRANSFER_SYNTAXES,
@@ -60,5 +60,5 @@ def known_syntax(uid: str) -> TransferSyntax:
     """Return a transfer syntax by its UID; raise EncodingError when it is none that is known."""
     syntax = TRANSFER_SYNTAXES.get(uid)
     if syntax is None:
-        raise EncodingError(f"the transfer syntax {uid} is not known, so the data set cannot be read")
+        raise NotWritableError(f"the transfer syntax {uid} is not known, so the data set cannot be read")
     return syntax

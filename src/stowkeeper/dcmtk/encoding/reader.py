@@ -14,7 +14,7 @@ that are no whole element header are left out here as there.
 import struct
 
 from stowkeeper.dcmtk.encoding.dictionary import Dictionary, shipped_dictionary
-from stowkeeper.dcmtk.encoding.errors import EncodingError
+from stowkeeper.dcmtk.encoding.errors import EmptyDataSetError, EncodingError, NotWritableError
 from stowkeeper.dcmtk.encoding.form import Form
 from stowkeeper.dcmtk.encoding.layout import IMPLICIT, Layout, layout_of
 from stowkeeper.dcmtk.encoding.limits import PRIVATE_CREATOR_BYTES_MAX
@@ -122,7 +122,7 @@ class _Reader:
                 self._read_item(level)
         self._leave()
         if len(self._structure) == 1:
-            raise EncodingError("the data set holds no elements")
+            raise EmptyDataSetError("the data set holds no elements")
         return self._structure
 
     # Elements
@@ -220,7 +220,7 @@ class _Reader:
             self._enter(Kind.SEQUENCE, tag, SEQUENCE, length, layout)
             return
         if tag == PIXEL_DATA and not is_undefined and self._syntax.encapsulated and len(self._levels) == 1:
-            raise EncodingError(
+            raise NotWritableError(
                 f"{format_tag(tag)} at offset {offset} is not encapsulated, as {self._syntax.name} asks for"
             )
         is_pixels = vr is PIXELS or (
@@ -254,11 +254,11 @@ class _Reader:
         """Refuse fragments that cannot be written as they are: nothing is decoded here."""
         target = self._form.transfer_syntax
         if not self._syntax.encapsulated or layout is not self._layout:
-            raise EncodingError(
+            raise NotWritableError(
                 f"{format_tag(tag)} at offset {offset} is encapsulated, which its transfer syntax does not allow"
             )
         if target is not None and target != self._syntax.uid:
-            raise EncodingError(
+            raise NotWritableError(
                 f"{format_tag(tag)} at offset {offset} is compressed: pixel data in {self._syntax.name} is not "
                 "decoded, so the data set cannot be written in another transfer syntax"
             )
@@ -298,7 +298,7 @@ class _Reader:
     def _enter(self, kind: Kind, tag: int, vr: ValueRepresentation, length: int, layout: Layout) -> None:
         depth = sum(level.kind is not Kind.ITEM for level in self._levels)
         if depth >= SEQUENCE_DEPTH_MAX:
-            raise EncodingError(
+            raise NotWritableError(
                 f"sequences are nested deeper than {SEQUENCE_DEPTH_MAX} at {format_tag(tag)} "
                 f"before offset {self._position}"
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import IO, BinaryIO
 
-from stowkeeper.dcmtk.encoding.errors import EncodingError
+from stowkeeper.dcmtk.encoding.errors import EncodingError, NotWritableError
 from stowkeeper.dcmtk.encoding.limits import INFLATED_IN_MEMORY_BYTES, READ_AHEAD_BYTES
 from stowkeeper.dicom.limits import INFLATED_BYTES_MAX, INFLATED_CHUNK_BYTES
 from stowkeeper.dicom.transfer_syntaxes import TransferSyntax
@@ -97,7 +97,7 @@ def _inflated_chunks(file: BinaryIO) -> Iterator[bytes]:
             raise EncodingError(f"the deflate stream is damaged after {size} inflated bytes") from None
         size += len(chunk)
         if size > INFLATED_BYTES_MAX:
-            raise EncodingError(f"the data set inflates to more than {INFLATED_BYTES_MAX} bytes")
+            raise NotWritableError(f"the data set inflates to more than {INFLATED_BYTES_MAX} bytes")
         if not chunk and not deflated:
             raise EncodingError("the deflate stream ends before its last block does")
         yield chunk

@@ -8,7 +8,7 @@ import enum
 from array import array
 from collections.abc import Iterable, Iterator
 
-from stowkeeper.dcmtk.encoding.errors import EncodingError
+from stowkeeper.dcmtk.encoding.errors import NotWritableError
 from stowkeeper.dcmtk.encoding.limits import NODES_MAX, SORTED_ELEMENTS_MAX
 from stowkeeper.dcmtk.encoding.value_representations import VALUE_REPRESENTATIONS, ValueRepresentation
 
@@ -62,7 +62,7 @@ class Structure:
         """Add a node behind all others and return its number; raise EncodingError when there are too many."""
         number = len(self.tag)
         if number >= NODES_MAX:
-            raise EncodingError(f"the data set has more than {NODES_MAX} elements, items and fragments")
+            raise NotWritableError(f"the data set has more than {NODES_MAX} elements, items and fragments")
         self.tag.append(tag)
         self.kind.append(kind)
         self.vr_code.append(vr.code)
@@ -90,7 +90,7 @@ class Structure:
         for child in self._received(node):
             first.setdefault(self.tag[child], child)
             if len(first) > SORTED_ELEMENTS_MAX:
-                raise EncodingError(
+                raise NotWritableError(
                     f"more than {SORTED_ELEMENTS_MAX} elements of a data set or item are not in order"
                 )
         self._in_order[node] = [first[tag] for tag in sorted(first)]

@@ -1,0 +1,157 @@
+"""A file on its way into a directory: under a hidden name until it is whole, then under its own in one step.
+
+So nobody ever sees a part of a file, and one that comes again takes the place of the old one only when it is whole. What
+a process that died leaves behind is nobody's file: the next start removes it.
+"""
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from typing import BinaryIO, Final
+
+from stowkeeper.dcmtk.limits import HIDDEN_NAME_TRIES_MAX, LEFT_OVER_SECONDS, PIECES_PER_WRITE_MAX
+
+HIDDEN_PREFIX: Final = ".stowkeeper-"
+"""What the names of unfinished files begin with."""
+
+_MODE: Final = 0o666
+"""Who may read and write files is for the process's umask to say."""
+
+Buffer = bytes | bytearray | memoryview
+
+_counter = itertools.count(1)
+_unfinished: set["IncomingFile"] = set()
+
+
+class IncomingFile:
+    """A new file in `directory`. Exactly one of `finish` and `discard` ends it.
+
+    With `synchronizes` it is on the medium when `finish` returns, and so is its name. Everything raises OSError.
+    """
+
+    def __init__(self, directory: str, *, synchronizes: bool) -> None:
+        self._directory = directory
+        self._synchronizes = synchronizes
+        self._descriptor, self._path = _open_hidden(directory)
+        _unfinished.add(self)
+
+    def write(self, pieces: Sequence[Buffer]) -> None:
+        """Append pieces."""
+        for start in range(0, len(pieces), PIECES_PER_WRITE_MAX):
+            rest = list(pieces[start : start + PIECES_PER_WRITE_MAX])
+            count = os.writev(self._descriptor, rest)
+            while rest and count >= len(rest[0]):
+                count -= len(rest.pop(0))
+            while rest:  # the system took a part: a signal came, or the disk is about to be full
+                view = memoryview(rest[0])[count:]
+                count = os.write(self._descriptor, view)
+                if count == len(view):
+                    rest.pop(0)
+                    count = 0
+                else:
+                    rest[0] = view
+
+    def open_at(self, offset: int) -> BinaryIO:
+        """Open the file for reading and writing from an offset on; the caller closes what it gets."""
+        copy = os.dup(self._descriptor)
+        os.lseek(copy, offset, os.SEEK_SET)  # which the duplicate shares
+        return open(copy, "r+b")
+
+    def finish(self, path: str) -> None:
+        """Give the whole file its name, in place of any file of that name."""
+        try:
+            if self._synchronizes:
+                os.fsync(self._descriptor)
+            try:
+                os.rename(self._path, path)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                self._copy_to_other_disk(path)
+            if self._synchronizes:
+                synchronize_directory(os.path.dirname(path))
+        except OSError:
+            self.discard()
+            raise
+        _unfinished.discard(self)
+        os.close(self._descriptor)
+
+    def _copy_to_other_disk(self, path: str) -> None:
+        """Get the file to where a subdirectory is a mount of its own."""
+        copy = IncomingFile(os.path.dirname(path), synchronizes=self._synchronizes)
+        try:
+            with self.open_at(0) as source, copy.open_at(0) as target:
+                shutil.copyfileobj(source, target)
+        except OSError:
+            copy.discard()
+            raise
+        copy.finish(path)
+        os.unlink(self._path)
+
+    def discard(self) -> None:
+        """Remove the file."""
+        _unfinished.discard(self)
+        with contextlib.suppress(OSError):  # the next start removes it
+            os.unlink(self._path)
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
+
+
+def _open_hidden(directory: str) -> tuple[int, str]:
+    """Make a file under a hidden name and lock it, so that nobody takes it for a left-over one."""
+    for _ in range(HIDDEN_NAME_TRIES_MAX):
+        path = os.path.join(directory, f"{HIDDEN_PREFIX}{os.getpid()}-{next(_counter)}")
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+        except FileExistsError:
+            continue
+        with contextlib.suppress(OSError):  # the file system has no locks: the file's age speaks for it then
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor, path
+    raise FileExistsError(errno.EEXIST, "too many unfinished files are in the way", directory)
+
+
+def synchronize_directory(directory: str) -> None:
+    """Get the names in a directory to the medium. Raises OSError."""
+    descriptor = os.open(directory or os.curdir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def discard_unfinished() -> None:
+    """Remove every file that is neither finished nor discarded: the process ends."""
+    for file in list(_unfinished):
+        file.discard()
+
+
+def remove_left_over(directory: str) -> int:
+    """Remove the unfinished files of processes that died, and return how many there were.
+
+    One that is locked or young belongs to somebody. What cannot be looked at stays.
+    """
+    count = 0
+    with contextlib.suppress(OSError), os.scandir(directory or os.curdir) as entries:
+        for entry in entries:
+            if entry.name.startswith(HIDDEN_PREFIX):
+                with contextlib.suppress(OSError):
+                    count += _remove_if_dead(entry.path)
+    return count
+
+
+def _remove_if_dead(path: str) -> bool:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if time.time() - os.fstat(descriptor).st_mtime < LEFT_OVER_SECONDS:
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+        return True
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,106 @@
+"""How associations share processes: one after the other in this one, each in a child of its own, or one and the end."""
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Final, NoReturn
+
+from stowkeeper.dcmtk.incoming_file import discard_unfinished
+from stowkeeper.dcmtk.limits import ACCEPT_PAUSE_SECONDS
+from stowkeeper.dcmtk.oflog.loggers import Logger, Loggers
+from stowkeeper.net.serial_server import SerialServer
+
+Serve = Callable[[socket.socket], None]
+"""Serves a connection until its association has ended."""
+
+_ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def end_by_signals() -> None:
+    """Let a signal end the process at once, as if it were not handled, but without the file that is being received.
+
+    An answer only ever follows a file that is whole, so nothing that was answered is lost.
+    """
+    for number in _ENDINGS:
+        signal.signal(number, _end)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    discard_unfinished()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def serve_in_turn(listener: socket.socket, server: SerialServer, serve: Serve, log: Logger) -> NoReturn:
+    """Serve one association after the other. Who comes meanwhile waits in the system's queue."""
+    while True:
+        connection = _accept(listener, server, log)
+        if connection is not None:
+            serve(connection)
+
+
+def serve_forking(
+    listener: socket.socket, server: SerialServer, serve: Serve, log: Logger, loggers: Loggers
+) -> NoReturn:
+    """Serve each association in a child process of its own. Never returns: children end here."""
+    while True:
+        connection = _accept(listener, server, log)
+        reap()
+        if connection is None:
+            continue
+        loggers.flush()  # what is held back would be written by both
+        try:
+            child = os.fork()
+        except OSError as error:
+            log.error(f"cannot create a child process for an association: {error.strerror}")
+            connection.close()
+            continue
+        if child == 0:
+            listener.close()
+            _serve_and_end(connection, server, serve, log, loggers)
+        log.debug(f"started child process {child} for an association")
+        connection.close()
+
+
+def _serve_and_end(
+    connection: socket.socket, server: SerialServer, serve: Serve, log: Logger, loggers: Loggers
+) -> NoReturn:
+    """Be a child process, to its end."""
+    code = 1
+    try:
+        serve_one(connection, server, serve)
+        code = 0
+    except Exception as error:  # noqa: BLE001 - the last thing this process can do about it is to say so
+        log.critical(f"the child process {os.getpid()} ends by an error: {type(error).__name__}: {error}")
+    finally:
+        with contextlib.suppress(Exception):
+            loggers.flush()
+        os._exit(code)
+
+
+def serve_one(connection: socket.socket, server: SerialServer, serve: Serve) -> None:
+    """Serve one connection until its peer has closed it, or was given the time to."""
+    serve(connection)
+    server.finish()
+
+
+def reap() -> None:
+    """Let the system forget the child processes that have ended."""
+    with contextlib.suppress(ChildProcessError):  # there is none
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _accept(listener: socket.socket, server: SerialServer, log: Logger) -> socket.socket | None:
+    try:
+        return server.accept(listener)
+    except ConnectionAbortedError:
+        return None  # the peer was gone before we looked
+    except OSError as error:
+        log.error(f"cannot accept a connection: {error.strerror}")
+        time.sleep(ACCEPT_PAUSE_SECONDS)
+        return None

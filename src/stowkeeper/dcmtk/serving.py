@@ -1,0 +1,84 @@
+"""What both programs need to serve: the profile, the limits of an association, and what is done while nothing comes."""
+
+import math
+from typing import Final
+
+from stowkeeper.dcmtk.encoding.dictionary import shipped_dictionary
+from stowkeeper.dcmtk.incoming_file import remove_left_over
+from stowkeeper.dcmtk.network_options import ProfileChoice
+from stowkeeper.dcmtk.oflog.loggers import Logger
+from stowkeeper.dcmtk.profile_file import NegotiationProfile, ProfileError, read_profile_file
+from stowkeeper.dcmtk.start_checks import StartError
+from stowkeeper.net.server import ServerOptions
+from stowkeeper.net.tls_errors import TLSFailure
+
+_NO_LIMIT: Final = 0.0
+
+
+def acceptor_profile(choice: ProfileChoice, log: Logger, exit_code: int) -> NegotiationProfile:
+    """Read the association negotiation profile that a command line names. Raises StartError."""
+    try:
+        file = read_profile_file(choice.file)
+        profile = file.acceptor_profile(choice.name)
+    except ProfileError as error:
+        raise StartError(exit_code, f"cannot use the association negotiation profile: {error}") from None
+    for warning in file.warnings:
+        log.warning(warning)
+    return profile
+
+
+def shortest(*seconds: float | None) -> float | None:
+    """Return the shortest of several times, of which None is without end."""
+    return min((each for each in seconds if each is not None), default=None)
+
+
+def association_limits(
+    *,
+    maximum_length: int,
+    request_seconds: float,
+    idle_seconds: float | None,
+    message_seconds: float | None,
+    send_seconds: float | None,
+) -> ServerOptions:
+    """Return what bounds an association; of the times None is no limit. There is one association at a time."""
+    return ServerOptions(
+        maximum_length=maximum_length,
+        associations_max=1,
+        associations_per_peer_max=1,
+        association_request_seconds=request_seconds,
+        idle_seconds=idle_seconds or _NO_LIMIT,
+        message_seconds=message_seconds or _NO_LIMIT,
+        message_bytes_per_second_min=0,  # these programs ask for no speed, only that something comes
+        send_seconds=send_seconds or math.inf,
+        drain_seconds=_NO_LIMIT,
+    )
+
+
+def handshake_line(log: Logger, address: str, failure: TLSFailure | None, warnings: list[str]) -> None:
+    """Log how a TLS handshake ended, unless it was well."""
+    for warning in warnings:
+        log.warning(f"{address}: {warning}")
+    if failure is not None:
+        level = log.info if failure.is_silent else log.error
+        level(f"Receiving Association failed: TLS with {address}: {failure.words}")
+
+
+class Housekeeping:
+    """What is done once, as soon as nothing comes: what starting and receiving should not wait for."""
+
+    def __init__(self, directory: str, log: Logger, *, stores: bool) -> None:
+        self._directory = directory
+        self._log = log
+        self._is_due = stores
+
+    def do(self) -> None:
+        """Load the dictionary, and remove what processes that died left behind in the output directory."""
+        if not self._is_due:
+            return
+        self._is_due = False
+        shipped_dictionary()
+        count = remove_left_over(self._directory)
+        if count:
+            self._log.warning(
+                f"removed {count} unfinished files that a process had left in {self._directory}"
+            )

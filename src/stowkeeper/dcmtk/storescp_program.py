@@ -1,0 +1,234 @@
+"""`storescp` from its command line to its exit code."""
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from stowkeeper.dcmtk.encoding.form import STORESCP_FORM, Form
+from stowkeeper.dcmtk.encoding.form import GroupLengths as FormGroupLengths
+from stowkeeper.dcmtk.environment import Environment, read_dictionary
+from stowkeeper.dcmtk.host_access import check_host_access
+from stowkeeper.dcmtk.host_names import PeerHost
+from stowkeeper.dcmtk.listening import listen, take_inherited_connection
+from stowkeeper.dcmtk.negotiation import StorescpRules
+from stowkeeper.dcmtk.network_options import ProfileChoice
+from stowkeeper.dcmtk.oflog.loggers import Loggers
+from stowkeeper.dcmtk.process_models import end_by_signals, reap, serve_forking, serve_in_turn, serve_one
+from stowkeeper.dcmtk.profile_file import NegotiationProfile
+from stowkeeper.dcmtk.reception import Keeping
+from stowkeeper.dcmtk.serving import (
+    Housekeeping,
+    acceptor_profile,
+    association_limits,
+    handshake_line,
+    shortest,
+)
+from stowkeeper.dcmtk.start_checks import StartError, check_storescp_directory, check_storescp_port
+from stowkeeper.dcmtk.storescp_options import (
+    GroupLengths,
+    ProcessModel,
+    SequenceLengths,
+    StorescpExit,
+    StorescpOptions,
+    WriteTransferSyntax,
+    evaluate_storescp,
+)
+from stowkeeper.dcmtk.storescp_receiver import LOGGER, PROGRAM, StorescpReceiver
+from stowkeeper.dcmtk.storescp_table import storescp_table
+from stowkeeper.dcmtk.tls_setup import prepare_tls, write_seed
+from stowkeeper.dcmtk.usage import ExitWith, prepare
+from stowkeeper.dicom.transfer_syntaxes import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+from stowkeeper.net.serial_server import TICK_SECONDS, SerialServer
+from stowkeeper.net.server import plain_address
+from stowkeeper.net.tls_ciphers import list_ciphers
+from stowkeeper.net.tls_profiles import available_profiles
+
+_IMPATIENT_TICK_SECONDS: Final = 0.05
+"""How often is looked whether a study is over that is over as soon as nothing comes (-tos 0)."""
+
+_TRANSFER_SYNTAXES: Final = {
+    WriteTransferSyntax.SAME: None,
+    WriteTransferSyntax.EXPLICIT_LITTLE: EXPLICIT_VR_LITTLE_ENDIAN,
+    WriteTransferSyntax.EXPLICIT_BIG: EXPLICIT_VR_BIG_ENDIAN,
+    WriteTransferSyntax.IMPLICIT_LITTLE: IMPLICIT_VR_LITTLE_ENDIAN,
+    WriteTransferSyntax.DEFLATED: DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+}
+_GROUP_LENGTHS: Final = {
+    GroupLengths.RECALCULATE: FormGroupLengths.RECALCULATE,
+    GroupLengths.CREATE: FormGroupLengths.CREATE,
+    GroupLengths.REMOVE: FormGroupLengths.REMOVE,
+}
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line, without the program's name; return the exit code. Serves until a signal ends the process."""
+    with Loggers(PROGRAM) as loggers:
+        program = _Program(loggers)
+        try:
+            return program.run(arguments)
+        except StartError as error:
+            loggers.get(LOGGER).critical(str(error))
+            return error.exit_code
+
+
+class _Program:
+    """One run."""
+
+    def __init__(self, loggers: Loggers) -> None:
+        self._loggers = loggers
+        self._log = loggers.get(LOGGER)
+        self._profile: NegotiationProfile | None = None
+        self._inherited: socket.socket | None = None
+
+    def run(self, arguments: Sequence[str]) -> int:
+        table = storescp_table(frozenset(available_profiles()))
+        options = prepare(
+            table,
+            arguments,
+            lambda command_line: evaluate_storescp(
+                table,
+                command_line,
+                start_logging=self._loggers.start,
+                load_profile=self._load_profile,
+                take_connection=self._take_connection,
+            ),
+            list_ciphers,
+        )
+        if isinstance(options, ExitWith):
+            sys.stdout.write(options.stdout)
+            sys.stderr.write(options.stderr)
+            return options.code
+        if options.explain:
+            from stowkeeper.dcmtk.explaining import explain_storescp  # noqa: PLC0415 - for this alone
+
+            sys.stdout.write(explain_storescp(options))
+            return StorescpExit.NO_ERROR
+        for warning in options.warnings:
+            self._log.warning(warning)
+        self._serve(options)
+        return StorescpExit.NO_ERROR
+
+    def _load_profile(self, choice: ProfileChoice) -> None:
+        self._profile = acceptor_profile(choice, self._log, StorescpExit.FAILURE)
+
+    def _take_connection(self) -> None:
+        self._inherited = take_inherited_connection(StorescpExit.INETD)
+
+    def _serve(self, options: StorescpOptions) -> None:
+        check_storescp_port(options)
+        check_storescp_directory(options)
+        environment = Environment.of(os.environ, self._log)
+        listener = None
+        if options.port is not None:
+            listener = listen(options.port, environment, StorescpExit.FAILURE)
+        tls = None if options.tls is None else prepare_tls(options.tls, self._log, StorescpExit.FAILURE)
+        housekeeping = Housekeeping(options.output.directory, self._log, stores=not options.trial.ignore)
+        receiver = StorescpReceiver(
+            options,
+            _rules(options, self._profile),
+            None if options.trial.ignore else self._keeping(options, environment),
+            self._loggers,
+            keeps_refused=environment.keeps_refused,
+        )
+        study_timeout = options.events.study_timeout
+        limits = association_limits(
+            maximum_length=options.network.max_pdu,
+            request_seconds=options.network.acse_timeout,
+            # While a study's end is waited for, silence between objects is no fault.
+            idle_seconds=options.socket_timeout if study_timeout is None else None,
+            message_seconds=shortest(options.socket_timeout, options.network.dimse_timeout),
+            send_seconds=options.socket_timeout,
+        )
+
+        def meanwhile() -> None:
+            receiver.meanwhile()
+            housekeeping.do()
+            if options.process_model is ProcessModel.FORK:
+                reap()
+
+        server = SerialServer(
+            receiver,
+            limits,
+            tls,
+            handshake_ended=partial(handshake_line, self._log),
+            meanwhile=meanwhile,
+            tick_seconds=_IMPATIENT_TICK_SECONDS if study_timeout == 0 else TICK_SECONDS,
+        )
+
+        def serve(connection: socket.socket) -> None:
+            if options.access_control and not self._is_admitted(connection, options):
+                connection.close()
+                return
+            server.serve(connection)
+            write_seed(options.tls, self._log)
+
+        end_by_signals()
+        if self._inherited is not None:
+            serve_one(self._inherited, server, serve)
+        elif listener is not None and options.process_model is ProcessModel.FORK:
+            serve_forking(listener, server, serve, self._log, self._loggers)
+        elif listener is not None:
+            serve_in_turn(listener, server, serve, self._log)
+
+    def _keeping(self, options: StorescpOptions, environment: Environment) -> Keeping:
+        output = options.output
+        return Keeping(
+            directory=output.directory or os.curdir,
+            form=None if output.bit_preserving else _form(options),
+            with_meta=output.with_file_meta,
+            keeps_source_ae_title=True,
+            dictionary=read_dictionary(environment.dictionary_files, self._log),
+            synchronizes=environment.synchronizes,
+        )
+
+    def _is_admitted(self, connection: socket.socket, options: StorescpOptions) -> bool:
+        """Ask the access tables of the machine (+ac)."""
+        try:
+            address = plain_address(connection.getpeername()[0])
+        except OSError:
+            return False
+        host = PeerHost(address, looks_up=options.network.host_lookup)
+        decision = check_host_access(host.as_client())
+        for remark in decision.remarks:
+            self._log.warning(remark)
+        if not decision.is_admitted:
+            self._log.error(
+                f"Refusing connection from {host.full_name or 'unknown'} ({address}): {decision.reason}"
+            )
+        return decision.is_admitted
+
+
+def _rules(options: StorescpOptions, profile: NegotiationProfile | None) -> StorescpRules:
+    return StorescpRules(
+        profile=profile,
+        preference=options.preference,
+        promiscuous=options.promiscuous,
+        refuse=options.trial.refuse,
+        reject_without_implementation_class=options.trial.reject_without_implementation_class,
+        maximum_length=options.network.max_pdu,
+    )
+
+
+def _form(options: StorescpOptions) -> Form:
+    output = options.output
+    padding = output.padding
+    return replace(
+        STORESCP_FORM,
+        transfer_syntax=_TRANSFER_SYNTAXES[output.transfer_syntax],
+        group_length=_GROUP_LENGTHS[output.group_lengths],
+        explicit_lengths=output.sequence_lengths is SequenceLengths.EXPLICIT,
+        padding=None if padding is None else (padding.file, padding.item),
+        new_vr=output.new_vrs,
+        convert_un=output.convert_un,
+        compression_level=output.compression_level,
+        with_meta=output.with_file_meta,
+    )
