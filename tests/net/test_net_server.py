@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
+from stowkeeper.net.addresses import plain_address
 from stowkeeper.net.handlers import StoreAnswer
 from stowkeeper.net.limits import (
     CONNECTIONS_WITHOUT_ASSOCIATION_MAX,
     CONNECTIONS_WITHOUT_ASSOCIATION_PER_PEER_MAX,
     DRAIN_GRACE_SECONDS,
 )
-from stowkeeper.net.server import plain_address
 from support.raw_peer import (
     ABORT,
     ASSOCIATE_AC,

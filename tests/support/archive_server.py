@@ -11,7 +11,7 @@ from stowkeeper.archive.archive import Archive, ArchiveOptions
 from stowkeeper.archive.examine import Finding, examine
 from stowkeeper.archive.ledger import RequestRecord, requests_of
 from stowkeeper.durable.filesystem import FileSystem
-from stowkeeper.net.server import ServerOptions
+from stowkeeper.net.server_options import ServerOptions
 from stowkeeper.services.storage import Rules, StorageService
 from stowkeeper.upperlayer.negotiation import AcceptancePolicy
 from support.catalog_rows import open_database

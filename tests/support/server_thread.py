@@ -17,7 +17,8 @@ from stowkeeper.dimse.message_types import CStoreRequest, Response
 from stowkeeper.dimse.messages import Message
 from stowkeeper.net.association import AssociationProtocol
 from stowkeeper.net.handlers import AssociationFacts, Handlers, StoreAnswer, answer_verification
-from stowkeeper.net.server import AssociationServer, ServerOptions
+from stowkeeper.net.server import AssociationServer
+from stowkeeper.net.server_options import ServerOptions
 from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.upperlayer.negotiation import (
     AcceptancePolicy,

@@ -184,7 +184,7 @@ class DcmrecvExit(IntEnum):
 class DcmrecvOptions:
     """A command line of `dcmrecv` that is right in itself.
 
-    Without an `ae_title` every called title is answered. `warnings` are for the log, now that it runs.
+    Without an `ae_title` every called title is answered.
     """
 
     port: int
@@ -199,7 +199,6 @@ class DcmrecvOptions:
     file_names: FileNames = FileNames.INSTANCE_UID
     extension: str = ""
     storage_mode: StorageMode = StorageMode.NORMAL
-    warnings: tuple[str, ...] = ()
 
 
 def evaluate_dcmrecv(
@@ -231,8 +230,4 @@ def evaluate_dcmrecv(
         file_names=selection.choice(by_option(FileNames), FileNames.INSTANCE_UID),
         extension=selection.text("--filename-extension") or "",
         storage_mode=selection.choice(by_option(StorageMode), StorageMode.NORMAL),
-        warnings=() if profile is not None else (_NO_PROFILE,),
     )
-
-
-_NO_PROFILE: Final = "no association negotiation profile is given: only the Verification class is taken; name one with --config-file"

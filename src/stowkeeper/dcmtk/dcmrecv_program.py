@@ -4,9 +4,9 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
+from stowkeeper.dcmtk.dcmrecv_lines import DCMRECV_LOGGER, NETWORK_LOGGER, DcmrecvLines
 from stowkeeper.dcmtk.dcmrecv_options import (
     DcmrecvExit,
     DcmrecvOptions,
@@ -14,22 +14,24 @@ from stowkeeper.dcmtk.dcmrecv_options import (
     dcmrecv_table,
     evaluate_dcmrecv,
 )
-from stowkeeper.dcmtk.dcmrecv_receiver import LOGGER, PROGRAM, DcmrecvReceiver
+from stowkeeper.dcmtk.dcmrecv_receiver import PROGRAM, DcmrecvReceiver
 from stowkeeper.dcmtk.encoding.form import DCMRECV_FORM
-from stowkeeper.dcmtk.environment import Environment, read_dictionary
-from stowkeeper.dcmtk.listening import listen
+from stowkeeper.dcmtk.environment import LISTEN, Environment, read_dictionary
+from stowkeeper.dcmtk.listening import fill_standard_descriptors, listen
+from stowkeeper.dcmtk.log_lines import Lines
+from stowkeeper.dcmtk.log_options import LogLevel
 from stowkeeper.dcmtk.negotiation import DcmrecvRules
 from stowkeeper.dcmtk.oflog.loggers import Loggers
 from stowkeeper.dcmtk.process_models import end_by_signals, serve_in_turn
+from stowkeeper.dcmtk.receiver import say
 from stowkeeper.dcmtk.reception import Keeping
 from stowkeeper.dcmtk.serving import (
     Housekeeping,
     acceptor_profile,
     association_limits,
-    handshake_line,
     shortest,
 )
-from stowkeeper.dcmtk.start_checks import StartError, check_dcmrecv_directory, check_dcmrecv_port
+from stowkeeper.dcmtk.start_checks import ListenError, StartError, check_dcmrecv_directory, check_dcmrecv_port
 from stowkeeper.dcmtk.tls_setup import prepare_tls, write_seed
 from stowkeeper.dcmtk.usage import ExitWith, prepare
 from stowkeeper.net.serial_server import SerialServer
@@ -42,12 +44,24 @@ SOCKET_TIMEOUT: Final = 60
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line, without the program's name; return the exit code. Serves until a signal ends the process."""
+    fill_standard_descriptors()
     with Loggers(PROGRAM) as loggers:
         try:
             return _run(arguments, loggers)
         except StartError as error:
-            loggers.get(LOGGER).critical(str(error))
+            say(loggers, _fatal_lines(error, DcmrecvLines(level=LogLevel.FATAL)))
             return error.exit_code
+
+
+def _fatal_lines(error: StartError, lines: DcmrecvLines) -> Lines:
+    words = str(error)
+    if isinstance(error, ListenError):
+        return lines.cannot_listen(error.port, error.reason)
+    if error.exit_code == DcmrecvExit.ASSOCIATION_PROFILE:
+        return lines.wrong_profile(words)
+    if error.exit_code == DcmrecvExit.OUTPUT_DIRECTORY:
+        return lines.wrong_directory(words)
+    return lines.cannot_start_tls(words)
 
 
 def _run(arguments: Sequence[str], loggers: Loggers) -> int:
@@ -65,20 +79,26 @@ def _run(arguments: Sequence[str], loggers: Loggers) -> int:
     if options.explain:
         from stowkeeper.dcmtk.explaining import explain_dcmrecv  # noqa: PLC0415 - for this alone
 
-        sys.stdout.write(explain_dcmrecv(options))
+        sys.stdout.write(explain_dcmrecv(options, listen_address=os.environ.get(LISTEN, "")))
         return DcmrecvExit.NO_ERROR
     _serve(options, loggers)
     return DcmrecvExit.NO_ERROR
 
 
 def _serve(options: DcmrecvOptions, loggers: Loggers) -> None:
-    log = loggers.get(LOGGER)
-    for warning in options.warnings:
-        log.warning(warning)
+    log = loggers.get(DCMRECV_LOGGER)
+    lines = DcmrecvLines(
+        level=loggers.get(NETWORK_LOGGER).effective_level,
+        shows_parameters=options.log.presentation_contexts,
+    )
+    say(loggers, lines.configuring())
     profile = None
-    if options.profile is not None:
+    if options.profile is None:
+        say(loggers, lines.no_profile())
+    else:
         profile = acceptor_profile(options.profile, log, DcmrecvExit.ASSOCIATION_PROFILE)
     check_dcmrecv_directory(options)
+    say(loggers, lines.starting())
     tls = None if options.tls is None else prepare_tls(options.tls, log, DcmrecvExit.TRANSPORT_LAYER)
     check_dcmrecv_port(options)
     environment = Environment.of(os.environ, log)
@@ -95,8 +115,9 @@ def _serve(options: DcmrecvOptions, loggers: Loggers) -> None:
     )
     rules = DcmrecvRules(profile=profile, ae_title=options.ae_title, maximum_length=options.network.max_pdu)
     silence = shortest(SOCKET_TIMEOUT, options.network.dimse_timeout)
+    receiver = DcmrecvReceiver(options, rules, keeping if stores else None, loggers, lines)
     server = SerialServer(
-        DcmrecvReceiver(options, rules, keeping if stores else None, loggers),
+        receiver,
         association_limits(
             maximum_length=options.network.max_pdu,
             request_seconds=options.network.acse_timeout,
@@ -105,8 +126,8 @@ def _serve(options: DcmrecvOptions, loggers: Loggers) -> None:
             send_seconds=SOCKET_TIMEOUT,
         ),
         tls,
-        handshake_ended=partial(handshake_line, log),
-        meanwhile=Housekeeping(options.directory, log, stores=stores).do,
+        handshake_ended=receiver.handshake_ended,
+        meanwhile=Housekeeping(options.directory, log, stores=stores, encodes=not is_bit_preserving).do,
     )
 
     def serve(connection: socket.socket) -> None:

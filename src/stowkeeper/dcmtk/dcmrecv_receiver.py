@@ -10,12 +10,14 @@ import time
 from datetime import datetime
 from typing import Final
 
-from stowkeeper.dcmtk.dcmrecv_options import DcmrecvOptions, StorageMode, Subdirectories
+from stowkeeper.dcmtk.dcmrecv_lines import DcmrecvLines
+from stowkeeper.dcmtk.dcmrecv_options import DcmrecvOptions, FileNames, StorageMode, Subdirectories
 from stowkeeper.dcmtk.encoding.errors import EmptyDataSetError, EncodingError, NotWritableError
-from stowkeeper.dcmtk.file_names import DcmrecvNames, FileName, NoFreeNameError
+from stowkeeper.dcmtk.file_names import DcmrecvNames, NoFreeNameError
 from stowkeeper.dcmtk.host_names import PeerHost
 from stowkeeper.dcmtk.incoming_file import synchronize_directory
-from stowkeeper.dcmtk.log_options import LogLevel
+from stowkeeper.dcmtk.limits import FILE_NAME_TRIES_MAX
+from stowkeeper.dcmtk.log_lines import Condition
 from stowkeeper.dcmtk.negotiation import DcmrecvRules, negotiate_dcmrecv, role_remarks
 from stowkeeper.dcmtk.oflog.loggers import Loggers
 from stowkeeper.dcmtk.receiver import SUCCESS, Receiver, StoreInProgress
@@ -23,33 +25,35 @@ from stowkeeper.dcmtk.reception import SERIES_DATE, Keeping, Reception, is_taken
 from stowkeeper.dcmtk.study_folders import series_date_folder
 from stowkeeper.dicom.status import Status
 from stowkeeper.dicom.uid import generate_uid
-from stowkeeper.dimse.errors import PeerError
-from stowkeeper.dimse.message_types import CEchoRequest, CStoreRequest
+from stowkeeper.dimse.message_types import CEchoRequest, CStoreRequest, CStoreResponse
+from stowkeeper.dimse.messages import Message
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
 from stowkeeper.upperlayer.negotiation import Accepted, AcceptedContext, Rejected
-from stowkeeper.upperlayer.pdu import AssociateRQ
+from stowkeeper.upperlayer.pdu import AssociateRJ, AssociateRQ
 
 PROGRAM: Final = "dcmrecv"
-LOGGER: Final = "dcmtk.apps.dcmrecv"
 
 _OUT_OF_RESOURCES: Final = StoreAnswer(status=Status.OUT_OF_RESOURCES)
 _CANNOT_UNDERSTAND: Final = StoreAnswer(status=Status.CANNOT_UNDERSTAND)
-_WORDS: Final = {
-    Status.SUCCESS: "Success",
-    Status.OUT_OF_RESOURCES: "Refused: OutOfResources",
-    Status.CANNOT_UNDERSTAND: "Error: CannotUnderstand",
-}
+_NEVER_TAKEN: Final = frozenset((FileNames.SHORT_UNIQUE, FileNames.TIME))
+"""Schemes whose names never are those of other files."""
 
 
 class DcmrecvReceiver(Receiver):
     """The handlers of `dcmrecv`."""
 
     def __init__(
-        self, options: DcmrecvOptions, rules: DcmrecvRules, keeping: Keeping | None, loggers: Loggers
+        self,
+        options: DcmrecvOptions,
+        rules: DcmrecvRules,
+        keeping: Keeping | None,
+        loggers: Loggers,
+        lines: DcmrecvLines,
     ) -> None:
-        super().__init__(keeping, loggers.get(LOGGER))
+        super().__init__(keeping, loggers, lines)
         self._options = options
         self._rules = rules
+        self._lines = lines
         self._directory = options.directory.rstrip(os.sep) or options.directory
         self._names = DcmrecvNames(
             options.file_names,
@@ -63,106 +67,129 @@ class DcmrecvReceiver(Receiver):
 
     def negotiate(self, request: AssociateRQ, facts: AssociationFacts) -> Accepted | Rejected:
         """Decide by the profile."""
-        if self.log.effective_level <= LogLevel.INFO:
+        if self.is_verbose:  # the name is looked up for those who read it
             host = PeerHost(facts.peer_address, looks_up=self._options.network.host_lookup)
-            self.log.info(
-                f"Association Received {host.short_name}: "
-                f"{request.calling_ae_title} -> {request.called_ae_title}"
-            )
+            self.say(self._lines.association_received(request, self._rules.maximum_length, host.short_name))
         for remark in role_remarks(request, self._rules.profile):
-            (self.log.error if remark.refused else self.log.warning)(
-                f"{remark.sop_class_uid}: {remark.words}"
-            )
-        return negotiate_dcmrecv(request, self._rules)
+            text = f"{remark.sop_class_uid}: {remark.words}"
+            self.say(self._lines.error(text) if remark.refused else self._lines.warning(text))
+        decision = negotiate_dcmrecv(request, self._rules)
+        if isinstance(decision, Accepted):
+            self.say(self._lines.acknowledged(request, decision.response))
+        return decision
 
-    def association_opened(self, facts: AssociationFacts) -> None:
-        """Log the answer."""
-        if facts.rejection is not None:
-            self.log.info(f"Refusing Association ({facts.words})")
-            return
-        request = facts.request
-        peer_maximum = request.user_information.maximum_length if request is not None else 0
-        self.log.info(f"Association Acknowledged (Max Send PDV: {max((peer_maximum or 131_072) - 12, 0)})")
+    def rejected(self, request: AssociateRQ | None, rejection: AssociateRJ, words: str) -> None:
+        """Log a rejection."""
+        self.say(self._lines.refused(request, rejection, words))
 
-    def association_ended(self, facts: AssociationFacts) -> None:
-        """Log how it ended."""
-        if facts.end == "released":
-            self.log.info("Received Association Release Request")
-        elif facts.end == "rejected":
-            return
-        elif facts.request is None:
-            self.log.error(f"Receiving Association failed: {facts.words}")
-        else:
-            self.log.error(f"Association Aborted: {facts.words}")
+    def released(self) -> None:
+        """Log a release."""
+        self.say(self._lines.released())
+
+    def peer_aborted(self, words: str) -> None:
+        """Log that the peer is gone."""
+        self.say(self._lines.peer_aborted(words))
+
+    def aborting(self, condition: Condition, words: str) -> None:
+        """Log that we abort."""
+        self.say(self._lines.aborting(condition, words))
+
+    def receiving_failed(self, condition: Condition, words: str) -> None:
+        """Log that a connection came to no request."""
+        self.say(self._lines.receiving_failed(condition, words))
 
     # Messages
 
     def echo(self, request: CEchoRequest, context: AcceptedContext) -> None:
         """Log a C-ECHO."""
-        self.log.info(f"Received C-ECHO Request (MsgID {request.message_id})")
-        self.log.info("Sending C-ECHO Response (Success)")
+        self.say(self._lines.echo_request(request, context.context_id))
+
+    def unexpected(self, message: Message, context: AcceptedContext) -> None:
+        """Log a message that is not served."""
+        self.say(self._lines.unexpected_command(message, context.context_id))
 
     def store_begins(self, request: CStoreRequest, context: AcceptedContext) -> None:
         """Log a C-STORE request."""
-        self.log.info(f"Received C-STORE Request (MsgID {request.message_id})")
+        if self.is_verbose:
+            self.say(self._lines.store_request(request, context.context_id))
+
+    def given_up(self, store: StoreInProgress, words: str) -> None:
+        """Log that there will be no answer."""
+        self.say(self._lines.store_failed(store.context.context_id, Condition.RECEIVE_FAILED, words))
+
+    def answered(self, store: StoreInProgress, answer: StoreAnswer) -> None:
+        """Do nothing: there are no commands to run."""
+
+    # Objects
 
     def keep(self, store: StoreInProgress) -> StoreAnswer:
         """Store an object, or say by its status why not."""
-        answer = self._keep(store)
-        self.log.info(f"Sending C-STORE Response ({_WORDS[Status(answer.status)]})")
+        answer = SUCCESS if store.reception is None else self._store(store, store.reception)
+        if self.is_verbose:
+            response = store.request.respond(answer.status)
+            if isinstance(response, CStoreResponse):
+                self.say(self._lines.store_response(response, store.context.context_id))
         return answer
 
-    def _keep(self, store: StoreInProgress) -> StoreAnswer:
-        reception = store.reception
-        if reception is None:
-            return SUCCESS
+    def _store(self, store: StoreInProgress, reception: Reception) -> StoreAnswer:
+        path = self._directory
         try:
             if store.failure is not None:
                 raise store.failure
-            if self.keeping is not None and self.keeping.form is not None:
-                reception.finish()
+            reception.finish()
             reception.complete(reception.identity())
-            directory, name = self._place(store.request, reception)
-            if name.warning is not None:
-                self.log.warning(name.warning)
-            path = os.path.join(directory, name.text)
-            if is_taken(directory, name.text):
-                self.log.warning(f"file already exists, overwriting: {path}")
-            reception.place(path)
+            directory = self._make_directory(reception)
+            path = self._place(store.request, reception, directory)
         except EmptyDataSetError as error:
-            self.log.error(f"cannot store received object: {error}")
+            self.say(self._lines.cannot_store(path, str(error)))
             return _CANNOT_UNDERSTAND
         except NotWritableError as error:
-            self.log.error(f"cannot store received object: {error}")
+            self.say(self._lines.cannot_store(path, str(error)))
             return _OUT_OF_RESOURCES
         except EncodingError as error:
-            raise PeerError(f"the data set cannot be read: {error}") from None
+            words = f"the data set cannot be read: {error}"
+            raise self.end_of_association(Condition.RECEIVE_FAILED, words) from None
         except NoFreeNameError as error:
-            self.log.error(f"cannot name received object: {error}")
+            self.say(self._lines.cannot_name(str(error)))
             return _CANNOT_UNDERSTAND
         except OSError as error:
-            self.log.error(f"cannot store received object: {_where(error)}{error.strerror or error}")
+            path = str(error.filename2 or error.filename or path)
+            self.say(self._lines.cannot_store(path, error.strerror or str(error)))
             return _OUT_OF_RESOURCES
-        self.log.info(f"Stored received object to file: {path}")
+        self.say(self._lines.stored(path))
         return SUCCESS
 
-    def _place(self, request: CStoreRequest, reception: Reception) -> tuple[str, FileName]:
-        """Find the directory of an object, made if need be, and its name in it. Raises OSError, NoFreeNameError."""
-        now = datetime.now().astimezone()
-        directory = self._directory
+    def _place(self, request: CStoreRequest, reception: Reception, directory: str) -> str:
+        """Give the completed file its name; return its path. Raises OSError, NoFreeNameError."""
+        replaces = self._options.file_names not in _NEVER_TAKEN
+        for _ in range(FILE_NAME_TRIES_MAX):
+            name = self._names.name(
+                request.affected_sop_class_uid or "",
+                request.affected_sop_instance_uid or "",
+                now=datetime.now().astimezone(),
+                taken=lambda candidate: is_taken(directory, candidate),
+            )
+            path = os.path.join(directory, name.text)
+            if name.warning is not None:
+                self.say(self._lines.warning(name.warning))
+            if replaces and is_taken(directory, name.text):
+                self.say(self._lines.overwriting(path))
+            try:
+                reception.place(path, replaces=replaces)
+            except FileExistsError:  # another process took it meanwhile
+                continue
+            return path
+        raise NoFreeNameError("every name was taken")
+
+    def _make_directory(self, reception: Reception) -> str:
+        """Return the directory for an object; by Series Date it is made if need be. Raises OSError."""
         if (
-            self._options.subdirectories is Subdirectories.SERIES_DATE
-            and self._options.storage_mode is StorageMode.NORMAL
+            self._options.subdirectories is Subdirectories.NONE
+            or self._options.storage_mode is not StorageMode.NORMAL
         ):
-            series_date = reception.value(SERIES_DATE).decode("latin-1")
-            directory = self._make(series_date_folder(series_date, today=now.date()))
-        name = self._names.name(
-            request.affected_sop_class_uid or "",
-            request.affected_sop_instance_uid or "",
-            now=now,
-            taken=lambda candidate: is_taken(directory, candidate),
-        )
-        return directory, name
+            return self._directory
+        series_date = reception.value(SERIES_DATE).decode("latin-1")
+        return self._make(series_date_folder(series_date, today=datetime.now().astimezone().date()))
 
     def _make(self, folder: str) -> str:
         """Make the directories of a relative path below the output directory, and return the last."""
@@ -174,9 +201,3 @@ class DcmrecvReceiver(Receiver):
                 if self.keeping is not None and self.keeping.synchronizes:
                     synchronize_directory(parent)
         return directory
-
-
-def _where(error: OSError) -> str:
-    """Name what a system call could not use; it is a path of ours."""
-    name = error.filename2 or error.filename
-    return f"{name}: " if name else ""

@@ -57,7 +57,7 @@ def _tcp_buffer_bytes(value: str, log: Logger) -> int | None:
     try:
         count = int(value)
     except ValueError:
-        log.warning(f"{TCP_BUFFER_LENGTH} is no number, so the system chooses: {value!r}")
+        log.warning("%s is no number, so the system chooses: %r", TCP_BUFFER_LENGTH, value)
         return None
     return count if count > 0 else TCP_BUFFER_BYTES_OF_ZERO
 
@@ -69,16 +69,18 @@ def read_dictionary(paths: tuple[str, ...], log: Logger) -> Dictionary | None:
         try:
             with open(path, "rb") as file:
                 data = file.read(DICTIONARY_FILE_BYTES_MAX + 1)
-            if len(data) > DICTIONARY_FILE_BYTES_MAX:
-                raise DictionaryError(f"it is longer than {DICTIONARY_FILE_BYTES_MAX} bytes")
             text = data.decode("latin-1")
             Dictionary.read(text)
         except OSError as error:
-            log.warning(f"{DICTIONARY_PATH}: {path} cannot be read: {error.strerror}")
+            log.warning("%s: %s cannot be read: %s", DICTIONARY_PATH, path, error.strerror)
         except DictionaryError as error:
-            log.warning(f"{DICTIONARY_PATH}: {path} is not used: {error}")
+            log.warning("%s: %s is not used: %s", DICTIONARY_PATH, path, error)
         else:
-            texts.append(text)
+            if len(data) > DICTIONARY_FILE_BYTES_MAX:
+                most = DICTIONARY_FILE_BYTES_MAX
+                log.warning("%s: %s is not used: it is longer than %d bytes", DICTIONARY_PATH, path, most)
+            else:
+                texts.append(text)
     if paths and not texts:
-        log.warning(f"{DICTIONARY_PATH} names no dictionary that can be used, so the shipped one is")
+        log.warning("%s names no dictionary that can be used, so the shipped one is", DICTIONARY_PATH)
     return Dictionary.read("\n".join(texts)) if texts else None

@@ -29,7 +29,7 @@ _unfinished: set["IncomingFile"] = set()
 
 
 class IncomingFile:
-    """A new file in `directory`. Exactly one of `finish` and `discard` ends it.
+    """A new file in `directory`. `discard` removes it unless `finish` came to its end.
 
     With `synchronizes` it is on the medium when `finish` returns, and so is its name. Everything raises OSError.
     """
@@ -62,24 +62,38 @@ class IncomingFile:
         os.lseek(copy, offset, os.SEEK_SET)  # which the duplicate shares
         return open(copy, "r+b")
 
-    def finish(self, path: str) -> None:
-        """Give the whole file its name, in place of any file of that name."""
-        try:
-            if self._synchronizes:
-                os.fsync(self._descriptor)
-            try:
-                os.rename(self._path, path)
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                self._copy_to_other_disk(path)
-            if self._synchronizes:
-                synchronize_directory(os.path.dirname(path))
-        except OSError:
-            self.discard()
-            raise
+    def finish(self, path: str, *, replaces: bool = True) -> None:
+        """Give the whole file its name, in place of any file of that name.
+
+        Unless it `replaces`, raises FileExistsError when the name is taken; the file then waits for another.
+        """
+        if self._synchronizes:
+            os.fsync(self._descriptor)
+        if replaces or not self._linked(path):
+            self._rename(path)
+        if self._synchronizes:
+            synchronize_directory(os.path.dirname(path))
         _unfinished.discard(self)
         os.close(self._descriptor)
+
+    def _linked(self, path: str) -> bool:
+        """Give the file its name if that is free; False where there are no links, and the last look has to do."""
+        try:
+            os.link(self._path, path)
+        except FileExistsError:
+            raise
+        except OSError:
+            return False
+        os.unlink(self._path)
+        return True
+
+    def _rename(self, path: str) -> None:
+        try:
+            os.rename(self._path, path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._copy_to_other_disk(path)
 
     def _copy_to_other_disk(self, path: str) -> None:
         """Get the file to where a subdirectory is a mount of its own."""
@@ -87,14 +101,15 @@ class IncomingFile:
         try:
             with self.open_at(0) as source, copy.open_at(0) as target:
                 shutil.copyfileobj(source, target)
-        except OSError:
+            copy.finish(path)
+        finally:
             copy.discard()
-            raise
-        copy.finish(path)
         os.unlink(self._path)
 
     def discard(self) -> None:
-        """Remove the file."""
+        """Remove the file, unless it is finished. Repeatable."""
+        if self not in _unfinished:
+            return
         _unfinished.discard(self)
         with contextlib.suppress(OSError):  # the next start removes it
             os.unlink(self._path)

@@ -2,17 +2,32 @@
 
 import os
 import socket
+import sys
 from typing import Final
 
 from stowkeeper.dcmtk.environment import Environment
-from stowkeeper.dcmtk.start_checks import StartError
+from stowkeeper.dcmtk.start_checks import ListenError, StartError
 from stowkeeper.net.limits import BACKLOG
 
 _STANDARD_DESCRIPTORS: Final = (0, 1, 2)
 
 
+def fill_standard_descriptors() -> None:
+    """Put the null device on those of the descriptors 0, 1 and 2 that the process was started without.
+
+    A connection would get such a number else, and what is printed, here or by a command that is run, would reach the peer.
+    """
+    for descriptor in _STANDARD_DESCRIPTORS:
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - for the whole process
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - likewise
+
+
 def listen(port: int, environment: Environment, exit_code: int) -> socket.socket:
-    """Listen on a port, of every IPv4 address unless the environment names one. Raises StartError."""
+    """Listen on a port, of every IPv4 address unless the environment names one. Raises ListenError."""
     address = environment.listen_address
     try:
         family = (
@@ -30,10 +45,10 @@ def listen(port: int, environment: Environment, exit_code: int) -> socket.socket
             listener.close()
             raise
     except (OSError, OverflowError) as error:
-        where = f"port {port}" + (f" of {address}" if address else "")
+        where = f"on {address} " if address else ""
         words = getattr(error, "strerror", None) or str(error)
-        advice = "choose another port, or stop the program that has it"
-        raise StartError(exit_code, f"cannot listen on {where}: {words}; {advice}") from None
+        advice = f"choose another port, or see who has it {where}already"
+        raise ListenError(exit_code, port, f"{words}; {advice}") from None
     return listener
 
 

@@ -23,10 +23,12 @@ _ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def end_by_signals() -> None:
     """Let a signal end the process at once, as if it were not handled, but without the file that is being received.
 
-    An answer only ever follows a file that is whole, so nothing that was answered is lost.
+    An answer only ever follows a file that is whole, so nothing that was answered is lost. A signal that whoever started
+    the process ignores, as nohup does, stays ignored.
     """
     for number in _ENDINGS:
-        signal.signal(number, _end)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
@@ -56,13 +58,13 @@ def serve_forking(
         try:
             child = os.fork()
         except OSError as error:
-            log.error(f"cannot create a child process for an association: {error.strerror}")
+            log.error("cannot create a child process for an association: %s", error.strerror)
             connection.close()
             continue
         if child == 0:
             listener.close()
             _serve_and_end(connection, server, serve, log, loggers)
-        log.debug(f"started child process {child} for an association")
+        log.debug("started child process %d for an association", child)
         connection.close()
 
 
@@ -75,7 +77,7 @@ def _serve_and_end(
         serve_one(connection, server, serve)
         code = 0
     except Exception as error:  # noqa: BLE001 - the last thing this process can do about it is to say so
-        log.critical(f"the child process {os.getpid()} ends by an error: {type(error).__name__}: {error}")
+        log.critical("the child process %d ends by %s: %s", os.getpid(), type(error).__name__, error)
     finally:
         with contextlib.suppress(Exception):
             loggers.flush()
@@ -101,6 +103,6 @@ def _accept(listener: socket.socket, server: SerialServer, log: Logger) -> socke
     except ConnectionAbortedError:
         return None  # the peer was gone before we looked
     except OSError as error:
-        log.error(f"cannot accept a connection: {error.strerror}")
+        log.error("cannot accept a connection: %s", error.strerror)
         time.sleep(ACCEPT_PAUSE_SECONDS)
         return None

@@ -1,5 +1,9 @@
-"""The line on standard output by which `storescp -v` shows how a data set comes: `RECV: ` and a dot for each piece."""
+"""The line on standard output by which `storescp -v` shows how a data set comes: `RECV: ` and a dot for each piece.
 
+That nobody can read it, since standard output is closed or its reader gone, is no reason to receive nothing.
+"""
+
+import contextlib
 import sys
 
 from stowkeeper.dcmtk.log_options import LogLevel
@@ -17,18 +21,21 @@ class ProgressLine:
         """Begin the line of a data set."""
         if self._is_shown:
             self._is_open = True
-            sys.stdout.write("RECV: ")
-            sys.stdout.flush()
+            _print("RECV: ")
 
     def advance(self) -> None:
         """Show that a piece came."""
         if self._is_open:
-            sys.stdout.write(".")
-            sys.stdout.flush()
+            _print(".")
 
     def end(self) -> None:
         """End the line."""
         if self._is_open:
             self._is_open = False
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            _print("\n")
+
+
+def _print(text: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.write(text)
+        sys.stdout.flush()

@@ -8,7 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from stowkeeper.dcmtk.encoding.identity import Identity
-from stowkeeper.dcmtk.oflog.loggers import Logger
+from stowkeeper.dcmtk.log_lines import Condition, Lines, ProgramLines
+from stowkeeper.dcmtk.log_options import LogLevel
+from stowkeeper.dcmtk.oflog.levels import NUMBERS
+from stowkeeper.dcmtk.oflog.loggers import Loggers
 from stowkeeper.dcmtk.reception import Keeping, Reception
 from stowkeeper.dicom.status import Status
 from stowkeeper.dicom.uid import UID_LENGTH_MAX
@@ -16,8 +19,9 @@ from stowkeeper.dimse.errors import PeerError
 from stowkeeper.dimse.message_types import CEchoRequest, CStoreRequest, Response
 from stowkeeper.dimse.messages import Message, command_name
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
+from stowkeeper.net.tls_errors import TLSFailure
 from stowkeeper.upperlayer.negotiation import Accepted, AcceptedContext, Rejected
-from stowkeeper.upperlayer.pdu import AssociateRQ
+from stowkeeper.upperlayer.pdu import AssociateRJ, AssociateRQ
 
 SUCCESS = StoreAnswer(status=Status.SUCCESS)
 
@@ -80,23 +84,37 @@ class StoreInProgress:
                 self.reception.discard()  # what is left of it: nothing, when it was kept
         self._answer(answer)
 
-    def abort(self, words: str) -> None:  # noqa: ARG002 - the association's own line says it
+    def abort(self, words: str) -> None:
         """Give up what was received so far; the answer to what is kept already reaches nobody."""
         if self.reception is not None:
             self.reception.discard()
-        self._receiver.given_up(self)
+        self._receiver.given_up(self, words)
 
     def answered(self, answer: StoreAnswer) -> None:
         """Do what follows the answer."""
         self._receiver.answered(self, answer)
 
 
-class Receiver(ABC):
-    """The handlers of one program, for one server."""
+def say(loggers: Loggers, lines: Lines) -> None:
+    """Write lines to the log."""
+    for line in lines:
+        loggers.get(line.logger).log(NUMBERS[line.level], "%s", line.text)
 
-    def __init__(self, keeping: Keeping | None, log: Logger) -> None:
+
+class Receiver(ABC):
+    """The handlers of one program, for one server. `lines` are what it says."""
+
+    def __init__(self, keeping: Keeping | None, loggers: Loggers, lines: ProgramLines) -> None:
         self.keeping = keeping
-        self.log = log
+        self.is_verbose = lines.level <= LogLevel.INFO
+        """Whether anybody reads what is no warning."""
+        self._warning = lines.warning
+        self._loggers = loggers
+        self._condition = Condition.ILLEGAL_PDU
+
+    def say(self, lines: Lines) -> None:
+        """Write lines to the log."""
+        say(self._loggers, lines)
 
     # What the programs do each in its own way.
 
@@ -116,25 +134,92 @@ class Receiver(ABC):
     def echo(self, request: CEchoRequest, context: AcceptedContext) -> None:
         """Take note of a C-ECHO request, which is answered."""
 
-    def progress(self, store: StoreInProgress) -> None:
-        """Take note of a piece of a data set, and do nothing about it. May raise PeerError."""
+    @abstractmethod
+    def unexpected(self, message: Message, context: AcceptedContext) -> None:
+        """Take note of a message for which the association is aborted."""
 
+    @abstractmethod
+    def given_up(self, store: StoreInProgress, words: str) -> None:
+        """Take note that a C-STORE got no answer, and why."""
+
+    @abstractmethod
     def answered(self, store: StoreInProgress, answer: StoreAnswer) -> None:
         """Take note that an answer was handed to the network."""
 
-    def given_up(self, store: StoreInProgress) -> None:
-        """Take note that a C-STORE got no answer."""
+    @abstractmethod
+    def rejected(self, request: AssociateRQ | None, rejection: AssociateRJ, words: str) -> None:
+        """Take note that an association was rejected."""
 
     @abstractmethod
+    def released(self) -> None:
+        """Take note that the peer released the association."""
+
+    @abstractmethod
+    def peer_aborted(self, words: str) -> None:
+        """Take note that the peer aborted the association, or is gone."""
+
+    @abstractmethod
+    def aborting(self, condition: Condition, words: str) -> None:
+        """Take note that we aborted the association."""
+
+    @abstractmethod
+    def receiving_failed(self, condition: Condition, words: str) -> None:
+        """Take note that a connection came to no association request."""
+
+    def progress(self, store: StoreInProgress) -> None:  # noqa: B027 - one program shows none
+        """Take note of a piece of a data set, and do nothing about it. May raise PeerError."""
+
+    # What becomes of associations.
+
+    def handshake_ended(self, address: str, failure: TLSFailure | None, warnings: list[str]) -> None:
+        """Take note of how a TLS handshake ended, and of what is weak about the peer's certificate."""
+        for warning in warnings:
+            self.say(self._warning(f"{address}: {warning}"))
+        if failure is None:
+            return
+        if failure.is_silent:
+            self.peer_aborted(failure.words)
+        else:
+            self.receiving_failed(Condition.TLS, f"{address}: {failure.words}")
+
     def association_opened(self, facts: AssociationFacts) -> None:
-        """Take note that an association was accepted or rejected."""
+        """Pass on a rejection."""
+        self._condition = Condition.ILLEGAL_PDU
+        if facts.rejection is not None:
+            result, source, reason = facts.rejection
+            self.rejected(
+                facts.request, AssociateRJ(result=result, source=source, reason=reason), facts.words
+            )
 
-    @abstractmethod
     def association_ended(self, facts: AssociationFacts) -> None:
-        """Take note of the end of an association."""
+        """Sort out how it ended."""
+        if facts.end == "rejected":
+            return
+        if facts.end == "released":
+            self.released()
+        elif facts.request is None:
+            self._connection_ended(facts)
+        elif facts.end == "lost" or facts.was_aborted_by_peer:
+            self.peer_aborted(facts.words)
+        else:
+            self.aborting(self._condition, facts.words)
 
-    def association_closed(self, facts: AssociationFacts) -> None:
-        """Take note that its connection is closed, too."""
+    def _connection_ended(self, facts: AssociationFacts) -> None:
+        """Take note of a connection without request. One that was merely looked at is not worth an error."""
+        if facts.end == "lost" and not facts.bytes_received:
+            self.peer_aborted(facts.words)
+        elif facts.end == "lost":
+            self.receiving_failed(Condition.READ_TIMEOUT, facts.words)
+        else:
+            self.receiving_failed(Condition.UNRECOGNIZED_PDU, facts.words)
+
+    def association_closed(self, facts: AssociationFacts) -> None:  # noqa: B027 - it is the same for both
+        """Do nothing: all was said when it ended."""
+
+    def end_of_association(self, condition: Condition, words: str) -> PeerError:
+        """Return what is to be raised to abort the association; `condition` is what DCMTK's programs call it."""
+        self._condition = condition
+        return PeerError(words)
 
     # What they do alike.
 
@@ -152,9 +237,10 @@ class Receiver(ABC):
             ("Affected SOP Instance UID", request.affected_sop_instance_uid),
         ):
             if not uid:
-                raise PeerError(f"the C-STORE request has no {name}")
+                raise self.end_of_association(Condition.BAD_MESSAGE, f"the C-STORE request has no {name}")
             if len(uid) > UID_LENGTH_MAX:
-                raise PeerError(f"the {name} of the C-STORE request has {len(uid)} letters")
+                words = f"the {name} of the C-STORE request has {len(uid)} letters"
+                raise self.end_of_association(Condition.BAD_MESSAGE, words)
         reception = None
         if self.keeping is not None:
             identity = Identity(
@@ -173,7 +259,8 @@ class Receiver(ABC):
     ) -> None:
         """End the association for a request that cannot be answered by an object's status."""
         self.store_begins(request, context)
-        raise PeerError(f"C-STORE request {request.message_id}: {answer.error_comment}")
+        words = f"C-STORE request {request.message_id}: {answer.error_comment}"
+        raise self.end_of_association(Condition.BAD_MESSAGE, words)
 
     def other_message(
         self,

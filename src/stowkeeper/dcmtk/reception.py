@@ -160,11 +160,14 @@ class Reception:
             self._file.write(self._pieces)
         self._let_go()
 
-    def place(self, path: str) -> None:
-        """Give the completed file its name. Raises OSError; then there is nothing new on the disk."""
-        file, self._file = self._file, None
-        if file is not None:
-            file.finish(path)
+    def place(self, path: str, *, replaces: bool = True) -> None:
+        """Give the completed file its name. Raises OSError; then there is nothing new on the disk.
+
+        Unless it `replaces`, raises FileExistsError when the name is taken; it can then be given another one.
+        """
+        if self._file is not None:
+            self._file.finish(path, replaces=replaces)
+            self._file = None
 
     def discard(self) -> None:
         """Remove what was written so far, and let go of what was not."""

@@ -9,8 +9,7 @@ from stowkeeper.dcmtk.network_options import ProfileChoice
 from stowkeeper.dcmtk.oflog.loggers import Logger
 from stowkeeper.dcmtk.profile_file import NegotiationProfile, ProfileError, read_profile_file
 from stowkeeper.dcmtk.start_checks import StartError
-from stowkeeper.net.server import ServerOptions
-from stowkeeper.net.tls_errors import TLSFailure
+from stowkeeper.net.server_options import ServerOptions
 
 _NO_LIMIT: Final = 0.0
 
@@ -54,31 +53,24 @@ def association_limits(
     )
 
 
-def handshake_line(log: Logger, address: str, failure: TLSFailure | None, warnings: list[str]) -> None:
-    """Log how a TLS handshake ended, unless it was well."""
-    for warning in warnings:
-        log.warning(f"{address}: {warning}")
-    if failure is not None:
-        level = log.info if failure.is_silent else log.error
-        level(f"Receiving Association failed: TLS with {address}: {failure.words}")
-
-
 class Housekeeping:
     """What is done once, as soon as nothing comes: what starting and receiving should not wait for."""
 
-    def __init__(self, directory: str, log: Logger, *, stores: bool) -> None:
+    def __init__(self, directory: str, log: Logger, *, stores: bool, encodes: bool) -> None:
         self._directory = directory
         self._log = log
         self._is_due = stores
+        self._encodes = encodes
 
     def do(self) -> None:
         """Load the dictionary, and remove what processes that died left behind in the output directory."""
         if not self._is_due:
             return
         self._is_due = False
-        shipped_dictionary()
+        if self._encodes:
+            shipped_dictionary()
         count = remove_left_over(self._directory)
         if count:
             self._log.warning(
-                f"removed {count} unfinished files that a process had left in {self._directory}"
+                "removed %d unfinished files that a process had left in %s", count, self._directory
             )

@@ -23,10 +23,19 @@ class StartError(Exception):
         self.exit_code = exit_code
 
 
+class ListenError(StartError):
+    """A port cannot be listened on; `reason` says why and what to do."""
+
+    def __init__(self, exit_code: int, port: int, reason: str) -> None:
+        super().__init__(exit_code, f"cannot listen on port {port}: {reason}")
+        self.port = port
+        self.reason = reason
+
+
 def check_storescp_port(options: StorescpOptions) -> None:
     """Raise StartError when this process may not listen on the port. Whether it is free shows when it is bound."""
     if options.port is not None and (defect := port_defect(options.port)):
-        raise StartError(StorescpExit.FAILURE, f"cannot listen on port {options.port}: {defect}")
+        raise ListenError(StorescpExit.FAILURE, options.port, defect)
 
 
 def check_storescp_directory(options: StorescpOptions) -> None:
@@ -46,7 +55,7 @@ def check_dcmrecv_directory(options: DcmrecvOptions) -> None:
 def check_dcmrecv_port(options: DcmrecvOptions) -> None:
     """Raise StartError when this process may not listen on the port. Whether it is free shows when it is bound."""
     if defect := port_defect(options.port):
-        raise StartError(DcmrecvExit.CANNOT_LISTEN, f"cannot listen on port {options.port}: {defect}")
+        raise ListenError(DcmrecvExit.CANNOT_LISTEN, options.port, defect)
 
 
 def directory_defect(directory: str, *, writes: bool) -> str:

@@ -5,39 +5,47 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 from stowkeeper.dcmtk.encoding.form import STORESCP_FORM, Form
 from stowkeeper.dcmtk.encoding.form import GroupLengths as FormGroupLengths
-from stowkeeper.dcmtk.environment import Environment, read_dictionary
+from stowkeeper.dcmtk.environment import LISTEN, Environment, read_dictionary
+from stowkeeper.dcmtk.grammar import CommandLine
 from stowkeeper.dcmtk.host_access import check_host_access
 from stowkeeper.dcmtk.host_names import PeerHost
-from stowkeeper.dcmtk.listening import listen, take_inherited_connection
+from stowkeeper.dcmtk.listening import fill_standard_descriptors, listen, take_inherited_connection
+from stowkeeper.dcmtk.log_options import LogLevel
 from stowkeeper.dcmtk.negotiation import StorescpRules
 from stowkeeper.dcmtk.network_options import ProfileChoice
 from stowkeeper.dcmtk.oflog.loggers import Loggers
 from stowkeeper.dcmtk.process_models import end_by_signals, reap, serve_forking, serve_in_turn, serve_one
 from stowkeeper.dcmtk.profile_file import NegotiationProfile
+from stowkeeper.dcmtk.receiver import say
 from stowkeeper.dcmtk.reception import Keeping
 from stowkeeper.dcmtk.serving import (
     Housekeeping,
     acceptor_profile,
     association_limits,
-    handshake_line,
     shortest,
 )
-from stowkeeper.dcmtk.start_checks import StartError, check_storescp_directory, check_storescp_port
+from stowkeeper.dcmtk.start_checks import (
+    ListenError,
+    StartError,
+    check_storescp_directory,
+    check_storescp_port,
+)
+from stowkeeper.dcmtk.storescp_lines import STORESCP_LOGGER, StorescpLines
 from stowkeeper.dcmtk.storescp_options import (
     GroupLengths,
     ProcessModel,
     SequenceLengths,
+    SortMode,
     StorescpExit,
     StorescpOptions,
     WriteTransferSyntax,
     evaluate_storescp,
 )
-from stowkeeper.dcmtk.storescp_receiver import LOGGER, PROGRAM, StorescpReceiver
+from stowkeeper.dcmtk.storescp_receiver import PROGRAM, StorescpReceiver
 from stowkeeper.dcmtk.storescp_table import storescp_table
 from stowkeeper.dcmtk.tls_setup import prepare_tls, write_seed
 from stowkeeper.dcmtk.usage import ExitWith, prepare
@@ -47,8 +55,8 @@ from stowkeeper.dicom.transfer_syntaxes import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
+from stowkeeper.net.addresses import plain_address
 from stowkeeper.net.serial_server import TICK_SECONDS, SerialServer
-from stowkeeper.net.server import plain_address
 from stowkeeper.net.tls_ciphers import list_ciphers
 from stowkeeper.net.tls_profiles import available_profiles
 
@@ -71,12 +79,16 @@ _GROUP_LENGTHS: Final = {
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line, without the program's name; return the exit code. Serves until a signal ends the process."""
+    fill_standard_descriptors()
     with Loggers(PROGRAM) as loggers:
         program = _Program(loggers)
         try:
             return program.run(arguments)
+        except ListenError as error:
+            say(loggers, StorescpLines(level=LogLevel.FATAL).cannot_listen(error.reason))
+            return error.exit_code
         except StartError as error:
-            loggers.get(LOGGER).critical(str(error))
+            loggers.get(STORESCP_LOGGER).critical(str(error))
             return error.exit_code
 
 
@@ -85,7 +97,7 @@ class _Program:
 
     def __init__(self, loggers: Loggers) -> None:
         self._loggers = loggers
-        self._log = loggers.get(LOGGER)
+        self._log = loggers.get(STORESCP_LOGGER)
         self._profile: NegotiationProfile | None = None
         self._inherited: socket.socket | None = None
 
@@ -99,7 +111,7 @@ class _Program:
                 command_line,
                 start_logging=self._loggers.start,
                 load_profile=self._load_profile,
-                take_connection=self._take_connection,
+                take_connection=lambda: self._take_connection(command_line),
             ),
             list_ciphers,
         )
@@ -110,7 +122,7 @@ class _Program:
         if options.explain:
             from stowkeeper.dcmtk.explaining import explain_storescp  # noqa: PLC0415 - for this alone
 
-            sys.stdout.write(explain_storescp(options))
+            sys.stdout.write(explain_storescp(options, listen_address=os.environ.get(LISTEN, "")))
             return StorescpExit.NO_ERROR
         for warning in options.warnings:
             self._log.warning(warning)
@@ -120,8 +132,9 @@ class _Program:
     def _load_profile(self, choice: ProfileChoice) -> None:
         self._profile = acceptor_profile(choice, self._log, StorescpExit.FAILURE)
 
-    def _take_connection(self) -> None:
-        self._inherited = take_inherited_connection(StorescpExit.INETD)
+    def _take_connection(self, command_line: CommandLine) -> None:
+        if not command_line.has("--explain"):
+            self._inherited = take_inherited_connection(StorescpExit.INETD)
 
     def _serve(self, options: StorescpOptions) -> None:
         check_storescp_port(options)
@@ -131,12 +144,18 @@ class _Program:
         if options.port is not None:
             listener = listen(options.port, environment, StorescpExit.FAILURE)
         tls = None if options.tls is None else prepare_tls(options.tls, self._log, StorescpExit.FAILURE)
-        housekeeping = Housekeeping(options.output.directory, self._log, stores=not options.trial.ignore)
+        housekeeping = Housekeeping(
+            options.output.directory,
+            self._log,
+            stores=not options.trial.ignore,
+            encodes=not options.output.bit_preserving,
+        )
         receiver = StorescpReceiver(
             options,
             _rules(options, self._profile),
             None if options.trial.ignore else self._keeping(options, environment),
             self._loggers,
+            _lines(options, self._log.effective_level),
             keeps_refused=environment.keeps_refused,
         )
         study_timeout = options.events.study_timeout
@@ -159,12 +178,14 @@ class _Program:
             receiver,
             limits,
             tls,
-            handshake_ended=partial(handshake_line, self._log),
+            handshake_ended=receiver.handshake_ended,
             meanwhile=meanwhile,
             tick_seconds=_IMPATIENT_TICK_SECONDS if study_timeout == 0 else TICK_SECONDS,
         )
 
         def serve(connection: socket.socket) -> None:
+            if options.process_model is ProcessModel.FORK:
+                receiver.child_pid = os.getpid()
             if options.access_control and not self._is_admitted(connection, options):
                 connection.close()
                 return
@@ -193,9 +214,10 @@ class _Program:
     def _is_admitted(self, connection: socket.socket, options: StorescpOptions) -> bool:
         """Ask the access tables of the machine (+ac)."""
         try:
-            address = plain_address(connection.getpeername()[0])
+            peer = connection.getpeername()
         except OSError:
             return False
+        address = plain_address(peer[0] if peer else "")
         host = PeerHost(address, looks_up=options.network.host_lookup)
         decision = check_host_access(host.as_client())
         for remark in decision.remarks:
@@ -215,6 +237,15 @@ def _rules(options: StorescpOptions, profile: NegotiationProfile | None) -> Stor
         refuse=options.trial.refuse,
         reject_without_implementation_class=options.trial.reject_without_implementation_class,
         maximum_length=options.network.max_pdu,
+    )
+
+
+def _lines(options: StorescpOptions, level: LogLevel) -> StorescpLines:
+    sorts_by_name = options.output.sort is SortMode.PATIENT_NAME
+    return StorescpLines(
+        level=level,
+        shows_parameters=options.log.presentation_contexts,
+        directory=options.output.directory if sorts_by_name else None,
     )
 
 

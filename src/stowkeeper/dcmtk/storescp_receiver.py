@@ -1,8 +1,8 @@
 """`storescp`: what becomes of associations and objects, in DCMTK's order.
 
-Of an object: its bytes come, its file is made under a hidden name, its place is found, it is compared with what the
-command said, the file gets its name, the answer goes out, the command of -xcr runs; and when another study ended by it, its
-files are renamed and the command of -xcs runs.
+Of an object: its bytes come, its file is made whole under a hidden name, its place is found, what it says of itself is
+compared with what the command said, the file gets its name, the answer goes out, the command of -xcr runs; and when a study
+ended by it, that study's files are renamed and the command of -xcs runs.
 """
 
 import os
@@ -15,10 +15,11 @@ from stowkeeper.dcmtk.encoding.errors import EncodingError, NotWritableError
 from stowkeeper.dcmtk.encoding.identity import Identity
 from stowkeeper.dcmtk.event_commands import EventCommand, EventPeer, object_command, study_command
 from stowkeeper.dcmtk.event_runner import EventRunner
-from stowkeeper.dcmtk.file_names import NoFreeNameError, StorescpNames
+from stowkeeper.dcmtk.file_names import FileName, NoFreeNameError, StorescpNames
 from stowkeeper.dcmtk.host_names import PeerHost
 from stowkeeper.dcmtk.incoming_file import synchronize_directory
-from stowkeeper.dcmtk.modality_prefixes import UNKNOWN_CLASS_IN_LOG, modality_prefix
+from stowkeeper.dcmtk.limits import FILE_NAME_TRIES_MAX
+from stowkeeper.dcmtk.log_lines import Condition, Lines
 from stowkeeper.dcmtk.negotiation import StorescpRules, negotiate_storescp, role_remarks
 from stowkeeper.dcmtk.oflog.loggers import Loggers
 from stowkeeper.dcmtk.progress_line import ProgressLine
@@ -31,7 +32,8 @@ from stowkeeper.dcmtk.reception import (
     Reception,
     is_taken,
 )
-from stowkeeper.dcmtk.storescp_options import SortMode, StorescpOptions
+from stowkeeper.dcmtk.storescp_lines import StorescpLines
+from stowkeeper.dcmtk.storescp_options import FileNames, SortMode, StorescpOptions
 from stowkeeper.dcmtk.study_folders import (
     EndedStudy,
     Placement,
@@ -42,29 +44,32 @@ from stowkeeper.dcmtk.study_folders import (
 )
 from stowkeeper.dicom.status import Status
 from stowkeeper.dicom.uid import generate_uid
-from stowkeeper.dimse.errors import PeerError
 from stowkeeper.dimse.message_types import CEchoRequest, CStoreRequest
+from stowkeeper.dimse.messages import Message
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
 from stowkeeper.upperlayer.negotiation import Accepted, AcceptedContext, Rejected
-from stowkeeper.upperlayer.pdu import AssociateRQ
+from stowkeeper.upperlayer.pdu import AssociateRJ, AssociateRQ
 
 PROGRAM: Final = "storescp"
-LOGGER: Final = "dcmtk.apps.storescp"
 PROGRESS_LOGGER: Final = "dcmtk.apps.storescp.progress"
 
 
-class _Refusal(Exception):
-    """An object that gets no Success; `leaves_file` when DCMTK would have kept it even so."""
+class _RefusedError(Exception):
+    """An object that gets no Success. `lines` say why; DCMTK `keeps_file` of some all the same."""
 
-    def __init__(self, status: Status, words: str, *, leaves_file: bool = False) -> None:
-        super().__init__(words)
+    def __init__(self, status: Status, lines: Lines, *, keeps_file: bool = False) -> None:
+        super().__init__(status)
         self.status = status
-        self.words = words
-        self.leaves_file = leaves_file
+        self.lines = lines
+        self.keeps_file = keeps_file
 
 
 class StorescpReceiver(Receiver):
-    """The handlers of `storescp`. With `keeps_refused` objects whose identity does not fit stay, as with DCMTK."""
+    """The handlers of `storescp`.
+
+    With `keeps_refused`, objects that are not what the command says stay and start -xcr, as with DCMTK. `child_of_fork`
+    says that a process serves one association.
+    """
 
     def __init__(
         self,
@@ -72,100 +77,113 @@ class StorescpReceiver(Receiver):
         rules: StorescpRules,
         keeping: Keeping | None,
         loggers: Loggers,
+        lines: StorescpLines,
         *,
         keeps_refused: bool,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        super().__init__(keeping, loggers.get(LOGGER))
+        super().__init__(keeping, loggers, lines)
         self._options = options
         self._rules = rules
+        self._lines = lines
         self._keeps_refused = keeps_refused
         self._sleep = sleep
         self._progress = ProgressLine(loggers.get(PROGRESS_LOGGER))
-        output, events = options.output, options.events
-        directory = output.directory.rstrip(os.sep) or output.directory
-        self._directory = directory
-        self._names = StorescpNames(output.file_names, output.extension, new_uid=generate_uid)
-        self._sorter: StudySorter | None = None
-        if output.sort is not SortMode.NONE and not options.trial.ignore:
-            self._sorter = StudySorter(
-                output.sort,
-                output.sort_prefix,
-                timeout=events.study_timeout,
-                keeps_names=events.rename_on_study_end,
-            )
-        self._runner = EventRunner(waits=events.synchronous)
+        self._directory = options.output.directory.rstrip(os.sep) or options.output.directory
+        self._names = StorescpNames(options.output.file_names, options.output.extension, new_uid=generate_uid)
+        self._sorter = _sorter(options)
+        self._runner = EventRunner(waits=options.events.synchronous)
         self._peer = EventPeer(calling_ae_title="", called_ae_title="", host="")
         self._host = PeerHost("", looks_up=False)
         self._is_receiving = False
         self._ended: EndedStudy | None = None
-        self._place = ("", "")
-        self._stays = False
+        self._stored: tuple[str, str] | None = None
+        """Directory and name of the file of the object that is to be answered."""
+        self.child_pid: int | None = None
+        """The number of this process, where it serves one association of --fork."""
 
     # Associations
 
     def negotiate(self, request: AssociateRQ, facts: AssociationFacts) -> Accepted | Rejected:
         """Decide by the options, or the profile."""
-        self.log.info("Association Received")
+        maximum_length = self._rules.maximum_length
+        self.say(self._lines.association_received(request, maximum_length, child_pid=self.child_pid))
         self._host = PeerHost(facts.peer_address, looks_up=self._options.network.host_lookup)
         decision = negotiate_storescp(request, self._rules)
         for remark in role_remarks(request, self._rules.profile):
-            (self.log.error if remark.refused else self.log.warning)(
-                f"{remark.sop_class_uid}: {remark.words}"
+            text = f"{remark.sop_class_uid}: {remark.words}"
+            self.say(self._lines.error(text) if remark.refused else self._lines.warning(text))
+        if isinstance(decision, Accepted):
+            self._peer = EventPeer(
+                calling_ae_title=request.calling_ae_title, called_ae_title=request.called_ae_title, host=""
             )
+            self.say(self._lines.acknowledged(request, decision.response))
         return decision
 
-    def association_opened(self, facts: AssociationFacts) -> None:
-        """Log the answer."""
-        if facts.rejection is not None:
-            self.log.error(f"Refusing Association ({facts.words})")
-            return
-        self._peer = EventPeer(
-            calling_ae_title=facts.calling_ae_title, called_ae_title=facts.called_ae_title, host=""
-        )
-        request = facts.request
-        peer_maximum = request.user_information.maximum_length if request is not None else 0
-        self.log.info(f"Association Acknowledged (Max Send PDV: {max((peer_maximum or 131_072) - 12, 0)})")
+    def rejected(self, request: AssociateRQ | None, rejection: AssociateRJ, words: str) -> None:
+        """Log a rejection."""
+        self.say(self._lines.refused(request, rejection, words, by_option=self._rules.refuse))
 
     def association_ended(self, facts: AssociationFacts) -> None:
-        """Log how it ended."""
-        if facts.end == "released":
-            self.log.info("Association Release")
-        elif facts.end == "rejected":
-            return
-        elif facts.request is None:
-            self.log.error(f"Receiving Association failed: {facts.words}")
-        else:
-            self.log.info(f"Association Aborted: {facts.words}")
+        """Receive no more, also where a C-STORE request was refused before there was anything to give up."""
+        self._progress.end()
+        self._is_receiving = False
+        super().association_ended(facts)
+
+    def released(self) -> None:
+        """Log a release."""
+        self.say(self._lines.released())
+
+    def peer_aborted(self, words: str) -> None:
+        """Log that the peer is gone."""
+        self.say(self._lines.peer_aborted(words))
+
+    def aborting(self, condition: Condition, words: str) -> None:
+        """Log that we abort."""
+        self.say(self._lines.aborting(condition, words))
+
+    def receiving_failed(self, condition: Condition, words: str) -> None:
+        """Log that a connection came to no request."""
+        self.say(self._lines.receiving_failed(condition, words))
 
     # Messages
 
     def echo(self, request: CEchoRequest, context: AcceptedContext) -> None:
         """Log a C-ECHO."""
-        self.log.info(f"Received Echo Request (MsgID {request.message_id})")
+        self.say(self._lines.echo_request(request, context.context_id))
+
+    def unexpected(self, message: Message, context: AcceptedContext) -> None:
+        """Log a message that is not served."""
+        self.say(self._lines.unexpected_command(message, context.context_id))
 
     def store_begins(self, request: CStoreRequest, context: AcceptedContext) -> None:
         """Log a C-STORE request, and wait if that is asked for."""
-        prefix = modality_prefix(request.affected_sop_class_uid or "", UNKNOWN_CLASS_IN_LOG)
-        self.log.info(f"Received Store Request (MsgID {request.message_id}, {prefix})")
+        if self.is_verbose:
+            self.say(self._lines.store_request(request, context.context_id))
         self._is_receiving = True
+        self._stored = None
         self._progress.begin()
         self._sleep_during()
 
-    def progress(self, store: StoreInProgress) -> None:
+    def progress(self, store: StoreInProgress) -> None:  # noqa: ARG002 - of every object alike
         """Show that a piece came; wait, or abort, if that is asked for."""
         self._progress.advance()
         self._sleep_during()
         if self._options.trial.abort_during:
-            raise PeerError("the association is aborted in the middle of a data set (--abort-during)")
+            self._abort_by_option()
 
     def _sleep_during(self) -> None:
         if self._options.trial.sleep_during:
             self._sleep(self._options.trial.sleep_during)
 
-    def given_up(self, store: StoreInProgress) -> None:
-        """Receive no more. What another study's end asks for is done all the same."""
+    def _abort_by_option(self) -> None:
+        self.say(self._lines.aborting_by_option())
+        raise self.end_of_association(Condition.SEND_FAILED, "it was aborted due to command line options")
+
+    def given_up(self, store: StoreInProgress, words: str) -> None:  # noqa: ARG002 - of every object alike
+        """Receive no more. A study that ended by an object whose answer failed has ended all the same."""
         self._progress.end()
+        self.say(self._lines.store_failed(Condition.RECEIVE_FAILED, words))
         self._is_receiving = False
         self._end_study()
 
@@ -175,65 +193,87 @@ class StorescpReceiver(Receiver):
         """Store an object, or say by its status why not."""
         self._progress.end()
         self._sleep_during()
-        self._place = ("", "")
-        self._stays = False
         if self._options.trial.abort_after:
-            raise PeerError("the association is aborted behind a data set (--abort-after)")
-        reception = store.reception
-        if reception is None:
-            self._stays = True
+            self._abort_by_option()
+        if store.reception is None:
             return SUCCESS
         try:
-            if store.failure is not None:
-                raise _Refusal(Status.OUT_OF_RESOURCES, f"cannot write DICOM file: {_words(store.failure)}")
             if self._options.output.bit_preserving:
-                self._store_bytes(store, reception)
+                self._store_bytes(store, store.reception)
             else:
-                self._store_object(store, reception)
-        except _Refusal as refusal:
-            self._stays = self._stays and refusal.leaves_file and self._keeps_refused
-            self.log.error(refusal.words)
-            return StoreAnswer(status=refusal.status)
+                self._store_object(store, store.reception)
+        except _RefusedError as refused:
+            self.say(refused.lines)
+            if not (refused.keeps_file and self._keeps_refused):
+                self._stored = None
+            return StoreAnswer(status=refused.status)
         return SUCCESS
 
     def _store_bytes(self, store: StoreInProgress, reception: Reception) -> None:
-        request = store.request
+        name = self._name(store.request, "")
         try:
+            if store.failure is not None:
+                raise store.failure
             reception.complete(reception.identity())
         except OSError as error:
-            raise _Refusal(Status.OUT_OF_RESOURCES, f"cannot write DICOM file: {_words(error)}") from None
-        self._name_and_place(request, reception, None)
-        self._stays = True
+            lines = self._lines.cannot_create(self._path(self._directory, name), _words(error))
+            raise _RefusedError(Status.OUT_OF_RESOURCES, lines) from None
+        self._place(store.request, reception, "", name)
 
     def _store_object(self, store: StoreInProgress, reception: Reception) -> None:
-        failure: _Refusal | None = None
+        if store.failure is not None:  # what it says of its study did not come to be read
+            path = self._path(self._directory, self._name(store.request, ""))
+            lines = self._lines.cannot_write(path, _words(store.failure))
+            raise _RefusedError(Status.OUT_OF_RESOURCES, lines)
+        failure = ""
         identity = Identity(sop_class_uid=None, sop_instance_uid=None)
         reception.finish()
         try:
             identity = reception.identity()
             reception.complete(identity)
         except NotWritableError as error:
-            failure = _Refusal(Status.OUT_OF_RESOURCES, f"cannot write DICOM file: {error}")
+            failure = str(error)
         except EncodingError as error:
-            raise PeerError(f"the data set cannot be read: {error}") from None
+            words = f"the data set cannot be read: {error}"
+            raise self.end_of_association(Condition.RECEIVE_FAILED, words) from None
         except OSError as error:
-            failure = _Refusal(Status.OUT_OF_RESOURCES, f"cannot write DICOM file: {_words(error)}")
+            failure = _words(error)
         placement = self._placement(reception)
-        if failure is not None:
-            raise failure
-        mismatch = _mismatch(store.request, identity)
+        folder = "" if placement is None else placement.folder
+        name = self._name(store.request, folder)
+        path = self._path(os.path.join(self._directory, folder), name)
+        if failure:
+            raise _RefusedError(Status.OUT_OF_RESOURCES, self._lines.cannot_write(path, failure))
+        mismatch = self._mismatch(store.request, identity, path)
         if mismatch is not None and not self._keeps_refused:
             raise mismatch
-        prefix = self._name_and_place(store.request, reception, placement)
-        self._stays = True
+        if placement is not None and (placement.is_new_study or not is_taken(self._directory, folder)):
+            self._make_subdirectory(folder)
+        stored = self._place(store.request, reception, folder, name)
         if placement is not None and self._sorter is not None:
-            file = StoredFile(name=self._place[1], prefix=prefix)
+            file = StoredFile(name=stored.text, prefix=stored.prefix)
             self._ended = self._sorter.stored(placement, file, at=time.monotonic())
         if mismatch is not None:
             raise mismatch
 
+    def _mismatch(self, request: CStoreRequest, identity: Identity, path: str) -> _RefusedError | None:
+        """Compare what a data set says it is with what the command said (PS3.4 §B.2.3, A900H and C000H)."""
+        status = Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS
+        if not identity.sop_class_uid or not identity.sop_instance_uid:
+            status = Status.CANNOT_UNDERSTAND
+            words = "SOP Class UID or SOP Instance UID is absent or empty"
+        elif identity.sop_class_uid != request.affected_sop_class_uid:
+            words = "SOP Class UID is not that of the request"
+        elif identity.sop_instance_uid != request.affected_sop_instance_uid:
+            words = "SOP Instance UID is not that of the request"
+        else:
+            return None
+        return _RefusedError(status, self._lines.bad_file(path, words), keeps_file=True)
+
+    # Places
+
     def _placement(self, reception: Reception) -> Placement | None:
-        """Find the subdirectory of an object, and make it."""
+        """Find the subdirectory of an object."""
         if self._sorter is None:
             return None
         try:
@@ -241,14 +281,12 @@ class StorescpReceiver(Receiver):
                 _text(reception.value(STUDY_INSTANCE_UID)),
                 reception.value(PATIENT_NAME),
                 _text(reception.value(SPECIFIC_CHARACTER_SET)),
-                now=datetime.now().astimezone(),
+                now=_now(),
             )
         except StudyFolderError as error:
-            raise _Refusal(Status.CANNOT_UNDERSTAND, str(error)) from None
+            raise _RefusedError(Status.CANNOT_UNDERSTAND, self._lines.error(str(error))) from None
         for warning in placement.warnings:
-            self.log.warning(warning)
-        if placement.is_new_study:
-            self._make_subdirectory(placement.folder)
+            self.say(self._lines.warning(warning))
         return placement
 
     def _make_subdirectory(self, folder: str) -> None:
@@ -258,59 +296,65 @@ class StorescpReceiver(Receiver):
             if self.keeping is not None and self.keeping.synchronizes:
                 synchronize_directory(self._directory)
         except FileExistsError:
-            self.log.info(f"using existing subdirectory for study: {path}")
+            self.say(self._lines.subdirectory_exists(path))
         except OSError as error:
-            words = f"cannot create subdirectory for study: {path}: {_words(error)}"
-            raise _Refusal(Status.CANNOT_UNDERSTAND, words) from None
+            lines = self._lines.cannot_create_subdirectory(path, _words(error))
+            raise _RefusedError(Status.CANNOT_UNDERSTAND, lines) from None
         else:
-            self.log.info(f"created new subdirectory for study: {path}")
+            self.say(self._lines.subdirectory_created(path))
 
-    def _name_and_place(
-        self, request: CStoreRequest, reception: Reception, placement: Placement | None
-    ) -> str:
-        """Give the completed file its name; return the prefix of its class."""
-        folder = "" if placement is None else placement.folder
-        directory = os.path.join(self._directory, folder) if folder else self._directory
+    def _name(self, request: CStoreRequest, folder: str) -> FileName:
+        directory = os.path.join(self._directory, folder)
         try:
-            name = self._names.name(
+            return self._names.name(
                 request.affected_sop_class_uid or "",
                 request.affected_sop_instance_uid or "",
                 folder=folder,
-                now=datetime.now().astimezone(),
+                now=_now(),
                 taken=lambda candidate: is_taken(directory, candidate),
             )
         except NoFreeNameError as error:
-            raise _Refusal(Status.OUT_OF_RESOURCES, f"cannot write DICOM file: {error}") from None
+            lines = self._lines.cannot_write(directory, str(error))
+            raise _RefusedError(Status.OUT_OF_RESOURCES, lines) from None
+
+    def _place(self, request: CStoreRequest, reception: Reception, folder: str, name: FileName) -> FileName:
+        """Give the completed file its name, which may have to be another one than was thought; return it."""
+        replaces = self._options.output.file_names is not FileNames.TIME
+        directory = os.path.join(self._directory, folder) if folder else self._directory
         if name.warning is not None:
-            self.log.warning(name.warning)
-        path = os.path.join(directory, name.text)
-        if not self._options.output.bit_preserving:
-            self.log.info(f"storing DICOM file: {path}")
-            if is_taken(directory, name.text):
-                self.log.warning(f"DICOM file already exists, overwriting: {path}")
-        try:
-            reception.place(path)
-        except OSError as error:
-            words = f"cannot write DICOM file: {path}: {_words(error)}"
-            raise _Refusal(Status.OUT_OF_RESOURCES, words) from None
-        self._place = (directory, name.text)
-        return name.prefix
+            self.say(self._lines.warning(name.warning))
+        for _ in range(FILE_NAME_TRIES_MAX):
+            path = self._path(directory, name)
+            if not self._options.output.bit_preserving:
+                self.say(self._lines.storing(path))
+                if replaces and is_taken(directory, name.text):
+                    self.say(self._lines.overwriting(path))
+            try:
+                reception.place(path, replaces=replaces)
+            except FileExistsError:  # another process took it meanwhile
+                name = self._name(request, folder)
+                continue
+            except OSError as error:
+                lines = self._lines.cannot_write(path, _words(error))
+                raise _RefusedError(Status.OUT_OF_RESOURCES, lines) from None
+            self._stored = (directory, name.text)
+            return name
+        lines = self._lines.cannot_write(directory, "every name was taken")
+        raise _RefusedError(Status.OUT_OF_RESOURCES, lines)
+
+    def _path(self, directory: str, name: FileName) -> str:
+        return os.path.join(directory, name.text)
 
     # Events
 
-    def answered(self, store: StoreInProgress, answer: StoreAnswer) -> None:
+    def answered(self, store: StoreInProgress, answer: StoreAnswer) -> None:  # noqa: ARG002 - what was stored counts
         """Run the commands that follow an answer, then wait if that is asked for."""
         template = self._options.events.on_reception
-        if template is not None and self._stays:
-            directory, name = self._place
-            is_stored = store.reception is not None
+        is_ignored = store.reception is None
+        if template is not None and (is_ignored or self._stored is not None):
+            directory, name = self._stored or (None, None)
             self._run(
-                object_command(
-                    template,
-                    self._event_peer(template),
-                    directory=directory if is_stored else None,
-                    file_name=name if is_stored else None,
-                )
+                object_command(template, self._event_peer(template), directory=directory, file_name=name)
             )
         self._end_study()
         if self._options.trial.sleep_after:
@@ -339,18 +383,17 @@ class StorescpReceiver(Receiver):
         try:
             present = os.listdir(directory)
         except OSError as error:
-            self.log.warning(f"cannot rename the files of a study: {directory}: {_words(error)}")
+            self.say(self._lines.cannot_rename(directory, directory, _words(error)))
             return
         for renaming in renamings(ended.files, present):
+            old, new = (os.path.join(directory, name) for name in (renaming.old, renaming.new))
             try:
-                os.rename(os.path.join(directory, renaming.old), os.path.join(directory, renaming.new))
+                os.rename(old, new)
             except OSError as error:
-                self.log.warning(
-                    f"cannot rename {renaming.old} to {renaming.new} in {directory}: {_words(error)}"
-                )
+                self.say(self._lines.cannot_rename(old, new, _words(error)))
 
     def _event_peer(self, template: str) -> EventPeer:
-        """Return who the values of a command are about. The name is looked up when the command asks for it."""
+        """Return who the values of a command are about. The name is looked up only when the command asks for it."""
         if "#r" not in template:
             return self._peer
         return EventPeer(
@@ -361,25 +404,27 @@ class StorescpReceiver(Receiver):
 
     def _run(self, command: EventCommand) -> None:
         for warning in command.warnings:
-            self.log.warning(warning)
+            self.say(self._lines.warning(warning))
         try:
             self._runner.run(command.text)
         except OSError as error:
-            self.log.error(f"cannot execute command: {_words(error)}")
+            self.say(self._lines.cannot_execute(_words(error)))
 
 
-def _mismatch(request: CStoreRequest, identity: Identity) -> _Refusal | None:
-    """Compare what a data set says it is with what the command said (PS3.4 §B.2.3, statuses C000H and A900H)."""
-    if not identity.sop_class_uid or not identity.sop_instance_uid:
-        words = "bad DICOM file: SOP Class UID or SOP Instance UID is missing"
-        return _Refusal(Status.CANNOT_UNDERSTAND, words, leaves_file=True)
-    if identity.sop_class_uid != request.affected_sop_class_uid:
-        words = "bad DICOM file: SOP Class UID is not that of the request"
-    elif identity.sop_instance_uid != request.affected_sop_instance_uid:
-        words = "bad DICOM file: SOP Instance UID is not that of the request"
-    else:
+def _sorter(options: StorescpOptions) -> StudySorter | None:
+    output, events = options.output, options.events
+    if output.sort is SortMode.NONE or options.trial.ignore:
         return None
-    return _Refusal(Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, words, leaves_file=True)
+    return StudySorter(
+        output.sort,
+        output.sort_prefix,
+        timeout=events.study_timeout,
+        keeps_names=events.rename_on_study_end,
+    )
+
+
+def _now() -> datetime:
+    return datetime.now().astimezone()
 
 
 def _text(value: bytes) -> str:

@@ -7,8 +7,7 @@ whatever the peer does.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from stowkeeper.dicom.status import Status
 from stowkeeper.dimse.assembler import DataSetFragment, MessageAssembler, MessageStarted
@@ -18,9 +17,10 @@ from stowkeeper.dimse.fragmenter import command_pdu
 from stowkeeper.dimse.message_types import CStoreRequest, Response
 from stowkeeper.dimse.messages import encode
 from stowkeeper.dimse.operations import Admission, PerformedOperations
-from stowkeeper.net.buffers import BufferPool, ReceiveBuffer
+from stowkeeper.net.association_host import AssociationHost
+from stowkeeper.net.buffers import ReceiveBuffer
 from stowkeeper.net.connecting import acknowledge_quickly
-from stowkeeper.net.handlers import AssociationFacts, Handlers, StoreAnswer
+from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
 from stowkeeper.net.limits import (
     EVENTS_PER_READ,
     HAND_OVER_BYTES,
@@ -45,81 +45,10 @@ from stowkeeper.upperlayer.events import (
     ReleaseRequested,
 )
 from stowkeeper.upperlayer.items import SYNCHRONOUS
-from stowkeeper.upperlayer.negotiation import Accepted, Rejected
+from stowkeeper.upperlayer.negotiation import Accepted
 from stowkeeper.upperlayer.pdu import AssociateRJ, AssociateRQ
 from stowkeeper.upperlayer.reasons import AbortReason, AbortSource
 from stowkeeper.upperlayer.states import Role, State
-
-
-class AssociationLimits(Protocol):
-    """What an association needs of the options of its server."""
-
-    @property
-    def maximum_length(self) -> int:
-        """Return the largest P-DATA-TF that the peer may send, in bytes."""
-        ...
-
-    @property
-    def association_request_seconds(self) -> float:
-        """Return the time of the ARTIM timer (PS3.8 §9.1.4)."""
-        ...
-
-    @property
-    def idle_seconds(self) -> float:
-        """Return how long a peer may be silent between messages; 0 is no limit."""
-        ...
-
-    @property
-    def message_seconds(self) -> float:
-        """Return after how long the progress of a message is looked at; 0 is never."""
-        ...
-
-    @property
-    def message_bytes_per_second_min(self) -> int:
-        """Return how fast a message has to come."""
-        ...
-
-    @property
-    def send_seconds(self) -> float:
-        """Return how long a peer may leave answers unread."""
-        ...
-
-
-class AssociationHost(Protocol):
-    """The server that an association belongs to, as the association sees it."""
-
-    buffers: BufferPool
-    buffered: set["AssociationProtocol"]
-
-    @property
-    def options(self) -> AssociationLimits:
-        """Return what bounds the association."""
-        ...
-
-    @property
-    def handlers(self) -> Handlers:
-        """Return who decides and stores."""
-        ...
-
-    def time(self) -> float:
-        """Return monotonic time in seconds."""
-        ...
-
-    def admit(self, protocol: "AssociationProtocol", peer: Any) -> AssociationFacts | None:  # noqa: ANN401 - the shape is the address family's
-        """Count a new connection; None when there are too many to even answer."""
-        ...
-
-    def negotiate(self, request: AssociateRQ, facts: AssociationFacts) -> Accepted | Rejected:
-        """Decide on an association."""
-        ...
-
-    def forget(self, protocol: "AssociationProtocol") -> None:
-        """Take note that a connection is gone."""
-        ...
-
-    def call_soon_threadsafe(self, callback: Callable[..., None], *arguments: object) -> None:
-        """Call back on the thread of the association, from any thread."""
-        ...
 
 
 class AssociationProtocol(asyncio.BufferedProtocol):
@@ -198,7 +127,6 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             return
         now = self._time()
         self._read_since_sweep = True
-        self._message_bytes += nbytes
         if self.facts is not None:
             self.facts.bytes_received += nbytes
         start = self._filled
@@ -216,6 +144,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
                     self._take_event(event)
         except PeerError as error:
             self._fault(str(error))
+        self._message_bytes += nbytes  # now, since a message that began with them is on its way
         if self._draining:
             self._release_when_drained()
         self._send_pending()
@@ -441,6 +370,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         elif isinstance(event, ReleaseConfirmed):
             self._end("shutdown" if self._draining else "released", "")
         elif isinstance(event, Aborted | ProtocolFault):
+            if isinstance(event, Aborted) and self.facts is not None and not self.facts.end:
+                self.facts.was_aborted_by_peer = not event.by_us
             self._end("aborted", event.words)
         elif isinstance(event, AssociateRefused):
             self._note_request(event.request)
@@ -473,11 +404,11 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         facts = self.facts
         if facts is None:
             return
-        now = self._time()
         self._note_request(event.request)
         if self._connection.state is not State.STA3_AWAITING_LOCAL_ASSOCIATE_RESPONSE:
             return  # more came in the same bytes, and ended it; that event follows
         decision = self._server.negotiate(event.request, facts)
+        now = self._time()  # a handler may take its time on the peer's behalf
         if isinstance(decision, Accepted):
             self._accepted = True
             self._connection.accept(decision.response, now)

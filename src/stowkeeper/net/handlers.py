@@ -19,6 +19,7 @@ class AssociationFacts:
     `tls` names version and cipher suite where there is TLS, `tls_peer` the subject of the certificate that was verified.
     `results` are the answers to the presentation contexts that were proposed, empty until the association is accepted.
     `end` is released, aborted, lost, rejected, refused or shutdown; `words` says why, without patient data.
+    `was_aborted_by_peer` tells whose A-ABORT it was.
     """
 
     association_id: str
@@ -37,6 +38,7 @@ class AssociationFacts:
     bytes_received: int = 0
     end: str = ""
     words: str = ""
+    was_aborted_by_peer: bool = False
     closed_at_nanoseconds: int = 0
 
 

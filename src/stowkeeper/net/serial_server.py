@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from stowkeeper.net.addresses import plain_address
 from stowkeeper.net.association import AssociationProtocol
 from stowkeeper.net.buffers import BufferPool
 from stowkeeper.net.handlers import AssociationFacts, Handlers
 from stowkeeper.net.limits import LINGERING_CONNECTIONS_MAX, TLS_REFUSAL_SECONDS
 from stowkeeper.net.serial_link import SerialLink
-from stowkeeper.net.server import ServerOptions, plain_address
+from stowkeeper.net.server_options import ServerOptions
 from stowkeeper.net.tls_channel import TLSChannel
 from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.net.tls_errors import TLSFailure
@@ -120,9 +121,11 @@ class SerialServer:
             channel.begin()
             while not channel.is_established:
                 if link.shake_hands() == 0:
-                    raise channel.failure_by_loss(None)
+                    failure = channel.failure_by_loss(None)
+                    break
                 if self.time() > deadline:
-                    raise TLSFailure("it did not complete the TLS handshake in time")
+                    failure = TLSFailure("it did not complete the TLS handshake in time")
+                    break
         except TLSFailure as error:
             failure = error
         except OSError as error:

@@ -2,18 +2,17 @@
 
 import asyncio
 import errno
-import ipaddress
 import itertools
 import secrets
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from stowkeeper.net.addresses import plain_address
 from stowkeeper.net.association import AssociationProtocol
 from stowkeeper.net.buffers import BufferPool
 from stowkeeper.net.handlers import AssociationFacts, Handlers
@@ -22,11 +21,9 @@ from stowkeeper.net.limits import (
     CONNECTIONS_WITHOUT_ASSOCIATION_MAX,
     CONNECTIONS_WITHOUT_ASSOCIATION_PER_PEER_MAX,
     DRAIN_GRACE_SECONDS,
-    KEEP_ALIVE_IDLE_SECONDS,
-    KEEP_ALIVE_INTERVAL_SECONDS,
-    KEEP_ALIVE_PROBES,
     REFUSED_CONNECTIONS_REPORT_SECONDS,
 )
+from stowkeeper.net.server_options import ServerOptions
 from stowkeeper.net.tls_channel import TLSChannel
 from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.net.tls_serving import Handshakes
@@ -41,28 +38,6 @@ SWEEP_SECONDS = 0.05
 
 TICK_SECONDS = 0.5
 """How often timers are looked at: all of them are whole seconds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerOptions:
-    """What bounds the associations of a server in number, size and time.
-
-    `idle_seconds` and `message_seconds` of 0 are no limit; of the other times 0 is over at once. `drain_seconds` is how
-    long `stop` waits for messages in flight. `association_request_seconds` is the ARTIM timer's (PS3.8 §9.1.4).
-    """
-
-    maximum_length: int
-    associations_max: int
-    associations_per_peer_max: int
-    association_request_seconds: float
-    idle_seconds: float
-    message_seconds: float
-    message_bytes_per_second_min: int
-    send_seconds: float
-    drain_seconds: float
-    tcp_keep_alive_seconds: int = KEEP_ALIVE_IDLE_SECONDS
-    tcp_keep_alive_interval_seconds: int = KEEP_ALIVE_INTERVAL_SECONDS
-    tcp_keep_alive_probes: int = KEEP_ALIVE_PROBES
 
 
 class AssociationServer:
@@ -265,16 +240,6 @@ class AssociationServer:
         self._sweeping = bool(self._protocols)
         if self._sweeping:
             self.loop.call_later(SWEEP_SECONDS, self._sweep)
-
-
-def plain_address(address: str) -> str:
-    """Write an address without its scope, and an IPv4 address that came through an IPv6 socket as IPv4."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return str(mapped or parsed)
 
 
 def _listen(host: str, port: int, options: ServerOptions) -> socket.socket:

@@ -11,7 +11,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Self
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+from typing import Any, Final, Self
 
 from stowkeeper.dcmtk.encoding.value_representations import (
     AMBIGUOUS_BYTES,
@@ -153,20 +155,28 @@ _PRIVATE_REPEATING_GROUP = re.compile(r"([0-9A-F]{2})xxxx([0-9A-F]{2})")
 def shipped_dictionary() -> Dictionary:
     """Return the dictionary that the product carries: that of pydicom, with its private part.
 
-    The first call takes some tenths of a second, since it loads pydicom; the others cost nothing.
+    The first call takes a tenth of a second; the others cost nothing.
     """
     return Dictionary((*_public_entries(), *_BESIDES, *_private_entries()))
 
 
-def _public_entries() -> Iterator[Entry]:
-    from pydicom._dicom_dict import (  # noqa: PLC0415 - pydicom takes long to load, and few instances need it
-        DicomDictionary,
-        RepeatersDictionary,
-    )
+def _tables_of_pydicom(module: str) -> dict[str, Any]:
+    """Run a module of pydicom that holds nothing but tables, without the package around it, which takes long to load."""
+    package = PathFinder.find_spec("pydicom")
+    folders = None if package is None else package.submodule_search_locations
+    spec = PathFinder.find_spec(module, folders)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"pydicom has no module {module}", name=f"pydicom.{module}")
+    tables = module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    return vars(tables)
 
-    for tag, (name, *_) in DicomDictionary.items():
+
+def _public_entries() -> Iterator[Entry]:
+    tables = _tables_of_pydicom("_dicom_dict")
+    for tag, (name, *_) in tables["DicomDictionary"].items():
         yield _entry(_Numbers(tag >> 16, tag >> 16), _Numbers(tag & 0xFFFF, tag & 0xFFFF), "", name)
-    for mask, (name, *_) in RepeatersDictionary.items():
+    for mask, (name, *_) in tables["RepeatersDictionary"].items():
         matched = _REPEATING_GROUP.fullmatch(mask)
         if matched:
             group, element = (int(part, 16) for part in matched.groups())
@@ -174,8 +184,7 @@ def _public_entries() -> Iterator[Entry]:
 
 
 def _private_entries() -> Iterator[Entry]:
-    from pydicom._private_dict import private_dictionaries  # noqa: PLC0415 - as above
-
+    private_dictionaries = _tables_of_pydicom("_private_dict")["private_dictionaries"]
     for creator, tags in private_dictionaries.items():
         for mask, (name, *_) in tags.items():
             matched = _PRIVATE_TAG.fullmatch(mask)

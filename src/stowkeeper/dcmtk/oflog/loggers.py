@@ -126,7 +126,7 @@ class Loggers:
         return cast("Logger", self._hierarchy.getLogger(name)) if name else self.root
 
     def start(self, options: LogOptions) -> LogLevel:
-        """Set the log up as a command line asks for, and return the level of the root.
+        """Set the log up as a command line asks for, and return the level that counts for the program's own logger.
 
         What `--arguments` shows is logged. Raises CommandLineError when the configuration file cannot be used; what of
         it can only in part be used is reported on standard error. When errors are not logged, such reports end, too.
@@ -138,7 +138,7 @@ class Loggers:
                 self._configure(options.config_file)
             except LogConfigurationError as error:
                 raise CommandLineError(f"--log-config: {options.config_file}: {error}") from error
-        level = self.root.effective_level
+        level = self.get(f"dcmtk.apps.{self._program}").effective_level
         self._complaints.is_quiet = level > LogLevel.ERROR
         if options.arguments:
             self.root.force(LogLevel.INFO, f"{options.arguments}\n")
