@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 SYNCED = "stowkeeper"
 UNSYNCED = "stowkeeper-nosync"
+DROP_IN_B = "drop-in-b"
+DROP_IN = "drop-in"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +62,19 @@ BARS = (
         for set_name in ("mr", "tiny")
     ),
 )
+_DROP_IN_OVER: dict[tuple[str, str], dict[str, float]] = {
+    (DROP_IN_B, "storescp-b"): {"ct": 1.0, "mr": 1.0, "tiny": 1.0, "big": 0.8},
+    (DROP_IN, "storescp"): {"ct": 1.5, "mr": 1.5, "tiny": 1.5, "big": 0.8},
+}
+DROP_IN_BARS = tuple(
+    Bar(set_name=set_name, subject=subject, against=against, at_least=at_least)
+    for (subject, against), bounds in _DROP_IN_OVER.items()
+    for set_name, at_least in bounds.items()
+)
 SHIPPED_RATIO_MIN = 20.0
-"""An unchanged storescu as shipped, into Stowkeeper over into storescp as shipped."""
+"""An unchanged storescu as shipped, into Stowkeeper, or into its drop-in command, over into storescp as shipped."""
+LISTENING_SECONDS_MAX = 0.5
+"""From the exec of the drop-in command until it listens, the median of several warm starts."""
 PEAK_MEGABYTES_MAX = 150.0
 IDLE_MEGABYTES_MAX = 0.2
 """What one idle association may add."""

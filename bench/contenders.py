@@ -4,6 +4,7 @@ Every start gets an empty folder of its own, on one disk; a receiver is ended an
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from support.peers import SEARCH_PATH, orthanc_configuration
-from support.processes import Program, ProgramFailed, free_port, running
+from support.processes import LOOPBACK, Program, ProgramFailed, free_port, running
 
 HERE = Path(__file__).resolve().parent
 SUPPORT = HERE.parent / "tests" / "support"
@@ -73,6 +74,13 @@ def _stowkeeper(*options: str) -> Command:
 
 def _storescp(*options: str) -> Command:
     return lambda folder, port: [_find("storescp"), *options, "-od", str(folder), str(port)]
+
+
+def _drop_in(*options: str) -> Command:
+    return lambda folder, port: [
+        *(sys.executable, "-m", "stowkeeper", "storescp"),
+        *(*options, "-od", str(folder), str(port)),
+    ]
 
 
 def _pynetdicom(folder: Path, port: int) -> Sequence[str]:
@@ -172,6 +180,38 @@ SHIPPED_STORESCP = Contender(
 )
 """With the settings it comes with: Nagle's algorithm on, PDUs of 16384 bytes."""
 
+_AS_DCMTK = {"STOWKEEPER_LISTEN": LOOPBACK, "STOWKEEPER_SYNC": ""}
+"""It does not sync either, whatever the environment of the benchmark says. TCP_NODELAY is not needed."""
+
+DROP_IN: Mapping[str, Contender] = {
+    contender.name: contender
+    for contender in (
+        Contender(
+            name="drop-in-b",
+            title="stowkeeper storescp +B",
+            command=_drop_in("+B", *_PDU),
+            environment=_AS_DCMTK,
+            many_associations=False,
+        ),
+        Contender(
+            name="drop-in",
+            title="stowkeeper storescp",
+            command=_drop_in(*_PDU),
+            environment=_AS_DCMTK,
+            many_associations=False,
+        ),
+    )
+}
+"""The drop-in command, with the command lines of DCMTK's program that it is compared with."""
+
+DROP_IN_SHIPPED = Contender(
+    name="drop-in-shipped",
+    title="stowkeeper storescp as shipped",
+    command=_drop_in(),
+    environment=_AS_DCMTK,
+    many_associations=False,
+)
+
 
 @contextmanager
 def started(contender: Contender, folder: Path, options: Sequence[str] = ()) -> Iterator[Receiver]:
@@ -186,6 +226,23 @@ def started(contender: Contender, folder: Path, options: Sequence[str] = ()) -> 
             yield receiver
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def started_apart(contender: Contender, folder: Path) -> Iterator[Receiver]:
+    """Run a contender on a folder that is new, and leave its files there without their bytes.
+
+    Files are made up to three times slower right after others were removed (seen on ext4), so a turn that follows a
+    removal would pay for it. Emptied files take no space and cost nothing; they are removed with the whole run's folder.
+    """
+    folder.mkdir(parents=True)
+    try:
+        with serving(contender, folder) as receiver:
+            yield receiver
+    finally:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                os.truncate(path, 0)
 
 
 @contextmanager

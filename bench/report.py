@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import bars
-from bars import BARS, SYNCED, UNSYNCED, Bar
-from contenders import CONTENDERS, SHIPPED_STORESCP
+from bars import BARS, DROP_IN_BARS, SYNCED, UNSYNCED, Bar
+from contenders import CONTENDERS, DROP_IN, DROP_IN_SHIPPED, SHIPPED_STORESCP
+from dropin import SPEED, STATES, WARM, Start
 from make_sets import SETS
 from memory import MemoryResult
 from shipped import ShippedTurn
@@ -17,8 +18,8 @@ from sustained import SustainedResult
 from throughput import Turn
 
 TITLES = {
-    **{name: each.title for name, each in CONTENDERS.items()},
-    SHIPPED_STORESCP.name: SHIPPED_STORESCP.title,
+    each.name: each.title
+    for each in (*CONTENDERS.values(), *DROP_IN.values(), SHIPPED_STORESCP, DROP_IN_SHIPPED)
 }
 
 
@@ -32,6 +33,9 @@ class Results:
     shipped: list[ShippedTurn] = field(default_factory=list)
     memory: list[MemoryResult] = field(default_factory=list)
     sustained: list[SustainedResult] = field(default_factory=list)
+    drop_in: list[Turn] = field(default_factory=list)
+    drop_in_shipped: list[ShippedTurn] = field(default_factory=list)
+    starts: list[Start] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values, with the verdict on every bar that could be measured."""
@@ -41,7 +45,10 @@ class Results:
             "bars": [asdict(verdict) for verdict in verdicts(self)],
             **{
                 part: [asdict(each) for each in getattr(self, part)]
-                for part in ("turns", "shipped", "memory", "sustained")
+                for part in (
+                    *("turns", "shipped", "memory", "sustained"),
+                    *("drop_in", "drop_in_shipped", "starts"),
+                )
             },
         }
 
@@ -86,9 +93,12 @@ def verdicts(results: Results) -> list[Verdict]:
     """Hold what was measured against the bars; those with nothing measured are left out."""
     return [
         *(verdict for bar in BARS if (verdict := _ratio_verdict(bar, results.turns)) is not None),
-        *_shipped_verdicts(results.shipped),
+        *_shipped_verdicts(results.shipped, SYNCED),
         *_memory_verdicts(results.memory),
         *_sustained_verdicts(results.sustained),
+        *(verdict for bar in DROP_IN_BARS if (verdict := _ratio_verdict(bar, results.drop_in)) is not None),
+        *_shipped_verdicts(results.drop_in_shipped, DROP_IN_SHIPPED.name),
+        *_start_verdicts(results.starts),
     ]
 
 
@@ -110,7 +120,7 @@ def _ratio_verdict(bar: Bar, turns: Sequence[Turn]) -> Verdict | None:
     )
 
 
-def _shipped_verdicts(turns: Sequence[ShippedTurn]) -> Iterator[Verdict]:
+def _shipped_verdicts(turns: Sequence[ShippedTurn], subject: str) -> Iterator[Verdict]:
     for set_name in SETS:
         by_contender = {
             name: {
@@ -118,12 +128,12 @@ def _shipped_verdicts(turns: Sequence[ShippedTurn]) -> Iterator[Verdict]:
                 for turn in turns
                 if (turn.set_name, turn.contender) == (set_name, name) and turn.problem is None
             }
-            for name in (SYNCED, SHIPPED_STORESCP.name)
+            for name in (subject, SHIPPED_STORESCP.name)
         }
-        found = ratios(by_contender[SYNCED], by_contender[SHIPPED_STORESCP.name])
+        found = ratios(by_contender[subject], by_contender[SHIPPED_STORESCP.name])
         if found:
             yield Verdict(
-                name=f"{set_name}: storescu as shipped into Stowkeeper / into storescp as shipped",
+                name=f"{set_name}: storescu as shipped into {TITLES[subject]} / into storescp as shipped",
                 bound=f"≥ {bars.SHIPPED_RATIO_MIN:g}",
                 measured=spread(found),
                 met=statistics.median(found) >= bars.SHIPPED_RATIO_MIN,
@@ -170,6 +180,26 @@ def _sustained_verdicts(sustained: Sequence[SustainedResult]) -> Iterator[Verdic
         )
 
 
+def _start_verdicts(starts: Sequence[Start]) -> Iterator[Verdict]:
+    found = _start_seconds(starts, DROP_IN_SHIPPED.name, WARM)
+    if found:
+        yield Verdict(
+            name=f"{TITLES[DROP_IN_SHIPPED.name]}: seconds from exec to listening, {WARM}",
+            bound=f"< {bars.LISTENING_SECONDS_MAX:g} s",
+            measured=spread(found),
+            met=statistics.median(found) < bars.LISTENING_SECONDS_MAX,
+            note=f"{len(found)} starts",
+        )
+
+
+def _start_seconds(starts: Sequence[Start], contender: str, state: str) -> list[float]:
+    return [
+        start.seconds
+        for start in starts
+        if (start.contender, start.state) == (contender, state) and start.problem is None
+    ]
+
+
 # Tables
 
 
@@ -185,35 +215,41 @@ def markdown(results: Results) -> str:
         "# Benchmark run\n",
         f"`{results.command}`\n",
         table(("machine", ""), list(results.facts.items())),
-        *_throughput_tables(results.turns),
+        *_throughput_tables(results.turns, (SYNCED, UNSYNCED)),
         _shipped_table(results.shipped),
         _memory_table(results.memory),
         _sustained_table(results.sustained),
+        *_drop_in_tables(results.drop_in),
+        _shipped_table(results.drop_in_shipped),
+        _start_table(results.starts),
         _bars_table(verdicts(results)),
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _throughput_tables(turns: Sequence[Turn]) -> Iterator[str]:
+def _throughput_tables(turns: Sequence[Turn], subjects: Sequence[str], heading: str = "") -> Iterator[str]:
     for set_name, associations in dict.fromkeys((turn.set_name, turn.associations) for turn in turns):
         of_pair = [turn for turn in turns if (turn.set_name, turn.associations) == (set_name, associations)]
         rounds = max(turn.round_number for turn in of_pair)
         many = "one association" if associations == 1 else f"{associations} associations"
-        yield f"## {SETS[set_name].title}: {many}, {rounds} rounds\n"
+        yield f"## {heading}{SETS[set_name].title}: {many}, {rounds} rounds\n"
         yield table(
             (
                 *("receiver", "instances/s", "MB/s", "p50 ms", "p99 ms", "server CPU ms", "peak MB"),
-                *(f"{TITLES[subject]} ÷ it" for subject in (SYNCED, UNSYNCED)),
+                *(f"{TITLES[subject]} ÷ it" for subject in subjects),
             ),
-            [_throughput_row(of_pair, name) for name in dict.fromkeys(turn.contender for turn in of_pair)],
+            [
+                _throughput_row(of_pair, name, subjects)
+                for name in dict.fromkeys(turn.contender for turn in of_pair)
+            ],
         )
 
 
-def _throughput_row(turns: Sequence[Turn], contender: str) -> list[str]:
+def _throughput_row(turns: Sequence[Turn], contender: str, subjects: Sequence[str]) -> list[str]:
     counted = [turn for turn in turns if turn.contender == contender and turn.problem is None]
     if not counted:
         problem = next(turn.problem for turn in turns if turn.contender == contender)
-        return [TITLES[contender], _one_line(problem), *([""] * 7)]
+        return [TITLES[contender], _one_line(problem), *([""] * (5 + len(subjects)))]
 
     def middle(value: Callable[[Turn], float]) -> float:
         return statistics.median(value(turn) for turn in counted)
@@ -231,9 +267,16 @@ def _throughput_row(turns: Sequence[Turn], contender: str) -> list[str]:
         f"{middle(lambda turn: turn.server_peak_megabytes):.0f}",
         *(
             "" if subject == contender else spread(ratios(rates(turns, set_name, associations, subject), own))
-            for subject in (SYNCED, UNSYNCED)
+            for subject in subjects
         ),
     ]
+
+
+def _drop_in_tables(turns: Sequence[Turn]) -> Iterator[str]:
+    for pair in SPEED:
+        names = [contender.name for contender in pair]
+        of_pair = [turn for turn in turns if turn.contender in names]
+        yield from _throughput_tables(of_pair, names[:1], heading=f"{pair[0].title}, ")
 
 
 def _shipped_table(turns: Sequence[ShippedTurn]) -> str:
@@ -297,6 +340,20 @@ def _sustained_table(sustained: Sequence[SustainedResult]) -> str:
         *("first tenth/s", "last tenth/s", "ready again in s"),
     )
     return "## Sustained, to the catalog\n\n" + table(header, rows)
+
+
+def _start_table(starts: Sequence[Start]) -> str:
+    rows = []
+    for state, contender in dict.fromkeys((start.state, start.contender) for start in starts):
+        of_pair = [start for start in starts if (start.state, start.contender) == (state, contender)]
+        found = _start_seconds(starts, contender, state)
+        problem = next((start.problem for start in of_pair if start.problem is not None), None)
+        seen = spread(found) if found else _one_line(problem)
+        rows.append([f"{TITLES[contender]}, {state}", str(len(found)), seen])
+    if not rows:
+        return ""
+    states = "; ".join(f"{state}: {meaning}" for state, meaning in STATES.items())
+    return f"## From exec to listening\n\n{states}.\n\n" + table(("program", "starts", "seconds"), rows)
 
 
 def _bars_table(found: Sequence[Verdict]) -> str:

@@ -24,6 +24,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[1] / "tests")
 )  # receivers start as the tests' peers do
 
+import dropin
 import machine
 import memory
 import report
@@ -31,13 +32,13 @@ import shipped
 import sustained
 import throughput
 from bars import READY_AGAIN_INSTANCES
-from contenders import CONTENDERS, Contender
+from contenders import CONTENDERS, DROP_IN, SHIPPED_STORESCP, Contender
 from cstore_load import contexts_of, read_instances
 from make_sets import DEFAULT_FOLDER, SETS, make_set
 from report import Results
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("throughput", "shipped", "memory", "sustained")
+PARTS = ("dropin", "throughput", "shipped", "memory", "sustained")
 EXTRA_PARTS = ("million",)
 SHIPPED_SETS = ("ct", "mr")
 SUSTAINED_SETS = ("tiny", "mr")
@@ -58,6 +59,8 @@ class Scale:
     sustained_instances: int
     idle_associations: int
     giant_bytes: int
+    starts: int
+    """Of the drop-in command and of DCMTK's, in each state."""
 
 
 FULL = Scale(
@@ -68,6 +71,7 @@ FULL = Scale(
     sustained_instances=15_000,
     idle_associations=500,
     giant_bytes=memory.GIANT_BYTES,
+    starts=11,
 )
 QUICK = Scale(
     rounds=3,
@@ -77,6 +81,7 @@ QUICK = Scale(
     sustained_instances=3_000,
     idle_associations=100,
     giant_bytes=10**9,
+    starts=5,
 )
 
 
@@ -97,9 +102,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--contenders",
-        type=lambda text: names([*CONTENDERS], text),
-        default=[*CONTENDERS],
-        help=f"any of {','.join(CONTENDERS)}",
+        type=lambda text: names([*CONTENDERS, *DROP_IN], text),
+        default=[*CONTENDERS, *DROP_IN],
+        help=f"any of {','.join([*CONTENDERS, *DROP_IN])}",
     )
     parser.add_argument(
         "--parts",
@@ -129,6 +134,8 @@ def chosen(options: argparse.Namespace) -> list[Contender]:
     """Return the contenders that were asked for and are here, and say which are not."""
     here = []
     for name in options.contenders:
+        if name not in CONTENDERS:
+            continue  # of the part dropin alone
         missing = CONTENDERS[name].missing()
         if missing is None:
             here.append(CONTENDERS[name])
@@ -137,17 +144,56 @@ def chosen(options: argparse.Namespace) -> list[Contender]:
     return here
 
 
+def tell_speed(turn: throughput.Turn) -> None:
+    """Print one turn of a comparison of speeds."""
+    outcome = turn.problem or (
+        f"{turn.instances_a_second:8.1f} instances/s {turn.megabytes_a_second:7.0f} MB/s"
+        f"  p99 {turn.p99_ms:.2f} ms  server CPU {turn.server_cpu_ms_an_instance:.2f} ms"
+    )
+    title = report.TITLES[turn.contender]
+    say(f"{turn.set_name:5} round {turn.round_number}  {turn.associations:3} × {title:26} {outcome}")
+
+
+def tell_shipped(turn: shipped.ShippedTurn) -> None:
+    """Print what an unchanged storescu saw in one turn."""
+    outcome = turn.problem or f"{turn.instances_a_second:.1f} instances/s"
+    say(f"{turn.set_name:5} round {turn.round_number}  storescu as shipped into {turn.contender}: {outcome}")
+
+
+def run_drop_in(options: argparse.Namespace, scale: Scale, results: Results, work: Path) -> None:
+    """Compare the drop-in command with DCMTK's: speed, an unchanged sender, and how soon each listens."""
+    missing = SHIPPED_STORESCP.missing() or shipped.missing()
+    if missing is not None:
+        say(f"without the drop-in command's comparison: {missing}")
+        return
+
+    def tell_start(start: dropin.Start) -> None:
+        outcome = start.problem or f"{start.seconds:.3f} s"
+        say(
+            f"start, {start.state}, round {start.round_number}  {report.TITLES[start.contender]:30} {outcome}"
+        )
+
+    folder = work / "drop-in"
+    rounds = options.rounds or scale.rounds
+    results.starts.extend(dropin.start_rounds(rounds=scale.starts, folder=folder, report=tell_start))
+    pairs = [[each for each in pair if each.name in options.contenders] for pair in dropin.SPEED]
+    for set_name in options.only:
+        instances = read_instances(options.sets / set_name, scale.instances[set_name])
+        encoded = throughput.EncodedSet(set_name, instances)
+        for pair in filter(None, pairs):
+            results.drop_in.extend(
+                dropin.speed_rounds(encoded, pair, rounds=rounds, folder=folder, report=tell_speed)
+            )
+    for set_name in SHIPPED_SETS:
+        if set_name in options.only:
+            files = sorted((options.sets / set_name).glob("*.dcm"))[: scale.shipped_instances]
+            results.drop_in_shipped.extend(
+                dropin.shipped_rounds(set_name, files, rounds=rounds, folder=folder, report=tell_shipped)
+            )
+
+
 def run_throughput(options: argparse.Namespace, scale: Scale, results: Results, work: Path) -> None:
     """Compare speeds over one and several associations, set by set."""
-
-    def tell(turn: throughput.Turn) -> None:
-        outcome = turn.problem or (
-            f"{turn.instances_a_second:8.1f} instances/s {turn.megabytes_a_second:7.0f} MB/s"
-            f"  p99 {turn.p99_ms:.2f} ms  server CPU {turn.server_cpu_ms_an_instance:.2f} ms"
-        )
-        title = CONTENDERS[turn.contender].title
-        say(f"{turn.set_name:5} round {turn.round_number}  {turn.associations:3} × {title:26} {outcome}")
-
     contenders = chosen(options)
     for set_name in options.only:
         instances = read_instances(options.sets / set_name, scale.instances[set_name])
@@ -158,7 +204,7 @@ def run_throughput(options: argparse.Namespace, scale: Scale, results: Results, 
                 associations=options.associations or scale.associations,
                 rounds=options.rounds or scale.rounds,
                 folder=work,
-                report=tell,
+                report=tell_speed,
             )
         )
 
@@ -170,12 +216,6 @@ def run_shipped(options: argparse.Namespace, scale: Scale, results: Results, wor
         say(f"without storescu as shipped: {missing}")
         return
 
-    def tell(turn: shipped.ShippedTurn) -> None:
-        outcome = turn.problem or f"{turn.instances_a_second:.1f} instances/s"
-        say(
-            f"{turn.set_name:5} round {turn.round_number}  storescu as shipped into {turn.contender}: {outcome}"
-        )
-
     ours, theirs = shipped.receivers()
     contenders = [each for each in (ours, theirs) if each is theirs or each.name in options.contenders]
     for set_name in SHIPPED_SETS:
@@ -183,7 +223,9 @@ def run_shipped(options: argparse.Namespace, scale: Scale, results: Results, wor
             files = sorted((options.sets / set_name).glob("*.dcm"))[: scale.shipped_instances]
             rounds = options.rounds or scale.rounds
             results.shipped.extend(
-                shipped.rounds_of(set_name, files, contenders, rounds=rounds, folder=work, report=tell)
+                shipped.rounds_of(
+                    set_name, files, contenders, rounds=rounds, folder=work, report=tell_shipped
+                )
             )
 
 
@@ -252,6 +294,8 @@ def main() -> None:
     results = Results(facts=machine.facts(work), command=command)
     name = time.strftime("%Y%m%d-%H%M%S")
     try:
+        if "dropin" in options.parts:  # the first, since it is the most sensitive to files removed before it
+            run_drop_in(options, scale, results, work)
         if "throughput" in options.parts:
             run_throughput(options, scale, results, work)
         if "shipped" in options.parts:

@@ -8,10 +8,11 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from contenders import CONTENDERS, SHIPPED_STORESCP, Contender, started
+from contenders import CONTENDERS, SHIPPED_STORESCP, Contender, Receiver, started
 from cstore_load import HOST
 from support.peers import PEERS, program_path
 from support.processes import ProgramFailed
@@ -73,10 +74,16 @@ def send_files(files: Sequence[Path], *, port: int, ae_title: str) -> float:
     return seconds
 
 
-def take_turn(contender: Contender, files: Sequence[Path], turn: ShippedTurn, folder: Path) -> ShippedTurn:
+def take_turn(
+    contender: Contender,
+    files: Sequence[Path],
+    turn: ShippedTurn,
+    folder: Path,
+    start: Callable[[Contender, Path], AbstractContextManager[Receiver]] = started,
+) -> ShippedTurn:
     """Let storescu send files to a freshly started receiver."""
     try:
-        with started(contender, folder) as receiver:
+        with start(contender, folder) as receiver:
             return replace(turn, seconds=send_files(files, port=receiver.port, ae_title=receiver.ae_title))
     except (ProgramFailed, OSError, subprocess.TimeoutExpired) as error:
         return replace(turn, problem=f"{type(error).__name__}: {error}")

@@ -6,6 +6,7 @@ each other: this kind of machine drifts by a factor of two within minutes.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,14 +62,20 @@ class EncodedSet:
 
 
 def take_turn(
-    contender: Contender, encoded: EncodedSet, *, associations: int, round_number: int, folder: Path
+    contender: Contender,
+    encoded: EncodedSet,
+    *,
+    associations: int,
+    round_number: int,
+    folder: Path,
+    start: Callable[[Contender, Path], AbstractContextManager[Receiver]] = started,
 ) -> Turn:
     """Start a receiver on an empty folder, send it the set, end it; only the sending is timed."""
     turn = Turn(
         set_name=encoded.name, associations=associations, round_number=round_number, contender=contender.name
     )
     try:
-        with started(contender, folder) as receiver:
+        with start(contender, folder) as receiver:
             return _measure(turn, receiver, encoded)
     except (ProgramFailed, PeerFailed, OSError) as error:
         return replace(turn, problem=f"{type(error).__name__}: {error}")

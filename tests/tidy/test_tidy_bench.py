@@ -10,6 +10,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
 
 import bars
 import report
+from contenders import CONTENDERS, DROP_IN, DROP_IN_SHIPPED, SHIPPED_STORESCP, started_apart
 from cstore_load import (
     Association,
     Instance,
@@ -19,6 +20,8 @@ from cstore_load import (
     negotiate,
     run_load,
 )
+from dropin import COLD, WARM, Start, in_turns
+from shipped import ShippedTurn
 from support.peers import ReceivingPeer
 from sustained import Template
 from throughput import Turn
@@ -116,6 +119,79 @@ def test_a_missed_bar_and_a_failed_receiver_are_said() -> None:
     (verdict,) = report.verdicts(results)
     assert not verdict.met
     assert "failed: a b\\|c" in report.markdown(results)
+
+
+def shipped_turn(contender: str, seconds: float) -> ShippedTurn:
+    return ShippedTurn(set_name="mr", round_number=1, contender=contender, instances=50, seconds=seconds)
+
+
+def start(contender: str, state: str, seconds: float, problem: str | None = None) -> Start:
+    return Start(contender=contender, state=state, round_number=1, seconds=seconds, problem=problem)
+
+
+def test_the_drop_in_command_has_bars_of_its_own() -> None:
+    ours = DROP_IN_SHIPPED.name
+    results = report.Results(
+        facts={},
+        command="",
+        turns=[turn(bars.SYNCED, 1, 1), turn("storescp-b", 1, 1000)],
+        drop_in=[
+            *(turn(bars.DROP_IN_B, 1, 99), turn("storescp-b", 1, 100)),
+            *(turn(bars.DROP_IN, 1, 150), turn("storescp", 1, 100)),
+        ],
+        drop_in_shipped=[shipped_turn(ours, 0.1), shipped_turn(SHIPPED_STORESCP.name, 2.1)],
+        starts=[
+            *(start(ours, WARM, seconds) for seconds in (0.3, 0.4, 0.9)),
+            start(ours, COLD, 5.0),
+            start(ours, WARM, 0.0, problem="it ended"),
+            start(SHIPPED_STORESCP.name, WARM, 0.03),
+        ],
+    )
+    assert [(each.name, each.bound, each.measured, each.met) for each in report.verdicts(results)[1:]] == [
+        ("ct: stowkeeper storescp +B / DCMTK storescp +B", "≥ 1.0", "0.99 (0.99–0.99)", False),
+        ("ct: stowkeeper storescp / DCMTK storescp", "≥ 1.5", "1.50 (1.50–1.50)", True),
+        (
+            "mr: storescu as shipped into stowkeeper storescp as shipped / into storescp as shipped",
+            *("≥ 20", "21.00 (21.00–21.00)", True),
+        ),
+        (
+            "stowkeeper storescp as shipped: seconds from exec to listening, warm",
+            *("< 0.5 s", "0.40 (0.30–0.90)", True),
+        ),
+    ]
+    page = report.markdown(results)
+    assert "## stowkeeper storescp +B, CT 512×512, 0.5 MB: one association, 1 rounds" in page
+    assert "| stowkeeper storescp as shipped, cold | 1 | 5.00 (5.00–5.00) |" in page
+    assert results.as_json()["starts"][3]["state"] == COLD
+
+
+def test_bars_are_of_receivers_that_take_part() -> None:
+    known = {**CONTENDERS, **DROP_IN}
+    for bar in (*bars.BARS, *bars.DROP_IN_BARS):
+        assert {bar.subject, bar.against} <= known.keys()
+
+
+def test_the_two_of_a_pair_change_places(tmp_path: Path) -> None:
+    pair = (DROP_IN["drop-in"], CONTENDERS["storescp"])
+    turns = list(in_turns(pair, 3, tmp_path))
+    assert [(number, contender.name) for number, contender, _ in turns] == [
+        *((1, "drop-in"), (1, "storescp")),
+        *((2, "storescp"), (2, "drop-in")),
+        *((3, "drop-in"), (3, "storescp")),
+    ]
+    assert len({place for *_, place in turns}) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.peer("storescp")
+def test_a_receiver_apart_leaves_its_files_empty(tmp_path: Path) -> None:
+    instance = make_instance()
+    with started_apart(CONTENDERS["storescp-b"], tmp_path / "new" / "folder") as receiver:
+        context_ids, max_pdu_length = negotiate(receiver.port, receiver.ae_title, [CONTEXT])
+        requests = encode_requests([instance], context_ids, max_pdu_length)
+        assert run_load(receiver.port, receiver.ae_title, [instance], requests, associations=1).refused == 0
+    (stored,) = receiver.folder.iterdir()
+    assert stored.stat().st_size == 0
 
 
 @pytest.mark.slow
