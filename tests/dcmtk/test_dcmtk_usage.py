@@ -128,3 +128,15 @@ def test_the_page_lists_every_option_with_its_rules(table: OptionTable) -> None:
         assert f"### {section.title[0].upper()}{section.title[1:]}\n" in page
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert all(line.count("|") == 5 for line in rows)
+
+
+def test_the_page_of_options_with_a_state_for_each(table: OptionTable) -> None:
+    rows = [
+        line
+        for line in options_page(table, lambda option: f"state of {option.long}").splitlines()
+        if line.startswith("|")
+    ]
+    for option in table.options():
+        (row,) = [row for row in rows if row.endswith(f" | state of {option.long} |")]
+        assert f"`{option.long}` |" in row
+    assert all(row.count("|") == 6 for row in rows)

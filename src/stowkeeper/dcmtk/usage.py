@@ -176,15 +176,18 @@ def _limits(value: Value) -> str:
 # The page of the documents
 
 
-def options_page(table: OptionTable) -> str:
-    """Return every option of a table as Markdown: a heading for each section, a table for each group."""
+def options_page(table: OptionTable, state_of: Callable[[Option], str] | None = None) -> str:
+    """Return every option of a table as Markdown: a heading for each section, a table for each group.
+
+    With `state_of`, the last column says what it returns for each option.
+    """
     parts = []
     for section in table.sections:
         parts.append(f"### {_capitalized(section.title)}\n")
         for group in section.groups:
             if group.title:
                 parts.append(f"**{_capitalized(group.title)}**{_group_note(table, group)}\n")
-            parts.append(_markdown_table(table, group))
+            parts.append(_markdown_table(table, group, state_of))
     return "\n".join(parts)
 
 
@@ -201,9 +204,9 @@ def _is_one_block(table: OptionTable, group: Group) -> bool:
     return len(names) > 1 and any(names == set(block) for block in table.blocks())
 
 
-def _markdown_table(table: OptionTable, group: Group) -> str:
-    rows = [("Option", "Values", "Meaning", "Rules"), ("---", "---", "---", "---")]
-    rows += [
+def _markdown_table(table: OptionTable, group: Group, state_of: Callable[[Option], str] | None) -> str:
+    heading: tuple[str, ...] = ("Option", "Values", "Meaning", "Rules")
+    rows: list[tuple[str, ...]] = [
         (
             ", ".join(f"`{name}`" for name in (option.short, option.long) if name),
             "<br>".join(f"{value.label}: {_value_text(value)}" for value in option.values),
@@ -212,7 +215,12 @@ def _markdown_table(table: OptionTable, group: Group) -> str:
         )
         for option in group.options
     ]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+    if state_of is not None:
+        heading += ("State",)
+        states = map(state_of, group.options)
+        rows = [(*row, state) for row, state in zip(rows, states, strict=True)]
+    lines = [heading, ("---",) * len(heading), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def _rules(table: OptionTable, group: Group, option: Option) -> Iterator[str]:
