@@ -9,12 +9,16 @@ everything else on a page is written by hand. `--check` writes nothing and exits
 import inspect
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from stowkeeper.app.exit_codes import MEANINGS
 from stowkeeper.app.setting_fields import Setting, Table, toml_text
-from stowkeeper.app.setting_sources import all_settings, peer_settings
+from stowkeeper.app.setting_sources import all_settings, entry_settings
+from stowkeeper.app.settings_of_profiles import Profile, ProfileContext
 from stowkeeper.app.settings_of_tls import TLSSettings
 from stowkeeper.app.settings_tables import (
     AccessSettings,
@@ -24,6 +28,14 @@ from stowkeeper.app.settings_tables import (
     Peer,
     StorageSettings,
 )
+from stowkeeper.dcmtk.dcmrecv_options import dcmrecv_table
+from stowkeeper.dcmtk.grammar import Option, OptionTable
+from stowkeeper.dcmtk.negotiation import DEFAULT_STORAGE_CLASSES
+from stowkeeper.dcmtk.preferences import SINGLE_SYNTAXES, Preference, accepted_transfer_syntaxes
+from stowkeeper.dcmtk.profile_names import NAMES_BY_UID
+from stowkeeper.dcmtk.storage_class_table import STORAGE_CLASSES
+from stowkeeper.dcmtk.storescp_table import storescp_table
+from stowkeeper.dcmtk.usage import options_page
 from stowkeeper.dicom.sop_classes import SOP_CLASSES, Origin, SOPClass, SOPClassKind
 from stowkeeper.dicom.transfer_syntaxes import SHIPPED_TRANSFER_SYNTAXES, TRANSFER_SYNTAXES, TransferSyntax
 from stowkeeper.dicom.uid import (
@@ -129,6 +141,11 @@ _SETTINGS_TABLES: Mapping[str, type[Table]] = {
     "storage": StorageSettings,
     "log": LogSettings,
 }
+_ENTRIES: Mapping[str, type[Table]] = {
+    "profiles": Profile,
+    "profiles.contexts": ProfileContext,
+    "peers": Peer,
+}
 
 
 def _settings() -> str:
@@ -141,7 +158,11 @@ def _settings() -> str:
             f"## `[{name}]`\n\n{inspect.getdoc(model)}\n\n"
             + _settings_table(setting for setting in settings if setting.table == name)
         )
-    sections.append(f"## `[[peers]]`\n\n{inspect.getdoc(Peer)}\n\n" + _peers_table(peer_settings().values()))
+    for name, entry in _ENTRIES.items():
+        sections.append(
+            f"## `[[{name}]]`\n\n{inspect.getdoc(entry)}\n\n"
+            + _entries_table(entry_settings()[name].values())
+        )
     return "\n\n".join(sections)
 
 
@@ -159,7 +180,7 @@ def _settings_table(settings: Iterable[Setting]) -> str:
     return _table(("Key", "Default", "Allowed", "Takes effect at", "Meaning"), rows)
 
 
-def _peers_table(settings: Iterable[Setting]) -> str:
+def _entries_table(settings: Iterable[Setting]) -> str:
     rows = ((f"`{setting.name}`", setting.allowed, setting.description) for setting in settings)
     return _table(("Key", "Allowed", "Meaning"), rows)
 
@@ -194,6 +215,83 @@ def _tls_profiles() -> str:
     return _table(("Name", "Profile of PS3.15", "TLS", "Cipher suites up to TLS 1.2", "May be added"), rows)
 
 
+# The page of the drop-in commands.
+
+
+_DIFFERENCES = FOLDER / "dcmtk-differences.toml"
+
+
+@cache
+def differences() -> dict[str, Any]:
+    """Return what the drop-in commands do otherwise than DCMTK, as it stands in its file."""
+    return tomllib.loads(_DIFFERENCES.read_text(encoding="utf-8"))
+
+
+def _differences() -> str:
+    parts = []
+    for group in differences()["groups"]:
+        rows = (
+            (f'<a id="{row["name"]}"></a>`{row["name"]}`', row["dcmtk"], row["ours"], row["why"])
+            for row in group["rows"]
+        )
+        parts.append(f"### {group['title']}\n\n" + _table(("Name", "DCMTK", "Stowkeeper", "Why"), rows))
+    return "\n\n".join(parts)
+
+
+def _options(table: OptionTable) -> str:
+    rows = [row for group in differences()["groups"] for row in group["rows"]]
+
+    def state_of(option: Option) -> str:
+        keys = (f"{table.tool}:{option.long}", option.long)
+        names = [row["name"] for row in rows if any(key in row["options"] for key in keys)]
+        links = ", ".join(f'<a href="#{name}">{name}</a>' for name in names)
+        special = [differences()["states"][key] for key in keys if key in differences()["states"]]
+        state = special[0] if special else "as DCMTK"
+        return f"{state}, but: {links}" if links else state
+
+    return options_page(table, state_of).rstrip()
+
+
+def _dcmtk_storage_classes() -> str:
+    rows = (
+        (name, f"`{uid}`", f"`{prefix}`", "yes" if uid in DEFAULT_STORAGE_CLASSES else "with a profile")
+        for uid, prefix, name in (row.split() for row in STORAGE_CLASSES.splitlines())
+    )
+    return _table(("SOP Class, by DCMTK's name", "UID", "Prefix", "Accepted by `storescp`"), rows)
+
+
+def _dcmtk_preferences() -> str:
+    long_names = {option.short: option.long for option in storescp_table().options()}
+    rows = (
+        (f"`{preference.value}`, `{long_names[preference.value]}`", ", ".join(_named_syntaxes(preference)))
+        for preference in Preference
+    )
+    return _table(("Option", "Accepts, of several the first that is proposed"), rows)
+
+
+def _named_syntaxes(preference: Preference) -> Iterator[str]:
+    if preference is Preference.ACCEPT_ALL:
+        yield "all of the next table"
+    elif preference in SINGLE_SYNTAXES:
+        yield f"{TRANSFER_SYNTAXES[SINGLE_SYNTAXES[preference]].name}"
+        yield f"then as `{Preference.LITTLE_ENDIAN.value}`"
+    else:
+        yield from (TRANSFER_SYNTAXES[uid].name for uid in _accepted(preference))
+
+
+def _dcmtk_accept_all() -> str:
+    syntaxes = [TRANSFER_SYNTAXES[uid] for uid in _accepted(Preference.ACCEPT_ALL)]
+    rows = (
+        (str(place), known.name, f"`{known.uid}`", f"`{NAMES_BY_UID[known.uid]}`")
+        for place, known in enumerate(syntaxes, 1)
+    )
+    return _table(("Place", "Transfer Syntax", "UID", "Name in profiles"), rows)
+
+
+def _accepted(preference: Preference) -> tuple[str, ...]:
+    return accepted_transfer_syntaxes(preference, byte_order="little")
+
+
 # All parts, and the pages they stand on.
 
 
@@ -206,6 +304,12 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "settings": _settings,
     "exit-codes": _exit_codes,
     "tls-profiles": _tls_profiles,
+    "storescp-options": lambda: _options(storescp_table()),
+    "dcmrecv-options": lambda: _options(dcmrecv_table()),
+    "dcmtk-storage-classes": _dcmtk_storage_classes,
+    "dcmtk-preferences": _dcmtk_preferences,
+    "dcmtk-accept-all": _dcmtk_accept_all,
+    "dcmtk-differences": _differences,
 }
 """What makes each part, by the name in its marker."""
 

@@ -63,6 +63,12 @@ def test_the_output_is_a_settings_file_that_says_the_same(
     }
 
 
+@pytest.mark.parametrize("name", ["😀", "a\x7fb", "é\u2028", 'say "x"\\'])
+def test_any_path_comes_out_as_it_went_in(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check-config", "--archive", name]) == ExitCode.OK
+    assert tomllib.loads(capsys.readouterr().out)["archive"] == str(Path(name).absolute())
+
+
 def test_every_value_tells_where_it_came_from(
     site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

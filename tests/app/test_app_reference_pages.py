@@ -7,14 +7,15 @@ import pytest
 
 from stowkeeper.app.exit_codes import MEANINGS, ExitCode
 from stowkeeper.app.setting_fields import Setting
-from stowkeeper.app.setting_sources import all_settings, peer_settings
+from stowkeeper.app.setting_sources import all_settings, entry_settings
 from stowkeeper.app.settings import load_settings
 from support.generated_pages import DOCS, generate
 
 
 def test_every_setting_is_on_the_page() -> None:
     page = generate.PARTS["settings"]()
-    for setting in (*all_settings().values(), *peer_settings().values()):
+    entries = [setting for keys in entry_settings().values() for setting in keys.values()]
+    for setting in (*all_settings().values(), *entries):
         assert f"| `{setting.name}` |" in page
         assert setting.description in page
 

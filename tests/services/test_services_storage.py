@@ -256,6 +256,36 @@ def test_a_class_that_the_rules_leave_out_is_refused_in_any_context(archive: Arc
     assert talk.send(make_instance(2, sop_class_uid=MR_IMAGE_STORAGE)).status == 0
 
 
+def test_peers_may_have_acceptance_rules_of_their_own(archive: Archive) -> None:
+    only_mr = AcceptancePolicy(accepts_abstract_syntax=lambda uid: uid == MR_IMAGE_STORAGE)
+
+    def acceptance_of(title: str, address: str) -> AcceptancePolicy:
+        return only_mr if (title, address) == ("MR1", "192.0.2.17") else RULES.acceptance
+
+    rules = replace(RULES, acceptance_of=acceptance_of)
+    asked = association_request(CT_IMAGE_STORAGE, MR_IMAGE_STORAGE)
+    talk = Conversation(archive, rules)
+    assert results(talk.service.negotiate(asked, talk.facts)) == [0, 0]
+    talk = Conversation(archive, rules, calling_ae_title="MR1")
+    assert results(talk.service.negotiate(replace(asked, calling_ae_title="MR1"), talk.facts)) == [3, 0]
+    check_refused(talk, talk.send(make_instance(1)), 0x0122, (0x00000002,))
+    assert talk.send(make_instance(2, sop_class_uid=MR_IMAGE_STORAGE)).status == 0
+
+
+def test_an_association_goes_on_by_the_rules_that_it_began_with(archive: Archive) -> None:
+    talk = Conversation(archive)
+    asked = association_request(CT_IMAGE_STORAGE)
+    assert results(talk.service.negotiate(asked, talk.facts)) == [0]
+    only_mr = AcceptancePolicy(accepts_abstract_syntax=lambda uid: uid == MR_IMAGE_STORAGE)
+    talk.service.rules = replace(RULES, acceptance=only_mr)
+    assert talk.send(make_instance(1)).status == 0
+    talk.service.association_closed(talk.facts)
+    assert not talk.service._policies, "what is over is remembered no longer"
+    other = Conversation(archive, talk.service.rules)
+    assert results(other.service.negotiate(asked, other.facts)) == [3]
+    assert other.send(make_instance(2)).status == 0x0122
+
+
 @pytest.mark.parametrize("flushes", [0, 5])
 @pytest.mark.parametrize(
     ("named", "tag"),

@@ -163,6 +163,29 @@ def test_a_preference_list_decides_where_it_can():
     assert second.transfer_syntax == JPEG_BASELINE_8_BIT
 
 
+def test_single_classes_may_have_transfer_syntaxes_of_their_own():
+    mine = {CT: (JPEG_BASELINE_8_BIT, IMPLICIT_VR_LITTLE_ENDIAN), MR: (JPIP,)}
+    asked = request(
+        context(1, CT, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, JPEG_BASELINE_8_BIT),
+        context(3, MR, EXPLICIT_VR_LITTLE_ENDIAN),
+        context(5, PRIVATE, IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN),
+    )
+
+    def chosen(**policy):
+        results = accept(asked, transfer_syntaxes_by_class=mine, **policy).presentation_contexts
+        return [(int(result.result), result.transfer_syntax) for result in results]
+
+    refused = (4, chosen()[1][1])
+    assert chosen() == [(0, IMPLICIT_VR_LITTLE_ENDIAN), refused, (0, IMPLICIT_VR_LITTLE_ENDIAN)]
+    ours = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+    assert chosen(prefers_own_order=True, transfer_syntaxes=ours) == [
+        (0, JPEG_BASELINE_8_BIT),
+        refused,
+        (0, EXPLICIT_VR_LITTLE_ENDIAN),
+    ]
+    assert chosen(preference=(EXPLICIT_VR_LITTLE_ENDIAN, JPEG_BASELINE_8_BIT))[0] == (0, JPEG_BASELINE_8_BIT)
+
+
 def test_a_preference_accepts_nothing_that_is_not_accepted():
     asked = request(context(1, CT, JPIP, IMPLICIT_VR_LITTLE_ENDIAN))
     assert (
@@ -304,6 +327,14 @@ def test_roles_are_by_abstract_syntax_and_only_of_accepted_contexts():
     assert answer == (role(False, True, COMMITMENT), role(True, False))
 
 
+@pytest.mark.parametrize("proposed", [(), (role(False, False),)])
+def test_who_proposes_no_role_is_scu_and_refused_where_only_the_scp_is_allowed(proposed):
+    asked = request(context(1, CT), context(3, MR), role_selections=proposed)
+    assert codes(accept(asked, roles={CT: Roles(scu=False, scp=True)})) == [(1, 2), (3, 0)]
+    assert codes(accept(asked, roles={CT: Roles(scu=True, scp=True)})) == [(1, 0), (3, 0)]
+    assert codes(accept(asked, default_roles=Roles(scu=False, scp=True))) == [(1, 2), (3, 2)]
+
+
 def test_a_proposal_of_no_role_counts_as_none():
     asked = request(role_selections=(role(False, False),))
     response = accept(asked)
@@ -433,3 +464,20 @@ def test_any_request_has_an_answer_that_can_be_sent(asked, is_dicom):
     for accepted in accepted_contexts(received, answer.response).values():
         assert accepted.transfer_syntax in proposed[accepted.context_id].transfer_syntaxes
         assert accepted.abstract_syntax == proposed[accepted.context_id].abstract_syntax
+
+
+def test_extended_negotiation_is_answered_as_the_policy_says_where_asked():
+    asked = request(
+        context(1, CT),
+        context(3, MR),
+        context(5, FIND),
+        context(7, VERIFICATION),
+        extended_negotiations=(extended(CT), extended(MR), extended(FIND), extended(VERIFICATION)),
+    )
+    own = {CT: b"\1\2", FIND: b"\3", PRIVATE: b"\4"}
+    answer = information(asked, accepts_abstract_syntax=lambda _: True, application_information=own)
+    found = {item.sop_class_uid: item.application_information for item in answer.extended_negotiations}
+    assert found == {CT: b"\1\2", MR: found[MR], FIND: b"\3"}
+    assert found[MR][0] == 2
+    nothing_asked = request(context(1, CT))
+    assert information(nothing_asked, application_information=own).extended_negotiations == ()

@@ -15,9 +15,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from stowkeeper.app.setting_values import format_size
+from stowkeeper.dcmtk.settings_text import toml_string
 
 VARIABLE_PREFIX = "STOWKEEPER_"
-RELOADABLE = frozenset({"access", "log", "peers", "tls"})
+RELOADABLE = frozenset({"access", "log", "negotiation", "peers", "profiles", "tls"})
 """Tables and keys that SIGHUP puts in force without a restart."""
 
 Shape = Literal["truth", "whole", "number", "text", "path", "paths", "size", "mode", "list", "tables"]
@@ -119,8 +120,8 @@ class Setting:
                 return int(number) if number.is_integer() else number
             case "tables":
                 return [
-                    peer.model_dump(mode="json", exclude_unset=True)
-                    for peer in cast("tuple[BaseModel, ...]", value)
+                    entry.model_dump(mode="json", exclude_unset=True)
+                    for entry in cast("tuple[BaseModel, ...]", value)
                 ]
             case _:
                 return value
@@ -141,7 +142,8 @@ def toml_text(value: object) -> str:
     """Write a plain value as TOML."""
     if isinstance(value, list):
         return "[" + ", ".join(toml_text(entry) for entry in value) + "]"
-    return json.dumps(value)  # it writes numbers, truth values and strings, in ASCII, as TOML does
+    # JSON has other escapes for characters beyond 16 bits and none for DEL; its numbers and truth values are TOML's.
+    return toml_string(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _walk(model: type[BaseModel], table: str = "") -> Iterator[Setting]:

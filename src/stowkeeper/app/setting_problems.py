@@ -38,13 +38,17 @@ def problems_of(
     error: ValidationError,
     place_of: Callable[[str], str],
     settings: Mapping[str, Setting],
-    peer_keys: Mapping[str, Setting],
+    entries: Mapping[str, Mapping[str, Setting]],
 ) -> Iterator[Problem]:
-    """Put what the models found wrong into sentences; `place_of` names the place of a dotted key."""
+    """Put what the models found wrong into sentences; `place_of` names the place of a dotted key.
+
+    `entries` are the keys of the tables that stand in lists, by the dotted name of the list.
+    """
     for detail in error.errors(include_url=False):
         location = detail["loc"]
-        if location[0] == "peers" and len(location) > 1:
-            yield _peer_problem(detail, place_of("peers"), peer_keys)
+        table = str(location[0])
+        if table in entries and len(location) > 1:
+            yield _entry_problem(detail, location[1:], place_of(table), table, entries)
             continue
         key = ".".join(str(part) for part in location if isinstance(part, str))
         yield Problem(place=place_of(key), text=_text_of(detail, settings[key]))
@@ -80,16 +84,27 @@ def _closest(word: str, choices: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def _peer_problem(detail: ErrorDetails, place: str, keys: Mapping[str, Setting]) -> Problem:
-    _, number, *rest = detail["loc"]
+def _entry_problem(
+    detail: ErrorDetails,
+    location: Sequence[int | str],
+    place: str,
+    table: str,
+    entries: Mapping[str, Mapping[str, Setting]],
+) -> Problem:
+    """Say what is wrong in a list of tables; `location` is the number of the entry and what lies below it."""
+    number, *rest = location
+    keys = entries[table]
     entry = f"{place}, entry {int(number) + 1}"
     if not rest:
         return Problem(place=entry, text=_reason_of(detail) or "it must be a table")
     name = str(rest[0])
     if name not in keys:
         close = _closest(name, keys)
-        hint = f"did you mean {close}?" if close else f"a peer has {', '.join(keys)}"
+        hint = f"did you mean {close}?" if close else f"[[{table}]] has {', '.join(keys)}"
         return Problem(place=f"{entry}: {name}", text=f"there is no such setting; {hint}")
+    within = f"{table}.{name}"
+    if within in entries and len(rest) > 1:
+        return _entry_problem(detail, rest[1:], f"{entry}: {name}", within, entries)
     return Problem(place=f"{entry}: {name}", text=_text_of(detail, keys[name]))
 
 

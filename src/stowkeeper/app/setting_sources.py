@@ -24,6 +24,7 @@ from stowkeeper.app.setting_fields import (
     describe_entry,
 )
 from stowkeeper.app.setting_problems import Problem, guess_setting, problems_of, unknown_setting
+from stowkeeper.app.settings_of_profiles import Profile, ProfileContext
 from stowkeeper.app.settings_tables import Peer, Settings
 
 CONFIG_VARIABLE = "STOWKEEPER_CONFIG"
@@ -54,9 +55,13 @@ def all_settings() -> Mapping[str, Setting]:
 
 
 @cache
-def peer_settings() -> Mapping[str, Setting]:
-    """Return the keys of a `[[peers]]` entry by name."""
-    return describe_entry(Peer)
+def entry_settings() -> Mapping[str, Mapping[str, Setting]]:
+    """Return the keys of the tables that stand in lists, such as `[[peers]]`, by the dotted name of the list."""
+    return {
+        "profiles": describe_entry(Profile),
+        "profiles.contexts": describe_entry(ProfileContext),
+        "peers": describe_entry(Peer),
+    }
 
 
 @dataclass(slots=True)
@@ -77,6 +82,8 @@ class Source:
             value = self._absolute(value)
         elif setting.shape == "paths" and isinstance(value, list):
             value = [self._absolute(entry) for entry in value]
+        elif setting.shape == "tables" and isinstance(value, list):
+            value = [self._absolute_within(entry, entry_settings()[setting.key]) for entry in value]
         self.values[setting.key] = value
         self.origins[setting.key] = Origin(kind=self.kind, name=name)
 
@@ -85,6 +92,13 @@ class Source:
         if not isinstance(path, str) or not path or "\0" in path:
             return path
         return os.path.abspath(os.path.join(self.folder, os.path.expanduser(path)))
+
+    def _absolute_within(self, entry: object, settings: Mapping[str, Setting]) -> object:
+        """Return an entry of a list of tables with its paths from the root on."""
+        if not isinstance(entry, dict):
+            return entry
+        paths = {name for name, setting in settings.items() if setting.shape == "path"}
+        return {name: self._absolute(value) if name in paths else value for name, value in entry.items()}
 
     def place_of(self, key: str) -> str:
         """Name the place of a key that this source gives."""
@@ -95,7 +109,7 @@ class Source:
         try:
             Settings.model_validate(nested(self.values))
         except ValidationError as error:
-            yield from problems_of(error, self.place_of, all_settings(), peer_settings())
+            yield from problems_of(error, self.place_of, all_settings(), entry_settings())
 
 
 def nested(values: Mapping[str, object]) -> dict[str, object]:

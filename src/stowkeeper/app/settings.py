@@ -21,6 +21,7 @@ from stowkeeper.app.setting_sources import (
     read_flags,
     read_variables,
 )
+from stowkeeper.app.settings_of_profiles import profile_contradictions, profile_warnings
 from stowkeeper.app.settings_of_tls import tls_contradictions, tls_warnings
 from stowkeeper.app.settings_tables import Settings
 
@@ -149,6 +150,7 @@ def warnings_of(settings: Settings) -> Iterator[str]:
     yield from tls_warnings(settings.tls)
     if settings.negotiation.preference and settings.negotiation.choice != "preference":
         yield 'negotiation.preference has no effect without negotiation.choice = "preference"'
+    yield from profile_warnings(settings)
 
 
 def _is_loopback(host: str) -> bool:
@@ -174,6 +176,8 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
         yield _problem(settings, "access.only_known_peers", text)
     for name, text in tls_contradictions(settings.tls):
         yield _problem(settings, f"tls.{name}", text)
+    for key, within, text in profile_contradictions(settings):
+        yield Problem(place=settings.origin_of(key).place_of(key) + within, text=text)
     names = [peer.name for peer in settings.peers]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield _problem(settings, "peers", f'several peers have the name "{name}"')

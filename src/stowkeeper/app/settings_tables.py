@@ -32,6 +32,7 @@ from stowkeeper.app.setting_values import (
     entries,
     is_in_networks,
 )
+from stowkeeper.app.settings_of_profiles import Profile
 from stowkeeper.app.settings_of_tls import TLSSettings
 from stowkeeper.archive.limits import SYNC_EVERY_BYTES, UNCATALOGUED_MAX, WORKER_THREADS
 from stowkeeper.durable.limits import RESERVE_SIZE, SLOT_POOL_SIZE
@@ -160,8 +161,16 @@ class DicomSettings(Table):
 
 
 class NegotiationSettings(Table):
-    """What is accepted in a presentation context."""
+    """What is accepted in a presentation context: what the keys say, or a profile in place of them all."""
 
+    profile: Annotated[
+        str,
+        About(
+            "Name of the `[[profiles]]` entry that decides for everyone whose `[[peers]]` entry names no other. Then the"
+            " keys below have no effect. Empty: they decide.",
+            allowed="the name of a profile",
+        ),
+    ] = ""
     abstract_syntaxes: Annotated[
         AbstractSyntaxes,
         About(
@@ -263,6 +272,13 @@ class Peer(Table):
         DuplicatesPolicy | None,
         About(
             "Its own policy, in place of `storage.duplicates`.", allowed='`"keep"`, `"replace"`, `"refuse"`'
+        ),
+    ] = None
+    profile: Annotated[
+        str | None,
+        About(
+            "Its own negotiation profile, in place of `negotiation.profile` and the other keys of `[negotiation]`.",
+            allowed="the name of a profile",
         ),
     ] = None
 
@@ -435,6 +451,11 @@ class Settings(Table):
     access: AccessSettings = AccessSettings()
     storage: StorageSettings = StorageSettings()
     log: LogSettings = LogSettings()
+    profiles: Annotated[
+        tuple[Profile, ...],
+        BeforeValidator(entries),
+        About("Negotiation profiles, one `[[profiles]]` table each.", allowed="tables"),
+    ] = ()
     peers: Annotated[
         tuple[Peer, ...],
         BeforeValidator(entries),
@@ -477,6 +498,11 @@ class Settings(Table):
         """Return the policy for an instance that comes again with other bytes on such an association."""
         peer = self.peer_of(calling_ae_title, address)
         return self.storage.duplicates if peer is None or peer.duplicates is None else peer.duplicates
+
+    def profile_of(self, calling_ae_title: str, address: str) -> str:
+        """Return the name of the negotiation profile for such an association; empty for none."""
+        peer = self.peer_of(calling_ae_title, address)
+        return self.negotiation.profile if peer is None or peer.profile is None else peer.profile
 
     def reloaded(self, new: "Settings", names: AbstractSet[str]) -> "Settings":
         """Return these settings with the tables and keys in `names`, and their origins, as `new` has them."""

@@ -1,15 +1,17 @@
 """From settings to the values that the rooms below understand."""
 
+from dataclasses import replace
 from functools import lru_cache
 
+from stowkeeper.app.negotiation_profiles import NegotiationProfiles, ProfilePolicy
 from stowkeeper.app.settings import Settings
 from stowkeeper.archive.admission import DiskMarks
 from stowkeeper.archive.archive import ArchiveOptions
-from stowkeeper.archive.intake import DuplicatePolicy
+from stowkeeper.archive.intake import DuplicatePolicy, DuplicatesOf
 from stowkeeper.dicom.sop_classes import SOP_CLASSES, SOPClassKind
 from stowkeeper.dicom.transfer_syntaxes import SHIPPED_TRANSFER_SYNTAXES
 from stowkeeper.dicom.uid import VERIFICATION
-from stowkeeper.net.server import ServerOptions
+from stowkeeper.net.server_options import ServerOptions
 from stowkeeper.services.storage import Rules
 from stowkeeper.upperlayer.negotiation import AcceptancePolicy, is_storage
 
@@ -58,8 +60,44 @@ def server_options(settings: Settings) -> ServerOptions:
     )
 
 
-def storage_rules(settings: Settings) -> Rules:
-    """Return who may associate, what is accepted, and what happens to duplicates."""
+def duplicates_rule(settings: Settings) -> DuplicatesOf:
+    """Return what happens to a second version of an instance, by its sender."""
+
+    @lru_cache(maxsize=_ANSWERS_REMEMBERED)
+    def duplicates_of(calling_ae_title: str, address: str) -> DuplicatePolicy:
+        return DuplicatePolicy(settings.duplicates_policy_of(calling_ae_title, address))
+
+    return duplicates_of
+
+
+def storage_rules(settings: Settings, profiles: NegotiationProfiles) -> Rules:
+    """Return who may associate, what is accepted, and what happens to duplicates.
+
+    `profiles` are those that the settings name, as `negotiation_profiles` read them.
+    """
+    access = settings.access
+    acceptance = _acceptance(settings)
+    policies = {name: _by_profile(acceptance, profile) for name, profile in profiles.policies.items()}
+
+    @lru_cache(maxsize=_ANSWERS_REMEMBERED)
+    def acceptance_of(calling_ae_title: str, address: str) -> AcceptancePolicy:
+        name = settings.profile_of(calling_ae_title, address)
+        return policies[name] if name else acceptance
+
+    return Rules(
+        ae_title=settings.dicom.ae_title,
+        acceptance=acceptance,
+        acceptance_of=acceptance_of,
+        networks=tuple(access.addresses),
+        knows_peer=(lambda title, address: settings.peer_of(title, address) is not None)
+        if access.only_known_peers
+        else None,
+        duplicates_of=duplicates_rule(settings),
+    )
+
+
+def _acceptance(settings: Settings) -> AcceptancePolicy:
+    """Return what is agreed to without a profile."""
     access = settings.access
     negotiation = settings.negotiation
     called = {settings.dicom.ae_title, *access.called_ae_titles}
@@ -75,27 +113,29 @@ def storage_rules(settings: Settings) -> Rules:
             return False
         return is_storage(abstract_syntax) if accepted is None else abstract_syntax in accepted
 
-    @lru_cache(maxsize=_ANSWERS_REMEMBERED)
-    def duplicates_of(calling_ae_title: str, address: str) -> DuplicatePolicy:
-        return DuplicatePolicy(settings.duplicates_policy_of(calling_ae_title, address))
+    return AcceptancePolicy(
+        accepts_abstract_syntax=accepts,
+        transfer_syntaxes=SHIPPED_TRANSFER_SYNTAXES if syntaxes == "all" else tuple(syntaxes),
+        accept_unknown_transfer_syntaxes=negotiation.accept_unknown_transfer_syntaxes,
+        preference=negotiation.preference if negotiation.choice == "preference" else None,
+        called_ae_titles=frozenset(called) if access.check_called_ae_title else None,
+        calling_ae_titles=frozenset(access.calling_ae_titles) or None,
+        maximum_length=settings.dicom.maximum_length,
+        operations_window=settings.dicom.operations_window,
+    )
 
-    return Rules(
-        ae_title=settings.dicom.ae_title,
-        acceptance=AcceptancePolicy(
-            accepts_abstract_syntax=accepts,
-            transfer_syntaxes=SHIPPED_TRANSFER_SYNTAXES if syntaxes == "all" else tuple(syntaxes),
-            accept_unknown_transfer_syntaxes=negotiation.accept_unknown_transfer_syntaxes,
-            preference=negotiation.preference if negotiation.choice == "preference" else None,
-            called_ae_titles=frozenset(called) if access.check_called_ae_title else None,
-            calling_ae_titles=frozenset(access.calling_ae_titles) or None,
-            maximum_length=settings.dicom.maximum_length,
-            operations_window=settings.dicom.operations_window,
-        ),
-        networks=tuple(access.addresses),
-        knows_peer=(lambda title, address: settings.peer_of(title, address) is not None)
-        if access.only_known_peers
-        else None,
-        duplicates_of=duplicates_of,
+
+def _by_profile(acceptance: AcceptancePolicy, profile: ProfilePolicy) -> AcceptancePolicy:
+    """Return a policy with everything about presentation contexts as the profile says."""
+    return replace(
+        acceptance,
+        accepts_abstract_syntax=profile.accepts,
+        transfer_syntaxes_by_class=profile.transfer_syntaxes,
+        accept_unknown_transfer_syntaxes=False,
+        preference=None,
+        prefers_own_order=profile.prefers_own_order,
+        roles=profile.roles,
+        application_information=profile.application_information,
     )
 
 

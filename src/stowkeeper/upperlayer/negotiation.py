@@ -6,6 +6,7 @@ Pure functions. What a peer got wrong is handled here and nowhere else:
 - a context without abstract syntax, or with one that is no UID, is refused as abstract syntax not supported; one
   without transfer syntax as transfer syntaxes not supported;
 - a role proposal of neither SCU nor SCP counts as none made; a role that was not proposed is never given;
+- who proposes no role is SCU; where that is not allowed its context is refused, since it would have no role in it;
 - missing user information is a peer without wishes.
 
 When no context can be accepted the association is accepted all the same (PS3.8 §7.1.1.14): its answer tells for
@@ -93,13 +94,16 @@ class AcceptancePolicy:
     to hour, such as a full disk) gives no result to refuse it with, and one of its transfer syntaxes is in
     `transfer_syntaxes`, or is unknown to us while `accept_unknown_transfer_syntaxes` is set. Of several the first
     as proposed is chosen, unless `preference` holds one of them: then the one that stands first in `preference`.
+    `transfer_syntaxes_by_class` has those of single abstract syntaxes, in place of `transfer_syntaxes`;
+    `prefers_own_order` chooses the one that stands first in our list, whatever `preference` is.
 
     `rejection_if_all_refused` rejects the association when no context is left; None accepts it.
 
     `roles` are those that a requestor may take, by abstract syntax; `default_roles` for all others. AE titles are
     compared without padding and with case; None lets any pass. `maximum_length` (bytes, 0 for unlimited) is
     announced. `operations_window` is the most operations that are outstanding each way, 0 for unlimited.
-    `storage_information` answers SOP class extended negotiation of storage classes (PS3.4 §B.3.1).
+    `application_information` answers SOP class extended negotiation by abstract syntax (PS3.7 §D.3.3.5), and
+    `storage_information` that of every other storage class (PS3.4 §B.3.1).
     """
 
     accepts_abstract_syntax: Callable[[str], bool] = is_storage_or_verification
@@ -108,12 +112,17 @@ class AcceptancePolicy:
     transfer_syntaxes: tuple[str, ...] = SHIPPED_TRANSFER_SYNTAXES
     accept_unknown_transfer_syntaxes: bool = False
     preference: tuple[str, ...] | None = None
+    transfer_syntaxes_by_class: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    prefers_own_order: bool = False
     roles: Mapping[str, Roles] = field(default_factory=lambda: MappingProxyType({}))
     default_roles: Roles = REQUESTOR_ROLES_DEFAULT
     called_ae_titles: frozenset[str] | None = None
     calling_ae_titles: frozenset[str] | None = None
     maximum_length: int = MAX_PDU_LENGTH_LOCAL_DEFAULT
     operations_window: int = OPERATIONS_WINDOW_DEFAULT
+    application_information: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
     storage_information: bytes = STORAGE_APPLICATION_INFORMATION
     accepts_user_identity: Callable[[UserIdentity], bool] = accept_user_names
     implementation_class_uid: str = IMPLEMENTATION_CLASS_UID
@@ -160,7 +169,10 @@ def negotiate(request: AssociateRQ, policy: AcceptancePolicy) -> Accepted | Reje
         return rejected
     proposed = _first_of_each_id(request.presentation_contexts)
     transfer_syntaxes = frozenset(policy.transfer_syntaxes)
-    results = tuple(_context_result(context, policy, transfer_syntaxes) for context in proposed.values())
+    roles = _proposed_roles(request.user_information)
+    results = tuple(
+        _context_result(context, policy, transfer_syntaxes, roles) for context in proposed.values()
+    )
     classes = {proposed[result.context_id].abstract_syntax for result in results if result.is_accepted}
     if not classes and policy.rejection_if_all_refused is not None:
         return Rejected(
@@ -221,7 +233,10 @@ def _first_of_each_id(contexts: Iterable[ProposedContext]) -> dict[int, Proposed
 
 
 def _context_result(
-    context: ProposedContext, policy: AcceptancePolicy, accepted: frozenset[str]
+    context: ProposedContext,
+    policy: AcceptancePolicy,
+    accepted: frozenset[str],
+    proposed_roles: Mapping[str, Roles],
 ) -> ContextResult:
     if not is_acceptable_uid(context.abstract_syntax) or not policy.accepts_abstract_syntax(
         context.abstract_syntax
@@ -237,6 +252,9 @@ def _context_result(
         return ContextResult(
             context_id=context.context_id, result=PresentationResult.TRANSFER_SYNTAXES_NOT_SUPPORTED
         )
+    allowed = policy.roles.get(context.abstract_syntax, policy.default_roles)
+    if not allowed.scu and context.abstract_syntax not in proposed_roles:
+        return ContextResult(context_id=context.context_id, result=PresentationResult.NO_REASON)
     return ContextResult(
         context_id=context.context_id, result=PresentationResult.ACCEPTANCE, transfer_syntax=chosen
     )
@@ -245,19 +263,23 @@ def _context_result(
 def _choose_transfer_syntax(
     context: ProposedContext, policy: AcceptancePolicy, accepted: frozenset[str]
 ) -> str | None:
+    of_class = policy.transfer_syntaxes_by_class.get(context.abstract_syntax)
     candidates = [
         uid
         for uid in context.transfer_syntaxes
-        if uid in accepted
+        if uid in (accepted if of_class is None else of_class)
         or (
             policy.accept_unknown_transfer_syntaxes
             and uid not in TRANSFER_SYNTAXES
             and is_acceptable_uid(uid)
         )
     ]
-    if policy.preference is not None:
+    preference = policy.preference
+    if policy.prefers_own_order:
+        preference = policy.transfer_syntaxes if of_class is None else of_class
+    if preference is not None:
         offered = set(candidates)
-        for preferred in policy.preference:
+        for preferred in preference:
             if preferred in offered:
                 return preferred
     return candidates[0] if candidates else None
@@ -356,12 +378,17 @@ def _requestor_roles(wishes: UserInformation, answer: UserInformation) -> dict[s
 def _extended_negotiations(
     wishes: UserInformation, policy: AcceptancePolicy, classes: set[str]
 ) -> tuple[SOPClassExtendedNegotiation, ...]:
-    """Answer for storage classes alone, and only where asked (PS3.4 §B.3.1)."""
+    """Answer where asked, for the classes of the policy and for storage classes (PS3.4 §B.3.1)."""
     asked = dict.fromkeys(negotiation.sop_class_uid for negotiation in wishes.extended_negotiations)
-    return tuple(
-        SOPClassExtendedNegotiation(sop_class_uid=uid, application_information=policy.storage_information)
+    information = {
+        uid: policy.application_information.get(uid, policy.storage_information if is_storage(uid) else None)
         for uid in asked
-        if uid in classes and is_storage(uid)
+        if uid in classes
+    }
+    return tuple(
+        SOPClassExtendedNegotiation(sop_class_uid=uid, application_information=answer)
+        for uid, answer in information.items()
+        if answer is not None
     )
 
 

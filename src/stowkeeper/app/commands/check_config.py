@@ -1,15 +1,17 @@
 """`stowkeeper check-config`: which settings are in force, and where each came from."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import cast
 
 import click
 
 from stowkeeper.app.commands.options import SettingsArguments, json_option, settings_options
 from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.app.negotiation_profiles import negotiation_profiles
 from stowkeeper.app.setting_fields import OriginKind, toml_text
 from stowkeeper.app.setting_problems import SettingsError
-from stowkeeper.app.setting_sources import all_settings
+from stowkeeper.app.setting_sources import all_settings, entry_settings
 from stowkeeper.app.settings import Settings, plain_value, warnings_of
 from stowkeeper.app.settings_of_tls import tls_context
 
@@ -25,17 +27,19 @@ def check_config(*, settings_arguments: SettingsArguments, as_json: bool) -> Exi
 
     Takes the options of `serve` and reads the same file and environment, so it tells what `serve` would do. Without
     --json the output is a settings file with the origin of each value as a comment. All problems are reported at
-    once, then the first one in the files that [tls] names; warnings do not count as problems.
+    once, then the first one in the files that [tls] names, then those in the files of [[profiles]]; warnings do not
+    count as problems.
     """
     try:
         settings = settings_arguments.load()
         tls = tls_context(settings)
+        profiles = negotiation_profiles(settings)
     except SettingsError as error:
         if not as_json:
             raise
         click.echo(json.dumps({"valid": False, "problems": _problems(error)}, indent=2))
         return ExitCode.SETTINGS
-    warnings = (*warnings_of(settings), *(tls.warnings if tls is not None else ()))
+    warnings = (*warnings_of(settings), *(tls.warnings if tls is not None else ()), *profiles.warnings)
     if as_json:
         click.echo(json.dumps(_report(settings, warnings), indent=2))
     else:
@@ -83,8 +87,19 @@ def _toml_lines(settings: Settings) -> Iterator[str]:
         comment = origin.kind.value if origin.kind is OriginKind.FILE else str(origin)
         assignment = f"{setting.name} = {toml_text(plain_value(settings, setting))}"
         yield f"{assignment:<47} # {comment}"
-    for peer in settings.peers:
-        yield from ("", "[[peers]]")
-        for name, value in peer.model_dump(mode="json", exclude_unset=True).items():
-            if value is not None:
-                yield f"{name} = {toml_text(value)}"
+    for setting in all_settings().values():
+        if setting.shape == "tables":
+            for entry in cast("list[dict[str, object]]", plain_value(settings, setting)):
+                yield from _entry_lines(setting.name, entry)
+
+
+def _entry_lines(table: str, entry: Mapping[str, object]) -> Iterator[str]:
+    """Write a table that stands in a list, and behind its own keys the tables in lists below it."""
+    yield from ("", f"[[{table}]]")
+    within = {name: value for name, value in entry.items() if f"{table}.{name}" in entry_settings()}
+    for name, value in entry.items():
+        if value is not None and name not in within:
+            yield f"{name} = {toml_text(value)}"
+    for name, inner_entries in within.items():
+        for inner in cast("list[dict[str, object]]", inner_entries):
+            yield from _entry_lines(f"{table}.{name}", inner)

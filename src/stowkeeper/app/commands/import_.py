@@ -17,7 +17,7 @@ from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.limits import IMPORT_SLOT_POOL_MAX
 from stowkeeper.app.log_lines import printable
 from stowkeeper.app.settings import Settings
-from stowkeeper.app.wiring import archive_options, storage_rules
+from stowkeeper.app.wiring import archive_options, duplicates_rule
 from stowkeeper.archive.archive import Archive, ArchiveOptions
 from stowkeeper.archive.intake import DuplicatePolicy
 from stowkeeper.services.importing import (
@@ -62,7 +62,7 @@ def import_(*, archive: str | None, config: str | None, as_json: bool, paths: tu
     stopped = ""
     began = time.monotonic()
     with closing(Archive(settings.archive, _options(settings))) as opened:
-        opened.recover(storage_rules(settings).duplicates_of)
+        opened.recover(duplicates_rule(settings))
         bar = ByteProgress("Importing", as_json=as_json)
         with bar:
             importer = Importer(

@@ -14,6 +14,7 @@ from stowkeeper.app.commands.held_signals import HeldSignals
 from stowkeeper.app.commands.options import SettingsArguments, settings_options
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.logs import Logs, log_loop_exception, start_logs
+from stowkeeper.app.negotiation_profiles import NegotiationProfiles, negotiation_profiles
 from stowkeeper.app.open_files import open_files_needed, raise_open_files_limit
 from stowkeeper.app.setting_problems import SettingsError
 from stowkeeper.app.settings import Settings, warnings_of
@@ -44,12 +45,13 @@ def serve(*, settings_arguments: SettingsArguments) -> ExitCode:
 
     Prints one line to standard output when it accepts: stowkeeper ready dicom=HOST:PORT aet=AET archive=DIR. Then it
     runs until Ctrl-C or SIGTERM: it stops accepting, answers what is in flight, and ends. SIGHUP reads access rules,
-    keys and certificates, and the log level anew.
+    negotiation profiles, keys and certificates, and the log level anew.
     """
     with HeldSignals() as signals:
         settings = settings_arguments.load()
         check_archive_folder(settings.archive_path)
         tls = tls_context(settings)
+        profiles = negotiation_profiles(settings)
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         too_few_files = raise_open_files_limit(open_files_needed(settings))
         with start_logs(settings.log, settings.log_directory) as logs:
@@ -58,7 +60,8 @@ def serve(*, settings_arguments: SettingsArguments) -> ExitCode:
             archive = Archive(settings.archive, archive_options(settings))
             try:
                 with event_loop() as runner:
-                    runner.run(_Serving(archive, settings, settings_arguments, logs, signals).run(tls))
+                    serving = _Serving(archive, settings, profiles, settings_arguments, logs, signals)
+                    runner.run(serving.run(tls))
             finally:
                 archive.close()
                 log.info("start", what="stopped")
@@ -72,16 +75,18 @@ class _Serving:
         self,
         archive: Archive,
         settings: Settings,
+        profiles: NegotiationProfiles,
         settings_arguments: SettingsArguments,
         logs: Logs,
         signals: HeldSignals,
     ) -> None:
         self._archive = archive
         self._settings = settings
+        self._profiles = profiles
         self._arguments = settings_arguments
         self._logs = logs
         self._signals = signals
-        self._service = StorageService(archive, storage_rules(settings))
+        self._service = StorageService(archive, storage_rules(settings, profiles))
         self._stop = asyncio.Event()
         self._server: AssociationServer | None = None
 
@@ -121,7 +126,12 @@ class _Serving:
             sync=settings.sync,
             tls=str(tls.profile) if tls is not None else "off",
         )
-        for warning in (*warnings_of(settings), *_warnings_of_tls(tls), *self._archive.storage.warnings):
+        for warning in (
+            *warnings_of(settings),
+            *_warnings_of_tls(tls),
+            *self._profiles.warnings,
+            *self._archive.storage.warnings,
+        ):
             log.warning("start", what=warning)
         shown = f"[{host}]" if ":" in host else host
         print(
@@ -130,15 +140,16 @@ class _Serving:
         )
 
     def _reload(self) -> None:
-        """Put new access rules, keys and the log's settings in force; what needs a restart is named."""
+        """Put new access rules, profiles, keys and the log's settings in force; what needs a restart is named."""
         try:
             reload = self._arguments.reload(self._settings)
             tls = tls_context(reload.settings)
+            profiles = negotiation_profiles(reload.settings)
         except SettingsError as error:
             log.error("error", what="the settings were not read anew, the old ones stay", reason=str(error))
             return
         self._settings = reload.settings
-        self._service.rules = storage_rules(reload.settings)
+        self._service.rules = storage_rules(reload.settings, profiles)
         if self._server is not None:
             self._server.tls = tls
         self._logs.apply(reload.settings.log, reload.settings.log_directory)
@@ -148,7 +159,7 @@ class _Serving:
             changed=[change.key for change in reload.applied],
             needs_restart=[change.key for change in reload.needs_restart],
         )
-        for warning in _warnings_of_tls(tls):
+        for warning in (*_warnings_of_tls(tls), *profiles.warnings):
             log.warning("start", what=warning)
 
 
