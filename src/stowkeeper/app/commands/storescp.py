@@ -5,7 +5,7 @@ from stowkeeper.app.commands.verbatim import verbatim_command
 
 @verbatim_command("storescp")
 def storescp(arguments: list[str]) -> int:
-    """Hand the command line over as it stands."""
-    from stowkeeper.dcmtk.storescp_program import run  # noqa: PLC0415 - help needs nothing of it
+    """Receive into a folder as DCMTK's storescp does, by its command line."""
+    from stowkeeper.dcmtk.storescp_program import run  # noqa: PLC0415 - the list of commands needs nothing of it
 
     return run(arguments)

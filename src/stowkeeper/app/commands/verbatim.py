@@ -1,5 +1,6 @@
 """Commands that read their command line by rules of their own, so that nothing of it is looked at before."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ class VerbatimCommand(click.Command):
     """A command that gets its arguments as they stand, those too that look like options, `--` and `--help`."""
 
     def __init__(self, name: str, function: Callable[[list[str]], int]) -> None:
-        super().__init__(name, add_help_option=False)
+        super().__init__(name, help=inspect.getdoc(function), add_help_option=False)
         self._function = function
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
