@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stowkeeper.dcmtk.encoding.dictionary import Dictionary, DictionaryError
-from stowkeeper.dcmtk.limits import DICTIONARY_FILE_BYTES_MAX
+from stowkeeper.dcmtk.limits import DICTIONARY_FILE_BYTES_MAX, INTEGER_MAX
 from stowkeeper.dcmtk.oflog.loggers import Logger
 
 DICTIONARY_PATH: Final = "DCMDICTPATH"
@@ -59,7 +59,7 @@ def _tcp_buffer_bytes(value: str, log: Logger) -> int | None:
     except ValueError:
         log.warning("%s is no number, so the system chooses: %r", TCP_BUFFER_LENGTH, value)
         return None
-    return count if count > 0 else TCP_BUFFER_BYTES_OF_ZERO
+    return min(count, INTEGER_MAX) if count > 0 else TCP_BUFFER_BYTES_OF_ZERO
 
 
 def read_dictionary(paths: tuple[str, ...], log: Logger) -> Dictionary | None:

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import itertools
 import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -17,7 +18,9 @@ from typing import BinaryIO, Final
 from stowkeeper.dcmtk.limits import HIDDEN_NAME_TRIES_MAX, LEFT_OVER_SECONDS, PIECES_PER_WRITE_MAX
 
 HIDDEN_PREFIX: Final = ".stowkeeper-"
-"""What the names of unfinished files begin with."""
+"""What the names of unfinished files begin with; the number of their process and one of their own follow."""
+
+_HIDDEN_NAME: Final = re.compile(rf"{re.escape(HIDDEN_PREFIX)}\d+-\d+", re.ASCII)
 
 _MODE: Final = 0o666
 """Who may read and write files is for the process's umask to say."""
@@ -154,7 +157,7 @@ def remove_left_over(directory: str) -> int:
     count = 0
     with contextlib.suppress(OSError), os.scandir(directory or os.curdir) as entries:
         for entry in entries:
-            if entry.name.startswith(HIDDEN_PREFIX):
+            if _HIDDEN_NAME.fullmatch(entry.name):
                 with contextlib.suppress(OSError):
                     count += _remove_if_dead(entry.path)
     return count

@@ -44,7 +44,7 @@ def listen(port: int, environment: Environment, exit_code: int) -> socket.socket
         except OSError:
             listener.close()
             raise
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         where = f"on {address} " if address else ""
         words = getattr(error, "strerror", None) or str(error)
         advice = f"choose another port, or see who has it {where}already"

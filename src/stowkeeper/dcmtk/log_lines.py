@@ -32,7 +32,8 @@ library, which counts for files of -lc.
 | release | I: Association Release | I: Received Association Release Request |
 | -xcr, -xcs, -rns | nothing; W: cannot rename file …, E: cannot execute command | none of these options |
 
-The programs' own lines are in `storescp_lines` and `dcmrecv_lines`. Nothing here writes to a log. Every method returns lines, in order, for the logger that each names.
+The programs' own lines are in `storescp_lines` and `dcmrecv_lines`. Nothing here writes to a log. Every method returns
+lines, in order, for the logger that each names.
 """
 
 import os

@@ -41,8 +41,12 @@ def serve_in_turn(listener: socket.socket, server: SerialServer, serve: Serve, l
     """Serve one association after the other. Who comes meanwhile waits in the system's queue."""
     while True:
         connection = _accept(listener, server, log)
-        if connection is not None:
+        if connection is None:
+            continue
+        try:
             serve(connection)
+        except Exception as error:  # noqa: BLE001 - a fault of ours in one association must not end all to come
+            log.critical("an association ended by a fault: %s: %s", type(error).__name__, error)
 
 
 def serve_forking(

@@ -170,7 +170,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if exc is None:
             self._end("lost", "the peer closed the connection")
         else:
-            words = exc.strerror if isinstance(exc, OSError) else type(exc).__name__
+            words = getattr(exc, "strerror", "") or str(exc) or type(exc).__name__
             self._end("lost", f"the connection broke: {words}")
         self._connection.receive_eof(self._time())
         self._abandon_stores(facts.words or f"the association was {facts.end}")

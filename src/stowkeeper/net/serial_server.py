@@ -76,7 +76,10 @@ class SerialServer:
             self._meanwhile()
 
     def serve(self, connection: socket.socket) -> None:
-        """Serve a connection until its association has ended."""
+        """Serve a connection until its association has ended.
+
+        What a handler raises, other than PeerError, comes through when the connection is closed.
+        """
         channel = None if self._tls is None else TLSChannel(self._tls)
         link = SerialLink(
             connection,
@@ -87,8 +90,21 @@ class SerialServer:
         if channel is not None and not self._shake_hands(link, channel):
             return
         protocol = AssociationProtocol(self)
-        protocol.connection_made(link)  # type: ignore[arg-type]  # all of a transport that an association calls
         session = _Session(self, link, protocol)
+        try:
+            self._hold(session, protocol)
+        except BaseException:
+            session.end()
+            raise
+        if link.is_closing():
+            session.end()
+        else:
+            self._linger(session)
+
+    def _hold(self, session: "_Session", protocol: AssociationProtocol) -> None:
+        """Hold an association until it has ended."""
+        link = session.link
+        protocol.connection_made(link)  # type: ignore[arg-type]  # all of a transport that an association calls
         due = self.time() + self._tick_seconds
         while not link.is_closing() and not session.is_over:
             if session.step() is None:
@@ -99,10 +115,6 @@ class SerialServer:
                 due = now + self._tick_seconds
                 protocol.tick(now)
                 self._look_after_lingering(set())
-        if link.is_closing():
-            session.end()
-        else:
-            self._linger(session)
 
     def finish(self) -> None:
         """Wait until every connection that lingers is closed, by its peer or for its time."""
