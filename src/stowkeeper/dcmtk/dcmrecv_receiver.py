@@ -94,6 +94,10 @@ class DcmrecvReceiver(Receiver):
         """Log that we abort."""
         self.say(self._lines.aborting(condition, words))
 
+    def probed(self, address: str) -> None:
+        """Log a connection that was merely looked at."""
+        self.say(self._lines.probed(address))
+
     def receiving_failed(self, condition: Condition, words: str) -> None:
         """Log that a connection came to no request."""
         self.say(self._lines.receiving_failed(condition, words))

@@ -163,6 +163,10 @@ class Receiver(ABC):
         """Take note that we aborted the association."""
 
     @abstractmethod
+    def probed(self, address: str) -> None:
+        """Take note of a connection that was opened and closed without a word."""
+
+    @abstractmethod
     def receiving_failed(self, condition: Condition, words: str) -> None:
         """Take note that a connection came to no association request."""
 
@@ -178,7 +182,7 @@ class Receiver(ABC):
         if failure is None:
             return
         if failure.is_silent:
-            self.peer_aborted(failure.words)
+            self.probed(address)
         else:
             self.receiving_failed(Condition.TLS, f"{address}: {failure.words}")
 
@@ -207,7 +211,7 @@ class Receiver(ABC):
     def _connection_ended(self, facts: AssociationFacts) -> None:
         """Take note of a connection without request. One that was merely looked at is not worth an error."""
         if facts.end == "lost" and not facts.bytes_received:
-            self.peer_aborted(facts.words)
+            self.probed(facts.peer_address)
         elif facts.end == "lost":
             self.receiving_failed(Condition.READ_TIMEOUT, facts.words)
         else:

@@ -142,6 +142,10 @@ class StorescpReceiver(Receiver):
         """Log that we abort."""
         self.say(self._lines.aborting(condition, words))
 
+    def probed(self, address: str) -> None:  # noqa: ARG002 - this program names no peers
+        """Log a connection that was merely looked at."""
+        self.say(self._lines.probed())
+
     def receiving_failed(self, condition: Condition, words: str) -> None:
         """Log that a connection came to no request."""
         self.say(self._lines.receiving_failed(condition, words))

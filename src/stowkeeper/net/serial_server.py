@@ -218,11 +218,12 @@ class _Session:
             count = link.read_into(view)
         except (OSError, TLSFailure) as failure:
             self._failure = failure
-            count = 0
+            link.abort()
+            return 0
         if count:
             self._protocol.buffer_updated(count)
         elif count == 0:
-            link.abort()
+            link.close()  # with the last word of TLS, which the peer may wait for
         return count
 
     def tick(self, now: float) -> None:
