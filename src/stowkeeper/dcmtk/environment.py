@@ -69,6 +69,10 @@ def read_dictionary(paths: tuple[str, ...], log: Logger) -> Dictionary | None:
         try:
             with open(path, "rb") as file:
                 data = file.read(DICTIONARY_FILE_BYTES_MAX + 1)
+            if len(data) > DICTIONARY_FILE_BYTES_MAX:
+                most = DICTIONARY_FILE_BYTES_MAX
+                log.warning("%s: %s is not used: it is longer than %d bytes", DICTIONARY_PATH, path, most)
+                continue
             text = data.decode("latin-1")
             Dictionary.read(text)
         except OSError as error:
@@ -76,11 +80,7 @@ def read_dictionary(paths: tuple[str, ...], log: Logger) -> Dictionary | None:
         except DictionaryError as error:
             log.warning("%s: %s is not used: %s", DICTIONARY_PATH, path, error)
         else:
-            if len(data) > DICTIONARY_FILE_BYTES_MAX:
-                most = DICTIONARY_FILE_BYTES_MAX
-                log.warning("%s: %s is not used: it is longer than %d bytes", DICTIONARY_PATH, path, most)
-            else:
-                texts.append(text)
+            texts.append(text)
     if paths and not texts:
         log.warning("%s names no dictionary that can be used, so the shipped one is", DICTIONARY_PATH)
     return Dictionary.read("\n".join(texts)) if texts else None

@@ -120,6 +120,36 @@ class IncomingFile:
             os.close(self._descriptor)
 
 
+class IncomingFiles:
+    """Makes the incoming files of a directory, one of them ahead of its time when there is nothing else to do.
+
+    To make a file costs more than all else that is done with a small one, and a sender that waits for its answer leaves
+    time for it. What was made ahead is put back when an association ends.
+    """
+
+    def __init__(self, directory: str, *, synchronizes: bool) -> None:
+        self._directory = directory
+        self._synchronizes = synchronizes
+        self._ready: IncomingFile | None = None
+
+    def take(self) -> IncomingFile:
+        """Return a new file. Raises OSError."""
+        ready, self._ready = self._ready, None
+        return ready or IncomingFile(self._directory, synchronizes=self._synchronizes)
+
+    def prepare(self) -> None:
+        """Make a file ahead, if that can be: why it cannot shows when one is needed."""
+        if self._ready is None:
+            with contextlib.suppress(OSError):
+                self._ready = IncomingFile(self._directory, synchronizes=self._synchronizes)
+
+    def put_back(self) -> None:
+        """Remove what was made ahead."""
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            ready.discard()
+
+
 def _open_hidden(directory: str) -> tuple[int, str]:
     """Make a file under a hidden name and lock it, so that nobody takes it for a left-over one."""
     for _ in range(HIDDEN_NAME_TRIES_MAX):

@@ -91,8 +91,10 @@ class StoreInProgress:
         self._receiver.given_up(self, words)
 
     def answered(self, answer: StoreAnswer) -> None:
-        """Do what follows the answer."""
+        """Do what follows the answer, then make ready for the next object while its sender has the answer to read."""
         self._receiver.answered(self, answer)
+        if self._receiver.keeping is not None:
+            self._receiver.keeping.files.prepare()
 
 
 def say(loggers: Loggers, lines: Lines) -> None:
@@ -197,6 +199,8 @@ class Receiver(ABC):
 
     def association_ended(self, facts: AssociationFacts) -> None:
         """Sort out how it ended."""
+        if self.keeping is not None:
+            self.keeping.files.put_back()
         if facts.end == "rejected":
             return
         if facts.end == "released":

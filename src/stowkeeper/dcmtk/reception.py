@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 from stowkeeper.dcmtk.encoding.detector import FormDetector
@@ -25,7 +25,7 @@ from stowkeeper.dcmtk.encoding.identity import (
 )
 from stowkeeper.dcmtk.encoding.meta import encode_meta
 from stowkeeper.dcmtk.encoding.writer import write_data_set
-from stowkeeper.dcmtk.incoming_file import IncomingFile
+from stowkeeper.dcmtk.incoming_file import IncomingFile, IncomingFiles
 from stowkeeper.dcmtk.limits import WAITING_BYTES_MAX
 from stowkeeper.dicom.header import HeaderScanner
 
@@ -45,7 +45,7 @@ Release = Callable[[], None]
 class Keeping:
     """How data sets are kept: the same for all of a run.
 
-    Without a `form` their bytes stay as they come. `source_ae_title_is_kept` is for the meta information.
+    Without a `form` their bytes stay as they come. `keeps_source_ae_title` is for the meta information.
     """
 
     directory: str
@@ -54,6 +54,10 @@ class Keeping:
     keeps_source_ae_title: bool
     dictionary: Dictionary | None
     synchronizes: bool
+    files: IncomingFiles = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", IncomingFiles(self.directory, synchronizes=self.synchronizes))
 
 
 class Reception:
@@ -116,7 +120,7 @@ class Reception:
         if not self._pieces:
             return
         if self._file is None:
-            self._file = IncomingFile(self._keeping.directory, synchronizes=self._keeping.synchronizes)
+            self._file = self._keeping.files.take()
             self._head = self._encode_head(self._identity_so_far())
             self._file.write([self._head, *self._pieces])
         else:
@@ -154,7 +158,7 @@ class Reception:
         elif self._file is not None and head != self._head:
             self._replace(head, shutil.copyfileobj)
         elif self._file is None:
-            self._file = self._new_file()
+            self._file = self._keeping.files.take()
             self._file.write([head, *self._pieces])
         else:
             self._file.write(self._pieces)
@@ -190,7 +194,7 @@ class Reception:
 
     def _replace(self, head: bytes, write: Callable[[BinaryIO, BinaryIO], None]) -> None:
         """Write a second file from the data set, and let it take the place of the first."""
-        file = self._new_file()
+        file = self._keeping.files.take()
         try:
             with closing(self._opened()) as source, file.open_at(0) as target:
                 target.write(head)
@@ -208,9 +212,6 @@ class Reception:
             return io.BytesIO(b"".join(self._pieces))
         self.flush()
         return self._file.open_at(len(self._head))
-
-    def _new_file(self) -> IncomingFile:
-        return IncomingFile(self._keeping.directory, synchronizes=self._keeping.synchronizes)
 
     # What the data set is
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from stowkeeper.dcmtk.encoding.errors import EncodingError, NotWritableError
-from stowkeeper.dcmtk.encoding.identity import Identity
+from stowkeeper.dcmtk.encoding.identity import Identity, clean_uid
 from stowkeeper.dcmtk.event_commands import EventCommand, EventPeer, object_command, study_command
 from stowkeeper.dcmtk.event_runner import EventRunner
 from stowkeeper.dcmtk.file_names import FileName, NoFreeNameError, StorescpNames
@@ -266,9 +266,9 @@ class StorescpReceiver(Receiver):
         if not identity.sop_class_uid or not identity.sop_instance_uid:
             status = Status.CANNOT_UNDERSTAND
             words = "SOP Class UID or SOP Instance UID is absent or empty"
-        elif identity.sop_class_uid != request.affected_sop_class_uid:
+        elif identity.sop_class_uid != _without_white_space(request.affected_sop_class_uid):
             words = "SOP Class UID is not that of the request"
-        elif identity.sop_instance_uid != request.affected_sop_instance_uid:
+        elif identity.sop_instance_uid != _without_white_space(request.affected_sop_instance_uid):
             words = "SOP Instance UID is not that of the request"
         else:
             return None
@@ -429,6 +429,11 @@ def _sorter(options: StorescpOptions) -> StudySorter | None:
 
 def _now() -> datetime:
     return datetime.now().astimezone()
+
+
+def _without_white_space(uid: str | None) -> str:
+    """Put a UID of the command right, as those of the data set are."""
+    return clean_uid((uid or "").encode("latin-1", "replace"), correct_input=True)
 
 
 def _text(value: bytes) -> str:

@@ -40,7 +40,11 @@ def _ask_password(key_file: str) -> str:
             "give it with --use-passwd."
         )
         raise TLSSetupError(TLSFault.PASSWORD, key_file, sentence) from None
-    return getpass.getpass(f"Password of {key_file}: ")
+    try:
+        return getpass.getpass(f"Password of {key_file}: ")
+    except EOFError:
+        sentence = f"the private key {key_file} needs a password, and none was typed."
+        raise TLSSetupError(TLSFault.PASSWORD, key_file, sentence) from None
 
 
 def write_seed(choice: TLSChoice | None, log: Logger) -> None:

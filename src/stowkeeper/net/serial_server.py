@@ -132,9 +132,13 @@ class SerialServer:
         try:
             channel.begin()
             while not channel.is_established:
-                if link.shake_hands() == 0:
+                count = link.shake_hands()
+                if count == 0:
                     failure = channel.failure_by_loss(None)
                     break
+                if count is None:
+                    self._meanwhile()
+                    self._look_after_lingering(set())
                 if self.time() > deadline:
                     failure = TLSFailure("it did not complete the TLS handshake in time")
                     break

@@ -1,5 +1,6 @@
 """The file meta information of received instances, with the elements that DCMTK's receivers write (PS3.10 §7.1)."""
 
+from functools import lru_cache
 from typing import Final
 
 from stowkeeper.dicom.part10 import (
@@ -15,6 +16,9 @@ from stowkeeper.dicom.part10 import (
 from stowkeeper.dicom.part10 import IMPLEMENTATION_CLASS_UID as IMPLEMENTATION_CLASS_UID_TAG
 from stowkeeper.dicom.part10 import IMPLEMENTATION_VERSION_NAME as IMPLEMENTATION_VERSION_NAME_TAG
 from stowkeeper.dicom.uid import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, generate_uid
+
+_GROUP_LENGTH: Final = b"\2\0\0\0UL\4\0"
+"""The header of (0002,0000), whose value of four bytes follows."""
 
 NO_SOP_CLASS_UID: Final = "2.25.227423661739342974956128951334951113195"
 """Stands for the SOP class in files of instances that have none. It is the same in all releases."""
@@ -33,25 +37,38 @@ def encode_meta(
     is None is not there: then NO_SOP_CLASS_UID or a new UID takes its place. `transfer_syntax_uid` is that of the data
     set as written. The source is the calling AE title, which `dcmrecv` leaves out unless it preserves bytes.
     """
-    elements: list[Element] = [
-        (FILE_META_INFORMATION_VERSION, b"OB", b"\0\1"),
-        (
-            MEDIA_STORAGE_SOP_CLASS_UID,
-            b"UI",
-            _encoded(NO_SOP_CLASS_UID if sop_class_uid is None else sop_class_uid),
-        ),
-        (
-            MEDIA_STORAGE_SOP_INSTANCE_UID,
-            b"UI",
-            _encoded(generate_uid() if sop_instance_uid is None else sop_instance_uid),
-        ),
+    before, behind = _constant_parts(
+        NO_SOP_CLASS_UID if sop_class_uid is None else sop_class_uid,
+        transfer_syntax_uid,
+        source_application_entity_title,
+    )
+    instance_uid = generate_uid() if sop_instance_uid is None else sop_instance_uid
+    group = before + _elements([(MEDIA_STORAGE_SOP_INSTANCE_UID, b"UI", _encoded(instance_uid))]) + behind
+    return b"".join((PREFIX, _GROUP_LENGTH, len(group).to_bytes(4, "little"), group))
+
+
+@lru_cache(maxsize=256)  # what differs between the instances of an association is the SOP Instance UID alone
+def _constant_parts(
+    sop_class_uid: str, transfer_syntax_uid: str, source_application_entity_title: str | None
+) -> tuple[bytes, bytes]:
+    """Encode the elements before the SOP Instance UID, and those behind it."""
+    behind: list[Element] = [
         (TRANSFER_SYNTAX_UID, b"UI", _encoded(transfer_syntax_uid)),
         (IMPLEMENTATION_CLASS_UID_TAG, b"UI", _encoded(IMPLEMENTATION_CLASS_UID)),
         (IMPLEMENTATION_VERSION_NAME_TAG, b"SH", _encoded(IMPLEMENTATION_VERSION_NAME)),
     ]
     if source_application_entity_title is not None:
-        elements.append((SOURCE_APPLICATION_ENTITY_TITLE, b"AE", _encoded(source_application_entity_title)))
-    return PREFIX + encode_file_meta(elements)
+        behind.append((SOURCE_APPLICATION_ENTITY_TITLE, b"AE", _encoded(source_application_entity_title)))
+    before: list[Element] = [
+        (FILE_META_INFORMATION_VERSION, b"OB", b"\0\1"),
+        (MEDIA_STORAGE_SOP_CLASS_UID, b"UI", _encoded(sop_class_uid)),
+    ]
+    return _elements(before), _elements(behind)
+
+
+def _elements(elements: list[Element]) -> bytes:
+    """Encode elements without a group length in front."""
+    return encode_file_meta(elements)[len(_GROUP_LENGTH) + 4 :]
 
 
 def _encoded(text: str) -> bytes:
