@@ -119,7 +119,8 @@ class DcmrecvReceiver(Receiver):
 
     def given_up(self, store: StoreInProgress, words: str) -> None:
         """Log that there will be no answer."""
-        self.say(self._lines.store_failed(store.context.context_id, Condition.RECEIVE_FAILED, words))
+        cause = self.cause_of_end(store.facts)
+        self.say(self._lines.store_failed(store.context.context_id, cause, words))
 
     def answered(self, store: StoreInProgress, answer: StoreAnswer) -> None:
         """Do nothing: there are no commands to run."""
@@ -176,7 +177,7 @@ class DcmrecvReceiver(Receiver):
             path = os.path.join(directory, name.text)
             if name.warning is not None:
                 self.say(self._lines.warning(name.warning))
-            if replaces and is_taken(directory, name.text):
+            if replaces and os.path.isfile(path):
                 self.say(self._lines.overwriting(path))
             try:
                 reception.place(path, replaces=replaces)

@@ -109,6 +109,13 @@ class IncomingFile:
             copy.discard()
         os.unlink(self._path)
 
+    def is_in_place(self) -> bool:
+        """Tell whether the file is still where it was made: its directory may have been moved, or made anew."""
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
     def discard(self) -> None:
         """Remove the file, unless it is finished. Repeatable."""
         if self not in _unfinished:
@@ -135,6 +142,9 @@ class IncomingFiles:
     def take(self) -> IncomingFile:
         """Return a new file. Raises OSError."""
         ready, self._ready = self._ready, None
+        if ready is not None and not ready.is_in_place():
+            ready.discard()
+            ready = None
         return ready or IncomingFile(self._directory, synchronizes=self._synchronizes)
 
     def prepare(self) -> None:

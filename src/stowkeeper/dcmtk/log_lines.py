@@ -57,7 +57,6 @@ NO_REQUEST: Final = "(the connection was closed before a request came)"
 _PDV_OVERHEAD: Final = 12
 """Bytes of the headers of a PDU and the PDV in it (PS3.8 §9.3.5)."""
 
-_SEND_PDU_MIN: Final = 4096
 _SEND_PDU_MAX: Final = 131_072
 """Between these the programs keep what they say of PDUs that they send."""
 
@@ -111,10 +110,10 @@ class Condition(Enum):
 def maximum_send_pdv(request: AssociateRQ) -> int:
     """Return the bytes of the longest PDV that is sent to a peer, as the programs state it.
 
-    An even number between what 4096 and 131072 bytes of a PDU leave; a peer that names no limit, or 0, has the latter.
+    It is even, and at most what 131072 bytes of a PDU leave; a peer that names no limit, or 0, has that.
     """
-    length = request.user_information.maximum_length or _SEND_PDU_MAX
-    return min(max(length, _SEND_PDU_MIN), _SEND_PDU_MAX) // 2 * 2 - _PDV_OVERHEAD
+    length = min(request.user_information.maximum_length or _SEND_PDU_MAX, _SEND_PDU_MAX)
+    return max(length // 2 * 2 - _PDV_OVERHEAD, 0)
 
 
 _HIDDEN: Final = "<patient>"

@@ -172,6 +172,13 @@ class Receiver(ABC):
     def receiving_failed(self, condition: Condition, words: str) -> None:
         """Take note that a connection came to no association request."""
 
+    def identity_of(self, request: CStoreRequest) -> Identity:
+        """Return what a command says that its data set is."""
+        return Identity(
+            sop_class_uid=request.affected_sop_class_uid,
+            sop_instance_uid=request.affected_sop_instance_uid,
+        )
+
     def progress(self, store: StoreInProgress) -> None:  # noqa: B027 - one program shows none
         """Take note of a piece of a data set, and do nothing about it. May raise PeerError."""
 
@@ -207,22 +214,30 @@ class Receiver(ABC):
             self.released()
         elif facts.request is None:
             self._connection_ended(facts)
-        elif facts.end == "lost" or facts.was_aborted_by_peer:
+        elif facts.end == "lost" or facts.was_aborted_by_peer or facts.timed_out:
             self.peer_aborted(facts.words)
         else:
             self.aborting(self._condition, facts.words)
 
     def _connection_ended(self, facts: AssociationFacts) -> None:
         """Take note of a connection without request. One that was merely looked at is not worth an error."""
-        if facts.end == "lost" and not facts.bytes_received:
+        if facts.timed_out:
+            self.receiving_failed(Condition.READ_TIMEOUT, facts.words)
+        elif facts.end == "lost" and not facts.bytes_received:
             self.probed(facts.peer_address)
         elif facts.end == "lost":
-            self.receiving_failed(Condition.READ_TIMEOUT, facts.words)
+            self.receiving_failed(Condition.PEER_ABORTED, facts.words)
         else:
             self.receiving_failed(Condition.UNRECOGNIZED_PDU, facts.words)
 
     def association_closed(self, facts: AssociationFacts) -> None:  # noqa: B027 - it is the same for both
         """Do nothing: all was said when it ended."""
+
+    def cause_of_end(self, facts: AssociationFacts) -> Condition:
+        """Return why the association of an object that was not received has ended."""
+        if facts.timed_out:
+            return Condition.NO_DATA
+        return Condition.PEER_ABORTED if facts.end == "lost" or facts.was_aborted_by_peer else self._condition
 
     def end_of_association(self, condition: Condition, words: str) -> PeerError:
         """Return what is to be raised to abort the association; `condition` is what DCMTK's programs call it."""
@@ -239,7 +254,6 @@ class Receiver(ABC):
         answer: Callable[[StoreAnswer], None],
     ) -> StoreInProgress:
         """Begin to take an object in. Raises PeerError for a request whose identifiers cannot be worked with."""
-        self.store_begins(request, context)
         for name, uid in (
             ("Affected SOP Class UID", request.affected_sop_class_uid),
             ("Affected SOP Instance UID", request.affected_sop_instance_uid),
@@ -249,24 +263,21 @@ class Receiver(ABC):
             if len(uid) > UID_LENGTH_MAX:
                 words = f"the {name} of the C-STORE request has {len(uid)} letters"
                 raise self.end_of_association(Condition.BAD_MESSAGE, words)
+        self.store_begins(request, context)
         reception = None
         if self.keeping is not None:
-            identity = Identity(
-                sop_class_uid=request.affected_sop_class_uid,
-                sop_instance_uid=request.affected_sop_instance_uid,
-            )
+            identity = self.identity_of(request)
             reception = Reception(self.keeping, identity, context.transfer_syntax, facts.calling_ae_title)
         return StoreInProgress(self, facts, context, request, answer, reception)
 
     def store_refused(
         self,
         facts: AssociationFacts,  # noqa: ARG002 - nothing depends on who asks
-        context: AcceptedContext,
+        context: AcceptedContext,  # noqa: ARG002 - nor on where
         request: CStoreRequest,
         answer: StoreAnswer,
     ) -> None:
         """End the association for a request that cannot be answered by an object's status."""
-        self.store_begins(request, context)
         words = f"C-STORE request {request.message_id}: {answer.error_comment}"
         raise self.end_of_association(Condition.BAD_MESSAGE, words)
 

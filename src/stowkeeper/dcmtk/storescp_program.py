@@ -160,7 +160,7 @@ class _Program:
         )
         study_timeout = options.events.study_timeout
         limits = association_limits(
-            maximum_length=options.network.max_pdu,
+            maximum_length=_even(options.network.max_pdu),
             request_seconds=options.network.acse_timeout,
             # While a study's end is waited for, silence between objects is no fault.
             idle_seconds=options.socket_timeout if study_timeout is None else None,
@@ -229,6 +229,11 @@ class _Program:
         return decision.is_admitted
 
 
+def _even(length: int) -> int:
+    """Return the length of PDUs that is announced: an even one."""
+    return length // 2 * 2
+
+
 def _rules(options: StorescpOptions, profile: NegotiationProfile | None) -> StorescpRules:
     return StorescpRules(
         profile=profile,
@@ -236,7 +241,7 @@ def _rules(options: StorescpOptions, profile: NegotiationProfile | None) -> Stor
         promiscuous=options.promiscuous,
         refuse=options.trial.refuse,
         reject_without_implementation_class=options.trial.reject_without_implementation_class,
-        maximum_length=options.network.max_pdu,
+        maximum_length=_even(options.network.max_pdu),
     )
 
 

@@ -176,6 +176,13 @@ class StorescpReceiver(Receiver):
         if self._options.trial.abort_during:
             self._abort_by_option()
 
+    def identity_of(self, request: CStoreRequest) -> Identity:
+        """Return what a command says that its data set is, its UIDs put right as those of the data set are."""
+        return Identity(
+            sop_class_uid=_without_white_space(request.affected_sop_class_uid),
+            sop_instance_uid=_without_white_space(request.affected_sop_instance_uid),
+        )
+
     def _sleep_during(self) -> None:
         if self._options.trial.sleep_during:
             self._sleep(self._options.trial.sleep_during)
@@ -184,10 +191,10 @@ class StorescpReceiver(Receiver):
         self.say(self._lines.aborting_by_option())
         raise self.end_of_association(Condition.SEND_FAILED, "it was aborted due to command line options")
 
-    def given_up(self, store: StoreInProgress, words: str) -> None:  # noqa: ARG002 - of every object alike
+    def given_up(self, store: StoreInProgress, words: str) -> None:
         """Receive no more. A study that ended by an object whose answer failed has ended all the same."""
         self._progress.end()
-        self.say(self._lines.store_failed(Condition.RECEIVE_FAILED, words))
+        self.say(self._lines.store_failed(self.cause_of_end(store.facts), words))
         self._is_receiving = False
         self._end_study()
 
@@ -262,13 +269,14 @@ class StorescpReceiver(Receiver):
 
     def _mismatch(self, request: CStoreRequest, identity: Identity, path: str) -> _RefusedError | None:
         """Compare what a data set says it is with what the command said (PS3.4 §B.2.3, A900H and C000H)."""
+        claimed = self.identity_of(request)
         status = Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS
-        if not identity.sop_class_uid or not identity.sop_instance_uid:
+        if not identity.sop_class_uid or identity.sop_instance_uid is None:
             status = Status.CANNOT_UNDERSTAND
-            words = "SOP Class UID or SOP Instance UID is absent or empty"
-        elif identity.sop_class_uid != _without_white_space(request.affected_sop_class_uid):
+            words = "SOP Class UID or SOP Instance UID is absent"
+        elif identity.sop_class_uid != claimed.sop_class_uid:
             words = "SOP Class UID is not that of the request"
-        elif identity.sop_instance_uid != _without_white_space(request.affected_sop_instance_uid):
+        elif identity.sop_instance_uid != claimed.sop_instance_uid:
             words = "SOP Instance UID is not that of the request"
         else:
             return None
@@ -331,7 +339,7 @@ class StorescpReceiver(Receiver):
             path = self._path(directory, name)
             if not self._options.output.bit_preserving:
                 self.say(self._lines.storing(path))
-                if replaces and is_taken(directory, name.text):
+                if replaces and os.path.isfile(path):
                     self.say(self._lines.overwriting(path))
             try:
                 reception.place(path, replaces=replaces)
@@ -339,8 +347,12 @@ class StorescpReceiver(Receiver):
                 name = self._name(request, folder)
                 continue
             except OSError as error:
-                lines = self._lines.cannot_write(path, _words(error))
-                raise _RefusedError(Status.OUT_OF_RESOURCES, lines) from None
+                say_why = (
+                    self._lines.cannot_create
+                    if self._options.output.bit_preserving
+                    else self._lines.cannot_write
+                )
+                raise _RefusedError(Status.OUT_OF_RESOURCES, say_why(path, _words(error))) from None
             self._stored = (directory, name.text)
             return name
         lines = self._lines.cannot_write(directory, "every name was taken")

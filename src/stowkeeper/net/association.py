@@ -221,7 +221,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self._begin_progress(now)
         idle = self._reading and not self._stores and now - self._last_message > options.idle_seconds
         if idle and options.idle_seconds:
-            self._end("aborted", f"idle for {options.idle_seconds:g} seconds")
+            self._time_out(f"idle for {options.idle_seconds:g} seconds")
             self.abort()
 
     def _cut_off_lingering(self, now: float) -> None:
@@ -350,7 +350,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         elif now - self._message_since >= seconds:
             least = self._server.options.message_bytes_per_second_min * seconds
             if self._message_bytes == 0 or self._message_bytes < least:
-                self._end("aborted", f"a message made no progress for {seconds:g} seconds")
+                self._time_out(f"a message made no progress for {seconds:g} seconds")
                 self.abort()
             else:
                 self._begin_progress(now)
@@ -377,12 +377,10 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             self._note_request(event.request)
             self._note_rejection(event.rejection, event.rejection.words)
         elif isinstance(event, ARTIMExpired):
-            words = (
-                "no association request came in time"
-                if event.state is State.STA2_AWAITING_ASSOCIATE_RQ
-                else ""
-            )
-            self._end("lost", words)
+            if self.facts is not None and event.state is State.STA2_AWAITING_ASSOCIATE_RQ:
+                self.facts.timed_out = True
+                self._end("lost", "no association request came in time")
+            self._end("lost", "")
         elif isinstance(event, ConnectionClosed):
             self._transport.close()
 
@@ -562,11 +560,17 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self._end("aborted", words)
         self.abort()
 
+    def _time_out(self, words: str) -> None:
+        if self.facts is not None and not self.facts.end:
+            self.facts.timed_out = True
+            self._end("aborted", words)
+
     def _end(self, end: str, words: str) -> None:
         facts = self.facts
         if facts is not None and not facts.end:
             facts.end = end
             facts.words = words
+            self._abandon_stores(words or f"the association was {end}")
             self._server.handlers.association_ended(facts)
 
     def _abandon_stores(self, words: str) -> None:

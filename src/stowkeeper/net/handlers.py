@@ -19,7 +19,7 @@ class AssociationFacts:
     `tls` names version and cipher suite where there is TLS, `tls_peer` the subject of the certificate that was verified.
     `results` are the answers to the presentation contexts that were proposed, empty until the association is accepted.
     `end` is released, aborted, lost, rejected, refused or shutdown; `words` says why, without patient data.
-    `was_aborted_by_peer` tells whose A-ABORT it was.
+    `was_aborted_by_peer` tells whose A-ABORT it was, `timed_out` that it ended since nothing came.
     """
 
     association_id: str
@@ -39,6 +39,7 @@ class AssociationFacts:
     end: str = ""
     words: str = ""
     was_aborted_by_peer: bool = False
+    timed_out: bool = False
     closed_at_nanoseconds: int = 0
 
 
