@@ -8,7 +8,7 @@ ARGS ?=
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench fuzz format clean peers
+.PHONY: help run test test-peers check bench fuzz format clean peers
 export PYTHON
 
 # A virtual environment knows its own path, so one that was moved, copied or lost its Python is made anew.
@@ -19,6 +19,7 @@ endif
 help:
 	@echo "make run      serve in the foreground with the archive in ./archive; Ctrl-C ends it"
 	@echo "make test     every test (PEERS=1 installs DCMTK and Orthanc for the interop tests first)"
+	@echo "make test-peers   every command line of the table through DCMTK's storescp and dcmrecv and through ours"
 	@echo "make check    format, lint, types, import contracts and the fast tests"
 	@echo "make bench    compare with other receivers, side by side (docs/benchmarks.md)"
 	@echo "make fuzz     each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)"
@@ -34,6 +35,10 @@ run: $(READY)
 
 test: $(READY) peers
 	$(PY) -m pytest -n auto --dist worksteal $(ARGS)
+
+test-peers: $(READY) peers
+	DIFFERENTIAL=all $(PY) -m pytest -n auto --dist worksteal tests/dcmtk/test_dcmtk_differential.py \
+	  tests/dcmtk/test_dcmtk_differential_planted.py $(ARGS)
 
 check: $(READY)
 	$(PY) -m ruff format --check .
