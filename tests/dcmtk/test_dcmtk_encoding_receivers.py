@@ -81,7 +81,7 @@ OPTIONS: dict[str, Form] = {
 REFUSED_HERE = {
     "opened, cut at": "what was cut off inside a sequence is missing; DCMTK closes the sequence",
     "closed, cut at": "likewise",
-    "trailing letters 8": "the value of the last element is missing; DCMTK writes it empty",
+    "trailing letters": "the last element was cut; DCMTK leaves it out, or writes it empty",
     "fragment without length": "likewise",
     "item delimiter in the middle": "DCMTK leaves out all that was received behind it",
     "empty": "there are no elements; DCMTK answers some of these with an error, but leaves a file",

@@ -344,7 +344,7 @@ def test_un_of_undefined_length_is_a_sequence():
     ("data", "syntax", "words"),
     [
         (b"", EXPLICIT, "the data set holds no elements"),
-        (b"abcd", EXPLICIT, "the data set holds no elements"),
+        (b"abcd", EXPLICIT, "the data set ends at 4 inside the header of an element at offset 0"),
         (encode(USUAL, EXPLICIT)[:-2], EXPLICIT, "2 bytes before the end of the value of (7FE0,0010)"),
         (
             encode([Sq(0x00081032, [CODE])], EXPLICIT)[:-2],

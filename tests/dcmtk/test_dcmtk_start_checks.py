@@ -59,20 +59,20 @@ def test_a_directory_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     check_dcmrecv_directory(DcmrecvOptions(port=11112, directory=str(tmp_path)))
 
 
-@pytest.mark.parametrize("name", ["absent", "file"])
-def test_no_directory(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "words"), [("absent", "does not exist"), ("file", "is no directory")])
+def test_no_directory(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "file").touch()
     directory = str(tmp_path / name)
     for ignore in (False, True):
         error = failure(check_storescp_directory, storescp(directory, ignore=ignore))
         assert error.exit_code == 1
-        assert "does not exist" in str(error)
+        assert words in str(error)
         assert directory in str(error)
     for mode in StorageMode:
         options = DcmrecvOptions(port=11112, directory=directory, storage_mode=mode)
         error = failure(check_dcmrecv_directory, options)
         assert error.exit_code == 45
-        assert "does not exist" in str(error)
+        assert words in str(error)
 
 
 @pytest.mark.usefixtures("bound_by_permissions")

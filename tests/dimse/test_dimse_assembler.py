@@ -143,7 +143,7 @@ def test_an_empty_last_fragment_ends_a_data_set(before):
 
     event = receiver.receive(fragment(b""))
 
-    assert event == DataSetFragment(view=memoryview(b""), is_last=True)
+    assert event == DataSetFragment(view=memoryview(b""), ends=True, is_last=True)
     assert receiver.is_between_messages
 
 

@@ -308,9 +308,9 @@ def test_without_a_least_pace_a_drip_is_borne_and_silence_is_not(
         server.wait_until(lambda: bool(handlers.stores) and len(handlers.stores[0].data) > 19_000)
         peer.send(HALF[20_000:20_001])
         server.wait_until(lambda: server.protocols_now[0]._message_bytes > 0)
-        server.advance(61.0)
+        server.advance(59.0)
         assert server.server.associations == 1
-        server.advance(122.0)
+        server.advance(61.0)
         assert peer.read_pdu().kind == ABORT
 
 

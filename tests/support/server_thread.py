@@ -168,6 +168,7 @@ class Stored:
     data: bytearray = field(default_factory=bytearray)
     held: list[Callable[[], None]] = field(default_factory=list)
     flushes: int = 0
+    pdvs: int = 0
     end: str = ""
     unanswered: str = ""
     answered_with: StoreAnswer | None = None
@@ -179,6 +180,9 @@ class Stored:
                 self.held.append(release)
             else:
                 release()
+
+    def pdv_ended(self) -> None:
+        self.pdvs += 1
 
     def flush(self) -> None:
         self.flushes += 1

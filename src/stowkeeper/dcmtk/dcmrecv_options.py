@@ -155,7 +155,7 @@ def dcmrecv_table(available: frozenset[SecurityProfile] = ALL_PROFILES) -> Optio
     """Return the table of `dcmrecv` where the TLS library can do the given security profiles."""
     return OptionTable(
         tool="dcmrecv",
-        title="receives DICOM objects over C-STORE and stores them as files, with few options",
+        title="receive DICOM objects into files, plainly",
         port_meaning="TCP port to listen on",
         is_port_required=True,
         sections=(GENERAL, _NETWORK, tls_section(available), _OUTPUT),

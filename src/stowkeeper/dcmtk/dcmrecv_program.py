@@ -116,6 +116,12 @@ def _serve(options: DcmrecvOptions, loggers: Loggers) -> None:
     rules = DcmrecvRules(profile=profile, ae_title=options.ae_title, maximum_length=options.network.max_pdu)
     silence = shortest(SOCKET_TIMEOUT, options.network.dimse_timeout)
     receiver = DcmrecvReceiver(options, rules, keeping if stores else None, loggers, lines)
+    housekeeping = Housekeeping(options.directory, log, stores=stores, encodes=not is_bit_preserving)
+
+    def meanwhile() -> None:
+        receiver.meanwhile()
+        housekeeping.do()
+
     server = SerialServer(
         receiver,
         association_limits(
@@ -127,7 +133,7 @@ def _serve(options: DcmrecvOptions, loggers: Loggers) -> None:
         ),
         tls,
         handshake_ended=receiver.handshake_ended,
-        meanwhile=Housekeeping(options.directory, log, stores=stores, encodes=not is_bit_preserving).do,
+        meanwhile=meanwhile,
     )
 
     def serve(connection: socket.socket) -> None:

@@ -65,6 +65,12 @@ def study_command(template: str, peer: EventPeer, *, directory: str) -> EventCom
     return _with_peer(template.replace(_PATH, directory), peer)
 
 
+def sanitized_title(title: str) -> str:
+    """Return an AE title that means nothing to a shell, and is no option for the program that gets it."""
+    clean = sanitized(title)
+    return f"_{clean[1:]}" if clean.startswith("-") else clean
+
+
 def sanitized_host(host: str) -> str:
     """Return a host name or address that is one word for a shell, and not an option for the program that gets it."""
     word = sanitized(host).replace(" ", "_")
@@ -74,8 +80,14 @@ def sanitized_host(host: str) -> str:
 def _with_peer(text: str, peer: EventPeer) -> EventCommand:
     warnings = []
     for placeholder, what, value, clean, quote in (
-        (_CALLING, "the calling AE title", peer.calling_ae_title, sanitized(peer.calling_ae_title), '"'),
-        (_CALLED, "the called AE title", peer.called_ae_title, sanitized(peer.called_ae_title), '"'),
+        (
+            _CALLING,
+            "the calling AE title",
+            peer.calling_ae_title,
+            sanitized_title(peer.calling_ae_title),
+            '"',
+        ),
+        (_CALLED, "the called AE title", peer.called_ae_title, sanitized_title(peer.called_ae_title), '"'),
         (_HOST, "the peer's host name", peer.host, sanitized_host(peer.host), ""),
     ):
         if placeholder in text:

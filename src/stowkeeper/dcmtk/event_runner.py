@@ -7,11 +7,16 @@ us, as with DCMTK.
 import subprocess
 from typing import Final
 
+from stowkeeper.dcmtk.limits import COMMANDS_MAX
+
 SHELL: Final = "/bin/sh"
 
 
 class EventRunner:
-    """Runs one command after the other. With `waits` (-xs) each is over when `run` returns; else none is waited for."""
+    """Runs one command after the other.
+
+    With `waits` (-xs) each is over when `run` returns; else none is waited for, as long as there are not too many.
+    """
 
     def __init__(self, *, waits: bool) -> None:
         self._waits = waits
@@ -20,6 +25,8 @@ class EventRunner:
     def run(self, command: str) -> None:
         """Run a command. Raises OSError when no shell can be started."""
         self.collect()
+        if len(self._running) >= COMMANDS_MAX:
+            self._running.pop(0).wait()
         process = subprocess.Popen([SHELL, "-c", command], stdin=subprocess.DEVNULL)  # noqa: S603 - the operator's own command
         if self._waits:
             process.wait()

@@ -25,6 +25,9 @@ _HIDDEN_NAME: Final = re.compile(rf"{re.escape(HIDDEN_PREFIX)}\d+-\d+", re.ASCII
 _MODE: Final = 0o666
 """Who may read and write files is for the process's umask to say."""
 
+_NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
+"""What file systems without hard links answer."""
+
 Buffer = bytes | bytearray | memoryview
 
 _counter = itertools.count(1)
@@ -40,19 +43,21 @@ class IncomingFile:
     def __init__(self, directory: str, *, synchronizes: bool) -> None:
         self._directory = directory
         self._synchronizes = synchronizes
+        self._descriptor: int | None
         self._descriptor, self._path = _open_hidden(directory)
         _unfinished.add(self)
 
     def write(self, pieces: Sequence[Buffer]) -> None:
         """Append pieces."""
+        descriptor = self._open_descriptor()
         for start in range(0, len(pieces), PIECES_PER_WRITE_MAX):
             rest = list(pieces[start : start + PIECES_PER_WRITE_MAX])
-            count = os.writev(self._descriptor, rest)
+            count = os.writev(descriptor, rest)
             while rest and count >= len(rest[0]):
                 count -= len(rest.pop(0))
             while rest:  # the system took a part: a signal came, or the disk is about to be full
                 view = memoryview(rest[0])[count:]
-                count = os.write(self._descriptor, view)
+                count = os.write(descriptor, view)
                 if count == len(view):
                     rest.pop(0)
                     count = 0
@@ -61,50 +66,46 @@ class IncomingFile:
 
     def open_at(self, offset: int) -> BinaryIO:
         """Open the file for reading and writing from an offset on; the caller closes what it gets."""
-        copy = os.dup(self._descriptor)
+        copy = os.dup(self._open_descriptor())
         os.lseek(copy, offset, os.SEEK_SET)  # which the duplicate shares
         return open(copy, "r+b")
+
+    def _open_descriptor(self) -> int:
+        if self._descriptor is None:
+            raise OSError(errno.EBADF, "the file is closed already", self._path)
+        return self._descriptor
 
     def finish(self, path: str, *, replaces: bool = True) -> None:
         """Give the whole file its name, in place of any file of that name.
 
-        Unless it `replaces`, raises FileExistsError when the name is taken; the file then waits for another.
+        Unless it `replaces`, raises FileExistsError when the name is taken; the file then waits for another. Where it raises
+        anything else, the name is what it was before, but for a disk that fails to sync the directory behind it.
         """
-        if self._synchronizes:
+        if self._synchronizes and self._descriptor is not None:
             os.fsync(self._descriptor)
-        if replaces or not self._linked(path):
-            self._rename(path)
-        if self._synchronizes:
-            synchronize_directory(os.path.dirname(path))
-        _unfinished.discard(self)
-        os.close(self._descriptor)
-
-    def _linked(self, path: str) -> bool:
-        """Give the file its name if that is free; False where there are no links, and the last look has to do."""
+        self._close()  # first: some file systems say only now that there was no room
         try:
-            os.link(self._path, path)
-        except FileExistsError:
-            raise
-        except OSError:
-            return False
-        os.unlink(self._path)
-        return True
-
-    def _rename(self, path: str) -> None:
-        try:
-            os.rename(self._path, path)
+            (os.replace if replaces else rename_to_free_name)(self._path, path)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            self._copy_to_other_disk(path)
+            self._copy_to_other_disk(path, replaces=replaces)
+        _unfinished.discard(self)
+        if self._synchronizes:
+            synchronize_directory(os.path.dirname(path))
 
-    def _copy_to_other_disk(self, path: str) -> None:
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _copy_to_other_disk(self, path: str, *, replaces: bool) -> None:
         """Get the file to where a subdirectory is a mount of its own."""
         copy = IncomingFile(os.path.dirname(path), synchronizes=self._synchronizes)
         try:
-            with self.open_at(0) as source, copy.open_at(0) as target:
+            with open(self._path, "rb") as source, copy.open_at(0) as target:
                 shutil.copyfileobj(source, target)
-            copy.finish(path)
+            copy.finish(path, replaces=replaces)
         finally:
             copy.discard()
         os.unlink(self._path)
@@ -112,7 +113,7 @@ class IncomingFile:
     def is_in_place(self) -> bool:
         """Tell whether the file is still where it was made: its directory may have been moved, or made anew."""
         try:
-            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+            return os.path.samestat(os.stat(self._path), os.fstat(self._open_descriptor()))
         except OSError:
             return False
 
@@ -124,7 +125,7 @@ class IncomingFile:
         with contextlib.suppress(OSError):  # the next start removes it
             os.unlink(self._path)
         with contextlib.suppress(OSError):
-            os.close(self._descriptor)
+            self._close()
 
 
 class IncomingFiles:
@@ -183,6 +184,23 @@ def synchronize_directory(directory: str) -> None:
         os.close(descriptor)
 
 
+def rename_to_free_name(old: str, new: str) -> None:
+    """Rename a file, never in place of another one. Raises FileExistsError when the name is taken, and OSError.
+
+    Where the file system has no links, the name is looked at first, and chance has to do for the moment between.
+    """
+    try:
+        os.link(old, new)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(new):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new) from None
+        os.rename(old, new)
+    else:
+        os.unlink(old)
+
+
 def discard_unfinished() -> None:
     """Remove every file that is neither finished nor discarded: the process ends."""
     for file in list(_unfinished):
@@ -192,7 +210,7 @@ def discard_unfinished() -> None:
 def remove_left_over(directory: str) -> int:
     """Remove the unfinished files of processes that died, and return how many there were.
 
-    One that is locked or young belongs to somebody. What cannot be looked at stays.
+    One that is locked, or young and of a living process, belongs to somebody. What cannot be looked at stays.
     """
     count = 0
     with contextlib.suppress(OSError), os.scandir(directory or os.curdir) as entries:
@@ -204,12 +222,30 @@ def remove_left_over(directory: str) -> int:
 
 
 def _remove_if_dead(path: str) -> bool:
+    """Remove a file whose lock is free, when its process is not there any more, or its age says so.
+
+    In another container the process may be there all the same: then its lock is held, and only between the making of a file
+    and its lock, some microseconds, is it at risk.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        if time.time() - os.fstat(descriptor).st_mtime < LEFT_OVER_SECONDS:
-            return False
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_old = time.time() - os.fstat(descriptor).st_mtime >= LEFT_OVER_SECONDS
+        if not is_old and _is_running(path):
+            return False
         os.unlink(path)
         return True
     finally:
         os.close(descriptor)
+
+
+def _is_running(path: str) -> bool:
+    """Tell whether the process is there that the name of a file speaks of; only its life counts, not whose it is."""
+    number = os.path.basename(path).removeprefix(HIDDEN_PREFIX).partition("-")[0]
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True

@@ -47,3 +47,21 @@ DICTIONARY_FILE_BYTES_MAX: Final = 16 << 20
 
 ACCEPT_PAUSE_SECONDS: Final = 0.1
 """How long nothing is accepted after the system could not give a connection: what it lacks will not come at once."""
+
+LOGGED_LETTERS_MAX: Final = 128
+"""Letters of a value that a peer sent, in a line of the log: twice what a UID may have. Peers can send 64 KiB of them."""
+
+PATIENT_FOLDER_LETTERS_MAX: Final = 200
+"""Letters of a patient's name in the name of a directory (-sp): with the time behind it that is what file systems take."""
+
+CHILDREN_MAX: Final = 256
+"""Child processes of --fork at a time; who comes meanwhile waits in the system's queue. Each has some megabytes of its own,
+and silent connections cost an attacker nothing."""
+
+COMMANDS_MAX: Final = 64
+"""Commands of -xcr that run at a time without -xs. Beyond that an object waits for one to end: senders are far faster than
+any shell, and a machine with hundreds of shells does nothing any more."""
+
+PRIVATE_CREATORS_MAX: Final = 4096
+"""Private creators of one level of a data set in implicit VR that are remembered to tell whether it has the form asked for;
+with more it is written anew, within the bounds of that. Real data sets have a dozen."""

@@ -1,11 +1,12 @@
 """Where connections come from: a port, or the descriptor that a super server hands over (inetd)."""
 
+import errno
 import os
 import socket
 import sys
 from typing import Final
 
-from stowkeeper.dcmtk.environment import Environment
+from stowkeeper.dcmtk.environment import LISTEN, Environment
 from stowkeeper.dcmtk.start_checks import ListenError, StartError
 from stowkeeper.net.limits import BACKLOG
 
@@ -45,10 +46,12 @@ def listen(port: int, environment: Environment, exit_code: int) -> socket.socket
             listener.close()
             raise
     except (OSError, OverflowError, UnicodeError) as error:
-        where = f"on {address} " if address else ""
         words = getattr(error, "strerror", None) or str(error)
-        advice = f"choose another port, or see who has it {where}already"
-        raise ListenError(exit_code, port, f"{words}; {advice}") from None
+        if address and getattr(error, "errno", None) != errno.EADDRINUSE:
+            words = f"{LISTEN} is {address!r}: {words}; set it to an address of this machine, or to none"
+        else:
+            words = f"{words}; choose another port, or see who has it already"
+        raise ListenError(exit_code, port, words) from None
     return listener
 
 
@@ -59,6 +62,8 @@ def take_inherited_connection(exit_code: int) -> socket.socket:
     """
     try:
         connection = socket.socket(fileno=os.dup(0))
+        connection.getpeername()  # there is none where a socket only listens, or is for datagrams
+        connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in _STANDARD_DESCRIPTORS:
             os.dup2(null, descriptor)

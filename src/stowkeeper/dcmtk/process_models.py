@@ -1,6 +1,7 @@
 """How associations share processes: one after the other in this one, each in a child of its own, or one and the end."""
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from stowkeeper.dcmtk.incoming_file import discard_unfinished
-from stowkeeper.dcmtk.limits import ACCEPT_PAUSE_SECONDS
+from stowkeeper.dcmtk.limits import ACCEPT_PAUSE_SECONDS, CHILDREN_MAX
 from stowkeeper.dcmtk.oflog.loggers import Logger, Loggers
 from stowkeeper.net.serial_server import SerialServer
 
@@ -37,6 +38,38 @@ def _end(number: int, _frame: FrameType | None) -> None:
     os.kill(os.getpid(), number)
 
 
+class Children:
+    """The child processes of this one that serve associations; in such a child there are none."""
+
+    def __init__(self) -> None:
+        self._parent = os.getpid()
+        self._running: set[int] = set()
+
+    def __len__(self) -> int:
+        """Return how many run, as far as is known."""
+        return len(self._running)
+
+    def add(self, child: int) -> None:
+        """Take note of a new one."""
+        self._running.add(child)
+
+    def reap(self) -> None:
+        """Forget those that have ended, as the system then does."""
+        if os.getpid() != self._parent:
+            return
+        with contextlib.suppress(ChildProcessError):  # there is none
+            while ended := os.waitpid(-1, os.WNOHANG)[0]:
+                self._running.discard(ended)
+
+    def wait_for_room(self, log: Logger) -> None:
+        """Wait until one more may be started."""
+        self.reap()
+        if len(self) >= CHILDREN_MAX:
+            log.warning("%d associations are served already, the next one waits", len(self))
+        while len(self) >= CHILDREN_MAX:
+            self._running.discard(os.wait()[0])
+
+
 def serve_in_turn(listener: socket.socket, server: SerialServer, serve: Serve, log: Logger) -> NoReturn:
     """Serve one association after the other. Who comes meanwhile waits in the system's queue."""
     while True:
@@ -50,12 +83,20 @@ def serve_in_turn(listener: socket.socket, server: SerialServer, serve: Serve, l
 
 
 def serve_forking(
-    listener: socket.socket, server: SerialServer, serve: Serve, log: Logger, loggers: Loggers
+    listener: socket.socket,
+    server: SerialServer,
+    serve: Serve,
+    log: Logger,
+    loggers: Loggers,
+    children: "Children",
 ) -> NoReturn:
     """Serve each association in a child process of its own. Never returns: children end here."""
+    # What is there now stays as it is: a child that collected garbage would copy all of it.
+    gc.collect()
+    gc.freeze()
     while True:
+        children.wait_for_room(log)
         connection = _accept(listener, server, log)
-        reap()
         if connection is None:
             continue
         loggers.flush()  # what is held back would be written by both
@@ -68,6 +109,7 @@ def serve_forking(
         if child == 0:
             listener.close()
             _serve_and_end(connection, server, serve, log, loggers)
+        children.add(child)
         log.debug("started child process %d for an association", child)
         connection.close()
 
@@ -92,13 +134,6 @@ def serve_one(connection: socket.socket, server: SerialServer, serve: Serve) -> 
     """Serve one connection until its peer has closed it, or was given the time to."""
     serve(connection)
     server.finish()
-
-
-def reap() -> None:
-    """Let the system forget the child processes that have ended."""
-    with contextlib.suppress(ChildProcessError):  # there is none
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 def _accept(listener: socket.socket, server: SerialServer, log: Logger) -> socket.socket | None:

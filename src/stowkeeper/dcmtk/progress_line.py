@@ -1,4 +1,4 @@
-"""The line on standard output by which `storescp -v` shows how a data set comes: `RECV: ` and a dot for each piece.
+"""The line on standard output by which `storescp -v` shows how a data set comes: `RECV: ` and a dot for each PDV.
 
 That nobody can read it, since standard output is closed or its reader gone, is no reason to receive nothing.
 """
@@ -24,7 +24,7 @@ class ProgressLine:
             _print("RECV: ")
 
     def advance(self) -> None:
-        """Show that a piece came."""
+        """Show that a PDV came."""
         if self._is_open:
             _print(".")
 

@@ -60,6 +60,9 @@ class StoreInProgress:
                 reception.write(piece, release)
             except OSError as error:
                 self._fail(error)
+
+    def pdv_ended(self) -> None:
+        """Tell that one more PDV came."""
         self._receiver.progress(self)
 
     def flush(self) -> None:
@@ -180,7 +183,7 @@ class Receiver(ABC):
         )
 
     def progress(self, store: StoreInProgress) -> None:  # noqa: B027 - one program shows none
-        """Take note of a piece of a data set, and do nothing about it. May raise PeerError."""
+        """Take note of a PDV of a data set, and do nothing about it. May raise PeerError."""
 
     # What becomes of associations.
 
@@ -229,6 +232,11 @@ class Receiver(ABC):
             self.receiving_failed(Condition.PEER_ABORTED, facts.words)
         else:
             self.receiving_failed(Condition.UNRECOGNIZED_PDU, facts.words)
+
+    def meanwhile(self) -> None:
+        """Put back the file that was made ahead: nothing comes just now."""
+        if self.keeping is not None:
+            self.keeping.files.put_back()
 
     def association_closed(self, facts: AssociationFacts) -> None:  # noqa: B027 - it is the same for both
         """Do nothing: all was said when it ended."""
@@ -291,6 +299,6 @@ class Receiver(ABC):
         if isinstance(message, CEchoRequest):
             self.echo(message, context)
             return message.respond(Status.SUCCESS)
-        raise PeerError(
-            f"{command_name(message.command_field)} is not taken here, C-STORE and C-ECHO alone are"
-        )
+        self.unexpected(message, context)
+        words = f"{command_name(message.command_field)} is not taken here, C-STORE and C-ECHO alone are"
+        raise self.end_of_association(Condition.BAD_COMMAND_TYPE, words)

@@ -145,7 +145,10 @@ class Reception:
         if found.sop_class_uid is not None and found.sop_instance_uid is not None:
             return found
         with closing(self._opened()) as source:
-            return find_identity(source, self._transfer_syntax_uid, form, self._keeping.dictionary)
+            keeping = self._keeping
+            return find_identity(
+                source, self._transfer_syntax_uid, form, keeping.dictionary, keeping.directory
+            )
 
     def complete(self, identity: Identity) -> None:
         """Make the file whole, in the form that is asked for, and name the data set `identity` in its head.
@@ -190,7 +193,10 @@ class Reception:
     def _write_in_form(self, source: BinaryIO, target: BinaryIO) -> None:
         form = self._keeping.form
         if form is not None:
-            write_data_set(source, self._transfer_syntax_uid, form, target, self._keeping.dictionary)
+            keeping = self._keeping
+            write_data_set(
+                source, self._transfer_syntax_uid, form, target, keeping.dictionary, keeping.directory
+            )
 
     def _replace(self, head: bytes, write: Callable[[BinaryIO, BinaryIO], None]) -> None:
         """Write a second file from the data set, and let it take the place of the first."""

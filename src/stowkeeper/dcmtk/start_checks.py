@@ -61,6 +61,8 @@ def check_dcmrecv_port(options: DcmrecvOptions) -> None:
 def directory_defect(directory: str, *, writes: bool) -> str:
     """Say why files cannot go into a directory; empty when they can. An empty name is the current directory."""
     path = directory or os.curdir
+    if os.path.lexists(path) and not os.path.isdir(path):
+        return f"output directory {directory!r} is no directory: name another with --output-directory"
     if not os.path.isdir(path):
         return f"output directory {directory!r} does not exist: create it or name another with --output-directory"
     if writes and not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):

@@ -14,11 +14,18 @@ from stowkeeper.dcmtk.grammar import CommandLine
 from stowkeeper.dcmtk.host_access import check_host_access
 from stowkeeper.dcmtk.host_names import PeerHost
 from stowkeeper.dcmtk.listening import fill_standard_descriptors, listen, take_inherited_connection
+from stowkeeper.dcmtk.log_lines import Condition
 from stowkeeper.dcmtk.log_options import LogLevel
 from stowkeeper.dcmtk.negotiation import StorescpRules
 from stowkeeper.dcmtk.network_options import ProfileChoice
 from stowkeeper.dcmtk.oflog.loggers import Loggers
-from stowkeeper.dcmtk.process_models import end_by_signals, reap, serve_forking, serve_in_turn, serve_one
+from stowkeeper.dcmtk.process_models import (
+    Children,
+    end_by_signals,
+    serve_forking,
+    serve_in_turn,
+    serve_one,
+)
 from stowkeeper.dcmtk.profile_file import NegotiationProfile
 from stowkeeper.dcmtk.receiver import say
 from stowkeeper.dcmtk.reception import Keeping
@@ -100,6 +107,7 @@ class _Program:
         self._log = loggers.get(STORESCP_LOGGER)
         self._profile: NegotiationProfile | None = None
         self._inherited: socket.socket | None = None
+        self._not_inherited: StartError | None = None
 
     def run(self, arguments: Sequence[str]) -> int:
         table = storescp_table(frozenset(available_profiles()))
@@ -134,9 +142,14 @@ class _Program:
 
     def _take_connection(self, command_line: CommandLine) -> None:
         if not command_line.has("--explain"):
-            self._inherited = take_inherited_connection(StorescpExit.INETD)
+            try:
+                self._inherited = take_inherited_connection(StorescpExit.INETD)
+            except StartError as error:
+                self._not_inherited = error  # what is wrong with the options comes first
 
     def _serve(self, options: StorescpOptions) -> None:
+        if self._not_inherited is not None:
+            raise self._not_inherited
         check_storescp_port(options)
         check_storescp_directory(options)
         environment = Environment.of(os.environ, self._log)
@@ -168,11 +181,12 @@ class _Program:
             send_seconds=options.socket_timeout,
         )
 
+        children = Children()
+
         def meanwhile() -> None:
             receiver.meanwhile()
             housekeeping.do()
-            if options.process_model is ProcessModel.FORK:
-                reap()
+            children.reap()
 
         server = SerialServer(
             receiver,
@@ -186,6 +200,7 @@ class _Program:
         def serve(connection: socket.socket) -> None:
             if options.process_model is ProcessModel.FORK:
                 receiver.child_pid = os.getpid()
+                housekeeping.leave_it()
             if options.access_control and not self._is_admitted(connection, options):
                 connection.close()
                 return
@@ -196,7 +211,7 @@ class _Program:
         if self._inherited is not None:
             serve_one(self._inherited, server, serve)
         elif listener is not None and options.process_model is ProcessModel.FORK:
-            serve_forking(listener, server, serve, self._log, self._loggers)
+            serve_forking(listener, server, serve, self._log, self._loggers, children)
         elif listener is not None:
             serve_in_turn(listener, server, serve, self._log)
 
@@ -223,9 +238,9 @@ class _Program:
         for remark in decision.remarks:
             self._log.warning(remark)
         if not decision.is_admitted:
-            self._log.error(
-                f"Refusing connection from {host.full_name or 'unknown'} ({address}): {decision.reason}"
-            )
+            words = f"denied connection from {host.full_name or 'unknown'} ({address}): {decision.reason}"
+            lines = StorescpLines(level=LogLevel.ERROR)
+            say(self._loggers, lines.receiving_failed(Condition.TCP_WRAPPER, words))
         return decision.is_admitted
 
 

@@ -17,7 +17,7 @@ from stowkeeper.dcmtk.event_commands import EventCommand, EventPeer, object_comm
 from stowkeeper.dcmtk.event_runner import EventRunner
 from stowkeeper.dcmtk.file_names import FileName, NoFreeNameError, StorescpNames
 from stowkeeper.dcmtk.host_names import PeerHost
-from stowkeeper.dcmtk.incoming_file import synchronize_directory
+from stowkeeper.dcmtk.incoming_file import rename_to_free_name, synchronize_directory
 from stowkeeper.dcmtk.limits import FILE_NAME_TRIES_MAX
 from stowkeeper.dcmtk.log_lines import Condition, Lines
 from stowkeeper.dcmtk.negotiation import StorescpRules, negotiate_storescp, role_remarks
@@ -40,6 +40,7 @@ from stowkeeper.dcmtk.study_folders import (
     StoredFile,
     StudyFolderError,
     StudySorter,
+    next_number,
     renamings,
 )
 from stowkeeper.dicom.status import Status
@@ -108,12 +109,12 @@ class StorescpReceiver(Receiver):
         """Decide by the options, or the profile."""
         maximum_length = self._rules.maximum_length
         self.say(self._lines.association_received(request, maximum_length, child_pid=self.child_pid))
-        self._host = PeerHost(facts.peer_address, looks_up=self._options.network.host_lookup)
         decision = negotiate_storescp(request, self._rules)
         for remark in role_remarks(request, self._rules.profile):
             text = f"{remark.sop_class_uid}: {remark.words}"
             self.say(self._lines.error(text) if remark.refused else self._lines.warning(text))
         if isinstance(decision, Accepted):
+            self._host = PeerHost(facts.peer_address, looks_up=self._options.network.host_lookup)
             self._peer = EventPeer(
                 calling_ae_title=request.calling_ae_title, called_ae_title=request.called_ae_title, host=""
             )
@@ -170,7 +171,7 @@ class StorescpReceiver(Receiver):
         self._sleep_during()
 
     def progress(self, store: StoreInProgress) -> None:  # noqa: ARG002 - of every object alike
-        """Show that a piece came; wait, or abort, if that is asked for."""
+        """Show that a PDV came; wait, or abort, if that is asked for."""
         self._progress.advance()
         self._sleep_during()
         if self._options.trial.abort_during:
@@ -379,6 +380,7 @@ class StorescpReceiver(Receiver):
 
     def meanwhile(self) -> None:
         """End the current study when its time is over; called while nothing comes."""
+        super().meanwhile()
         self._runner.collect()
         if self._sorter is not None and not self._is_receiving:
             self._ended = self._sorter.expired(time.monotonic())
@@ -402,11 +404,18 @@ class StorescpReceiver(Receiver):
             self.say(self._lines.cannot_rename(directory, directory, _words(error)))
             return
         for renaming in renamings(ended.files, present):
-            old, new = (os.path.join(directory, name) for name in (renaming.old, renaming.new))
-            try:
-                os.rename(old, new)
-            except OSError as error:
-                self.say(self._lines.cannot_rename(old, new, _words(error)))
+            old = os.path.join(directory, renaming.old)
+            name = renaming.new
+            for _ in range(FILE_NAME_TRIES_MAX):
+                new = os.path.join(directory, name)
+                try:
+                    rename_to_free_name(old, new)
+                except FileExistsError:  # another process numbers files here too
+                    name = next_number(name)
+                    continue
+                except OSError as error:
+                    self.say(self._lines.cannot_rename(old, new, _words(error)))
+                break
 
     def _event_peer(self, template: str) -> EventPeer:
         """Return who the values of a command are about. The name is looked up only when the command asks for it."""

@@ -193,7 +193,7 @@ def storescp_table(available: frozenset[SecurityProfile] = ALL_PROFILES) -> Opti
     """Return the table of `storescp` where the TLS library can do the given security profiles."""
     return OptionTable(
         tool="storescp",
-        title="receives DICOM objects over C-STORE and stores them as files",
+        title="receive DICOM objects into files",
         port_meaning="TCP port to listen on; not needed with --inetd",
         is_port_required=False,
         sections=(

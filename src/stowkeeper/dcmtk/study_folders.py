@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
 
-from stowkeeper.dcmtk.sanitizing import sanitized, sanitizing_warning
+from stowkeeper.dcmtk.limits import PATIENT_FOLDER_LETTERS_MAX
+from stowkeeper.dcmtk.sanitizing import sanitized, sanitizing_warning, shortened
 from stowkeeper.dcmtk.storescp_options import SortMode
 
 _MICROSECONDS_IN_MILLISECOND: Final = 1000
@@ -186,11 +187,11 @@ def patient_folder(patient_name: bytes, character_set: str) -> tuple[str, tuple[
         return ANONYMOUS, (
             f"Patient's Name (0010,0010) is absent or empty, {ANONYMOUS} is used in its place",
         )
-    folder = "".join(_LETTERS[byte] for byte in name)
+    folder = "".join(_LETTERS[byte] for byte in name)[:PATIENT_FOLDER_LETTERS_MAX]
     declared = character_set.strip(" ")
     if not declared or declared == _LATIN_1 or name.isascii():
         return folder, ()
-    warning = f"Patient's Name is not in Latin-1 (Specific Character Set is {declared!r})"
+    warning = f"Patient's Name is not in Latin-1 (Specific Character Set is {shortened(declared)!r})"
     return folder, (f"{warning}, the name of its directory may be unreadable",)
 
 
@@ -211,6 +212,12 @@ def renamings(files: Sequence[StoredFile], present: Iterable[str]) -> Iterator[R
         if file.name not in seen:
             seen.add(file.name)
             yield Renaming(old=file.name, new=f"{file.prefix[:RENAMED_PREFIX_LENGTH]}{number:06d}")
+
+
+def next_number(name: str) -> str:
+    """Return the new name of a renamed file with the next number."""
+    prefix, number = name[:RENAMED_PREFIX_LENGTH], name[RENAMED_PREFIX_LENGTH:]
+    return f"{prefix}{int(number) + 1:06d}"
 
 
 # --- by date

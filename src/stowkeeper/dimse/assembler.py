@@ -35,10 +35,13 @@ class MessageStarted:
 class DataSetFragment:
     """The next bytes of the data set of the message that started last; `view` may be empty when `is_last` is True.
 
+    `ends` tells that they are the last of their PDV.
+
     `view` is the memory that was received into: use or copy it before that is reused.
     """
 
     view: memoryview
+    ends: bool
     is_last: bool
 
 
@@ -75,8 +78,8 @@ class MessageAssembler:
         view = fragment.data
         if fragment.is_last and fragment.ends:
             self._data_set_context = None
-            return DataSetFragment(view=view, is_last=True)
-        return DataSetFragment(view=view, is_last=False) if view else None
+            return DataSetFragment(view=view, ends=True, is_last=True)
+        return DataSetFragment(view=view, ends=fragment.ends, is_last=False) if view else None
 
     def _receive_command(self, fragment: PDVFragment) -> MessageStarted | None:
         context_id = fragment.context_id

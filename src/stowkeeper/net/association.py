@@ -85,6 +85,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self._accepted = False
         self._message_bytes = 0
         self._message_since = 0.0
+        self._last_read = 0.0
         self._last_message = 0.0
         self._drain_deadline: float | None = None
         self._closing_since: float | None = None
@@ -145,6 +146,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         except PeerError as error:
             self._fault(str(error))
         self._message_bytes += nbytes  # now, since a message that began with them is on its way
+        self._last_read = self._time()  # now, since a handler may have taken its time
         if self._draining:
             self._release_when_drained()
         self._send_pending()
@@ -347,6 +349,10 @@ class AssociationProtocol(asyncio.BufferedProtocol):
     def _check_progress(self, now: float, seconds: float) -> None:
         if not self._reading or not seconds:
             self._begin_progress(now)
+        elif not self._server.options.message_bytes_per_second_min:
+            if now - max(self._last_read, self._message_since) >= seconds:
+                self._time_out(f"a message made no progress for {seconds:g} seconds")
+                self.abort()
         elif now - self._message_since >= seconds:
             least = self._server.options.message_bytes_per_second_min * seconds
             if self._message_bytes == 0 or self._message_bytes < least:
@@ -438,6 +444,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
                     buffer.hold()
                     store.operation.write(view, buffer.release)
                     self._unflushed += len(view)
+                if event.ends:
+                    store.operation.pdv_ended()
                 if event.is_last:
                     self._receiving = None
                     self._unflushed = 0

@@ -59,6 +59,10 @@ class StoreOperation(Protocol):
         """Take the next bytes of the data set; call `release`, from any thread, when they are not needed."""
         ...
 
+    def pdv_ended(self) -> None:
+        """Know that the bytes up to here came in one PDV (PS3.8 §9.3.5.1)."""
+        ...
+
     def flush(self) -> None:
         """Hand over what was written since the last flush."""
         ...

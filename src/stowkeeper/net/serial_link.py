@@ -34,8 +34,6 @@ class SerialLink:
         self._received: Final = bytearray(TLS_PLAINTEXT_BYTES) if channel is not None else bytearray()
         self._is_closing = False
         self.failure: Exception | None = None
-        self.is_reading = True
-        """Whether the association wants bytes."""
         try:
             self.peer: Any = connection.getpeername()
         except OSError:
@@ -135,12 +133,10 @@ class SerialLink:
         return self._is_closing
 
     def pause_reading(self) -> None:
-        """Want no bytes for now."""
-        self.is_reading = False
+        """Do nothing: all that was read is dealt with before more is."""
 
     def resume_reading(self) -> None:
-        """Want bytes again."""
-        self.is_reading = True
+        """Do nothing, likewise."""
 
     def close(self) -> None:
         """Say that nothing follows; `dispose` then closes the connection."""

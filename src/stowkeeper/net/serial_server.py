@@ -93,7 +93,8 @@ class SerialServer:
         session = _Session(self, link, protocol)
         try:
             self._hold(session, protocol)
-        except BaseException:
+        except Exception:
+            protocol.abort()  # the peer is to know that it is not its fault alone
             session.end()
             raise
         if link.is_closing():
@@ -153,6 +154,7 @@ class SerialServer:
         return failure is None
 
     def _linger(self, session: "_Lingering") -> None:
+        session.give_memory_back()
         self._lingering.append(session)
         while len(self._lingering) > LINGERING_CONNECTIONS_MAX:
             self._lingering.pop(0).end()
@@ -162,6 +164,7 @@ class SerialServer:
         for lingering in list(self._lingering):
             if lingering.link.fileno() in ready:
                 lingering.step()
+                lingering.give_memory_back()
             lingering.tick(now)
             if lingering.link.is_closing():
                 self._lingering.remove(lingering)
@@ -235,6 +238,11 @@ class _Session:
         if not self.link.is_closing():
             self._protocol.tick(now)
 
+    def give_memory_back(self) -> None:
+        """Let go of the receive buffer: many linger, and one is served."""
+        for _ in range(2):  # the first only finds that something was read lately
+            self._protocol.sweep()
+
     def end(self) -> None:
         """Close the connection, and tell the association."""
         self.link.dispose()
@@ -265,6 +273,9 @@ class _Refused:
         """Give up when it is time."""
         if now >= self._deadline:
             self.link.abort()
+
+    def give_memory_back(self) -> None:
+        """Do nothing: it has no buffer."""
 
     def end(self) -> None:
         """Close the connection."""

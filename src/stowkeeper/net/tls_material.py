@@ -43,7 +43,7 @@ ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
 """The group ffdhe2048 of RFC 7919 Appendix A.1: it is public, and the same everywhere."""
 
 _PEM_BLOCK = re.compile(
-    rb"-----BEGIN ([A-Z0-9 ]{1,40})-----\r?\n(.*?)-----END \1-----", re.DOTALL
+    rb"-----BEGIN ([A-Z0-9 .]{1,40})-----\r?\n(.*?)-----END \1-----", re.DOTALL
 )  # RFC 7468 §2
 _CERTIFICATE_LABELS = {b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE"}
 _CRL_LABEL = b"X509 CRL"

@@ -280,6 +280,9 @@ class StoreInProgress:
             self._length += len(piece)
             self._incoming.write(piece, release)
 
+    def pdv_ended(self) -> None:
+        """Do nothing: how a data set was cut means nothing."""
+
     def flush(self) -> None:
         """Hand over what waits."""
         if self._incoming is not None:

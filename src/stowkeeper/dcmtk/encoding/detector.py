@@ -19,6 +19,7 @@ from stowkeeper.dcmtk.encoding.form import Form
 from stowkeeper.dcmtk.encoding.limits import TEXT_AT_ONCE_MAX
 from stowkeeper.dcmtk.encoding.plan import DATA_SET_TRAILING_PADDING
 from stowkeeper.dcmtk.encoding.vr_choice import is_private_creator, note_creator, private_block
+from stowkeeper.dcmtk.limits import PRIVATE_CREATORS_MAX
 from stowkeeper.dicom.elements import (
     ITEM,
     ITEM_DELIMITATION,
@@ -252,6 +253,10 @@ class _FormWalker(PieceWalker):
                 ):
                     return self._differ(end, position, "a text is padded otherwise")
                 if is_creator:
+                    if len(creators) >= PRIVATE_CREATORS_MAX:
+                        return self._differ(
+                            end, position, "there are more private creators than are remembered"
+                        )
                     note_creator(creators, tag, bytes(view[start:stop]), correct_input=rules.correct_input)
             previous = tag
             position = stop

@@ -18,7 +18,8 @@ from stowkeeper.dcmtk.encoding.values import WHITE_SPACE
 
 SOP_CLASS_UID: Final = 0x00080016
 SOP_INSTANCE_UID: Final = 0x00080018
-_UID_BYTES_MAX: Final = 65_536
+_UID_BYTES_MAX: Final = 65_534
+"""What an explicit VR can hold, and so file meta information."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +38,15 @@ def clean_uid(value: bytes, *, correct_input: bool) -> str:
 
 
 def find_identity(
-    source: BinaryIO, transfer_syntax_uid: str, form: Form, dictionary: Dictionary | None = None
+    source: BinaryIO,
+    transfer_syntax_uid: str,
+    form: Form,
+    dictionary: Dictionary | None = None,
+    folder: str | None = None,
 ) -> Identity:
     """Search the data set that stands in `source`, from its position on; raise EncodingError as `write_data_set` does."""
     syntax = known_syntax(transfer_syntax_uid)
-    with opened(source, syntax) as plain:
+    with opened(source, syntax, folder) as plain:
         received = Source(plain)
         structure = read_structure(received, syntax, form, dictionary)
         found = {tag: _value(received, structure, tag, form) for tag in (SOP_CLASS_UID, SOP_INSTANCE_UID)}

@@ -7,8 +7,8 @@ beyond it. A value whose length nobody knows is an error, unless its VR is unkno
 (PS3.5 §6.2.2, CP-246).
 
 Unlike DCMTK's, this parser refuses a data set that was cut inside a sequence or a value, or that goes on behind an item
-delimiter on its top level. DCMTK accepts some of these and writes less than it received. Up to eleven bytes at the end
-that are no whole element header are left out here as there.
+delimiter on its top level, or ends inside the header of an element. DCMTK accepts some of these and writes less than it
+received. Up to eleven zeros behind the last element are padding, and left out here as there.
 """
 
 import struct
@@ -133,6 +133,7 @@ class _Reader:
         header = self._read_header(level)
         if header is None:
             if is_root:
+                self._check_is_padding(offset)
                 return False
             raise EncodingError(
                 f"the data set ends at {self._source.size} inside an item of the sequence "
@@ -157,6 +158,13 @@ class _Reader:
                 vr, layout = known, IMPLICIT
         self._take_element(level, tag, vr, length, layout, offset)
         return True
+
+    def _check_is_padding(self, offset: int) -> None:
+        """Refuse an element that was cut in its header; zeros are no element."""
+        if any(self._source.read(offset, self._source.size - offset)):
+            raise EncodingError(
+                f"the data set ends at {self._source.size} inside the header of an element at offset {offset}"
+            )
 
     def _read_header(self, level: _Level) -> tuple[int, ValueRepresentation, int] | None:
         """Read tag, VR and length of an element; None when it is not all there."""

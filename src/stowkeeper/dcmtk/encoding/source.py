@@ -60,21 +60,23 @@ class Source:
         return (self.read(start, min(piece, offset + count - start)) for start in starts)
 
 
-def opened(file: BinaryIO, syntax: TransferSyntax) -> AbstractContextManager[IO[bytes]]:
+def opened(
+    file: BinaryIO, syntax: TransferSyntax, folder: str | None = None
+) -> AbstractContextManager[IO[bytes]]:
     """Give a received data set for the length of a block, inflated where its transfer syntax is a deflated one.
 
-    The file itself stays open. Raises EncodingError where it cannot be inflated.
+    What is too much for memory goes into a temporary file in `folder`; None is the system's own choice. The file itself stays open. Raises EncodingError where it cannot be inflated.
     """
-    return _inflated(file) if syntax.deflated else nullcontext(file)
+    return _inflated(file, folder) if syntax.deflated else nullcontext(file)
 
 
-def _inflated(file: BinaryIO) -> IO[bytes]:
+def _inflated(file: BinaryIO, folder: str | None) -> IO[bytes]:
     """Inflate a data set into a temporary file, which the caller closes (PS3.5 §A.5).
 
     Bytes behind the end of the deflate stream are left out, as DCMTK does. Raises EncodingError.
     """
     target = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - the caller closes it
-        INFLATED_IN_MEMORY_BYTES, dir=_folder_of(file)
+        INFLATED_IN_MEMORY_BYTES, dir=folder
     )
     try:
         for chunk in _inflated_chunks(file):
@@ -101,9 +103,3 @@ def _inflated_chunks(file: BinaryIO) -> Iterator[bytes]:
         if not chunk and not deflated:
             raise EncodingError("the deflate stream ends before its last block does")
         yield chunk
-
-
-def _folder_of(file: BinaryIO) -> str | None:
-    """Return the folder of a named file, which has room for such data; None for the system's own choice."""
-    name = getattr(file, "name", None)
-    return os.path.dirname(os.path.abspath(name)) if isinstance(name, str) else None

@@ -36,11 +36,14 @@ def write_data_set(
     form: Form,
     target: BinaryIO,
     dictionary: Dictionary | None = None,
+    folder: str | None = None,
 ) -> None:
     """Write the data set that stands in `source`, from its position on, at the position of `target`.
 
     `transfer_syntax_uid` is the one it was received in. With `form.with_meta`, what stands in `target` so far counts
     where the file is padded. Without a dictionary the shipped one is loaded when it is needed.
+
+    Much inflated data goes into a temporary file in `folder`.
 
     Raises EncodingError, where DCMTK would find the data set malformed or not convertible; then `target` may have got
     a part of it. What reading and writing raise passes through.
@@ -48,7 +51,7 @@ def write_data_set(
     syntax = known_syntax(transfer_syntax_uid)
     target_syntax = syntax if form.transfer_syntax is None else known_syntax(form.transfer_syntax)
     layout = layout_of(target_syntax)
-    with opened(source, syntax) as plain:
+    with opened(source, syntax, folder) as plain:
         received = Source(plain)
         structure = read_structure(received, syntax, form, dictionary)
         plan = Plan(structure, layout, form, in_front=target.tell() if form.with_meta else 0)
