@@ -1,6 +1,7 @@
 """What both programs need to serve: the profile, the limits of an association, and what is done while nothing comes."""
 
 import math
+import os
 from typing import Final
 
 from stowkeeper.dcmtk.encoding.dictionary import shipped_dictionary
@@ -8,6 +9,7 @@ from stowkeeper.dcmtk.incoming_file import remove_left_over
 from stowkeeper.dcmtk.network_options import ProfileChoice
 from stowkeeper.dcmtk.oflog.loggers import Logger
 from stowkeeper.dcmtk.profile_file import NegotiationProfile, ProfileError, read_profile_file
+from stowkeeper.dcmtk.shipped_profiles import SHIPPED_PROFILE_FILE
 from stowkeeper.dcmtk.start_checks import StartError
 from stowkeeper.net.server_options import ServerOptions
 
@@ -20,7 +22,12 @@ def acceptor_profile(choice: ProfileChoice, log: Logger, exit_code: int) -> Nego
         file = read_profile_file(choice.file)
         profile = file.acceptor_profile(choice.name)
     except ProfileError as error:
-        raise StartError(exit_code, f"cannot use the association negotiation profile: {error}") from None
+        hint = ""
+        if not os.path.exists(choice.file):
+            hint = f"; the one that comes with this program is {SHIPPED_PROFILE_FILE}"
+        raise StartError(
+            exit_code, f"cannot use the association negotiation profile: {error}{hint}"
+        ) from None
     for warning in file.warnings:
         log.warning(warning)
     return profile

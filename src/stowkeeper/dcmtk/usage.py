@@ -26,6 +26,8 @@ from stowkeeper.dcmtk.grammar import (
     Value,
     parse,
 )
+from stowkeeper.dcmtk.oflog.config import SHIPPED_LOG_CONFIGURATION
+from stowkeeper.dcmtk.shipped_profiles import SHIPPED_PROFILE_FILE
 
 COMPATIBLE_VERSION: Final = "3.6.8"
 COMPATIBLE_DATE: Final = "2023-12-19"
@@ -104,6 +106,18 @@ def version_text(table: OptionTable) -> str:
         f"- ZLIB, Version {zlib.ZLIB_RUNTIME_VERSION}\n"
         f"- {ssl.OPENSSL_VERSION}\n"
         "- LIBWRAP: its access tables, read by Stowkeeper\n"
+        f"\n{_files_text()}"
+    )
+
+
+def _files_text() -> str:
+    """Say where the files are that come with the programs."""
+    return (
+        "files that come with it:\n"
+        f"    {SHIPPED_PROFILE_FILE}\n"
+        "        negotiation profiles Default and AllDICOM, for --config-file\n"
+        f"    {SHIPPED_LOG_CONFIGURATION}\n"
+        "        a sample for --log-config\n"
     )
 
 
@@ -131,7 +145,23 @@ def help_text(table: OptionTable) -> str:
                 lines.append(f"  {group.title}:")
             for option in group.options:
                 lines += columns.lines(option.short, option.long, _described(option))
-    return heading(table) + "\n".join(lines) + "\n"
+    return heading(table) + "\n".join([*lines, "", _environment_text(table), _files_text()])
+
+
+_ENVIRONMENT: Final = (
+    ("DCMDICTPATH", "data dictionary files, with colons between them"),
+    ("TCP_BUFFER_LENGTH", "bytes of the buffers of connections"),
+    ("STOWKEEPER_LISTEN", "listen on this address alone"),
+    ("STOWKEEPER_SYNC", "1: an answer waits until the file is on the disk"),
+)
+_ENVIRONMENT_OF_STORESCP: Final = (
+    ("STOWKEEPER_KEEP_REFUSED", "1: keep objects that are not what the command says"),
+)
+
+
+def _environment_text(table: OptionTable) -> str:
+    variables = _ENVIRONMENT + (_ENVIRONMENT_OF_STORESCP if table.tool == "storescp" else ())
+    return "environment:\n" + "".join(f"    {name:25}{meaning}\n" for name, meaning in variables)
 
 
 class _Columns:
@@ -155,6 +185,9 @@ def _described(option: Option) -> Iterator[str]:
     if option.values:
         yield ", ".join(f"{value.label}: {_value_text(value)}" for value in option.values)
     yield f"{option.meaning} (default)" if option.is_default else option.meaning
+    for rule in option.rules:
+        word = "not" if isinstance(rule, NotWith) else "only"
+        yield f"({word} with {' '.join(rule.others)})"
 
 
 def _value_text(value: Value) -> str:
