@@ -55,8 +55,8 @@ class Children:
 
     def reap(self) -> None:
         """Forget those that have ended, as the system then does."""
-        if os.getpid() != self._parent:
-            return
+        if not self._running or os.getpid() != self._parent:
+            return  # what other processes there are is for others to wait for
         with contextlib.suppress(ChildProcessError):  # there is none
             while ended := os.waitpid(-1, os.WNOHANG)[0]:
                 self._running.discard(ended)
