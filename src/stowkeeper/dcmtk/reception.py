@@ -74,7 +74,6 @@ class Reception:
         "_keeping",
         "_pieces",
         "_releases",
-        "_scanner",
         "_source_ae_title",
         "_transfer_syntax_uid",
         "_values",
@@ -95,18 +94,15 @@ class Reception:
         self._releases: list[Release] = []
         self._waiting = 0
         self._values: dict[int, bytes] = {}
-        self._scanner: HeaderScanner | None = None
         self._detector: FormDetector | None = None
         self.is_empty = True
         if keeping.form is not None:
-            self._scanner = HeaderScanner(transfer_syntax_uid, _WANTED)
-            self._detector = FormDetector(transfer_syntax_uid, keeping.form, keeping.dictionary)
+            self._detector = FormDetector(transfer_syntax_uid, keeping.form, keeping.dictionary, _WANTED)
 
     def write(self, piece: memoryview, release: Release | None) -> None:
         """Take the next bytes. `release` is called when they are not needed any more. Raises OSError."""
         self.is_empty = False
-        if self._scanner is not None and self._detector is not None:
-            self._scanner.feed(piece)
+        if self._detector is not None:
             self._detector.feed(piece)
         self._pieces.append(piece)
         if release is not None:
@@ -128,9 +124,18 @@ class Reception:
         self._let_go()
 
     def finish(self) -> None:
-        """Know that the data set is complete; `value` can be asked then."""
-        if self._scanner is not None:
-            self._values = self._scanner.finish().values
+        """Know that the data set is complete; `value` can be asked then. Raises OSError."""
+        detector = self._detector
+        if detector is None:
+            return
+        if detector.finish():
+            self._values = detector.values
+            return
+        scanner = HeaderScanner(self._transfer_syntax_uid, _WANTED)
+        with closing(self._opened()) as source:
+            while piece := source.read(WAITING_BYTES_MAX):
+                scanner.feed(piece)
+        self._values = scanner.finish().values
 
     def value(self, tag: int) -> bytes:
         """Return the bytes of an element at the top level, empty when it is not there; not for preserved bytes."""
@@ -223,9 +228,9 @@ class Reception:
 
     def _identity_so_far(self) -> Identity:
         form = self._keeping.form
-        if self._scanner is None or form is None:
+        if self._detector is None or form is None:
             return self._identity
-        return self._identity_in(self._scanner.values_so_far, form)
+        return self._identity_in(self._detector.values, form)
 
     def _identity_in(self, values: dict[int, bytes], form: Form) -> Identity:
         sop_class, sop_instance = values.get(SOP_CLASS_UID), values.get(SOP_INSTANCE_UID)

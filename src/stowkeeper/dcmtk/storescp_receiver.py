@@ -239,8 +239,8 @@ class StorescpReceiver(Receiver):
             raise _RefusedError(Status.OUT_OF_RESOURCES, lines)
         failure = ""
         identity = Identity(sop_class_uid=None, sop_instance_uid=None)
-        reception.finish()
         try:
+            reception.finish()
             identity = reception.identity()
             reception.complete(identity)
         except NotWritableError as error:
@@ -339,7 +339,8 @@ class StorescpReceiver(Receiver):
         for _ in range(FILE_NAME_TRIES_MAX):
             path = self._path(directory, name)
             if not self._options.output.bit_preserving:
-                self.say(self._lines.storing(path))
+                if self.is_verbose:
+                    self.say(self._lines.storing(path))
                 if replaces and os.path.isfile(path):
                     self.say(self._lines.overwriting(path))
             try:

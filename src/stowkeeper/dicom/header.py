@@ -113,11 +113,6 @@ class HeaderScanner:
         else:
             self._inflater.feed(view, self._walker)
 
-    @property
-    def values_so_far(self) -> dict[int, bytes]:
-        """Return raw bytes of the wanted elements that were met until now; nothing to be changed."""
-        return self._walker.values
-
     def finish(self) -> Scan:
         """Return what was found, now that the data set has ended."""
         walker = self._walker

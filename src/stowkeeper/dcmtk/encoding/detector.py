@@ -54,14 +54,21 @@ _ODD_UID: Final = re.compile(rb"[\t-\r ]|\0\0\Z").search
 class FormDetector:
     """Looks at one received data set, fed piece by piece.
 
-    Without a dictionary the shipped one is loaded when it is needed, which explicit VR never does.
+    Without a dictionary the shipped one is loaded when it is needed, which explicit VR never does. `wanted` are the tags
+    whose values are kept; they are of texts.
     """
 
     __slots__ = ("_inflater", "_walker")
 
-    def __init__(self, transfer_syntax_uid: str, form: Form, dictionary: Dictionary | None = None) -> None:
+    def __init__(
+        self,
+        transfer_syntax_uid: str,
+        form: Form,
+        dictionary: Dictionary | None = None,
+        wanted: frozenset[int] = frozenset(),
+    ) -> None:
         rules = rules_of(transfer_syntax_uid, form, dictionary)
-        self._walker = _FormWalker(rules)
+        self._walker = _FormWalker(rules, wanted)
         self._inflater = Inflater(INFLATED_BYTES_MAX) if rules.deflated else None
 
     def feed(self, view: Buffer) -> None:
@@ -70,6 +77,11 @@ class FormDetector:
             self._walker.feed(view)
         else:
             self._inflater.feed(view, self._walker)
+
+    @property
+    def values(self) -> dict[int, bytes]:
+        """Return raw bytes of the wanted elements at the top level that were met; all there are if it is the same."""
+        return self._walker.values
 
     def finish(self) -> bool:
         """Tell whether the whole data set is what `write_data_set` would write of it."""
@@ -94,10 +106,14 @@ class _FormWalker(PieceWalker):
         "_mode",
         "_previous",
         "_rules",
+        "_wanted",
+        "values",
     )
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, wanted: frozenset[int]) -> None:
         super().__init__()
+        self._wanted = wanted
+        self.values: dict[int, bytes] = {}
         self._rules = rules
         if rules.impossible:
             self.problem = "no data set is taken for the same"
@@ -143,6 +159,7 @@ class _FormWalker(PieceWalker):
         level_end = self._level_end - self._base
         last = min(end - 8, level_end - 1)
         previous = self._previous
+        wanted = self._wanted
         special_from = PIXEL_DATA if self._group_end < 0 else 0
         while position <= last:
             tag, vr, length = unpack_header(view, position)
@@ -167,6 +184,11 @@ class _FormWalker(PieceWalker):
             stop = start + length
             if length & 1 or stop > level_end:
                 return self._differ(end, position, "a length is odd, or beyond the item")
+            if tag in wanted:
+                if stop > end:
+                    self._previous = previous
+                    return self._wait(view, position, end, stop - position)
+                self._keep(view, start, stop, tag)
             if rule != _VALUE and length:
                 if stop > end:
                     self._previous = previous
@@ -239,6 +261,11 @@ class _FormWalker(PieceWalker):
             stop = start + length
             if length & 1 or stop > level_end:
                 return self._differ(end, position, "a length is odd, or beyond the item")
+            if tag in self._wanted:
+                if stop > end:
+                    self._previous = previous
+                    return self._wait(view, position, end, stop - position)
+                self._keep(view, start, stop, tag)
             is_creator = is_private_creator(tag)
             if length and (rule in _LOOKED_AT or is_creator):
                 if length > TEXT_AT_ONCE_MAX:
@@ -252,16 +279,19 @@ class _FormWalker(PieceWalker):
                     else (rule == _TEXT and view[stop - 1] == 32 == view[stop - 2])
                 ):
                     return self._differ(end, position, "a text is padded otherwise")
-                if is_creator:
-                    if len(creators) >= PRIVATE_CREATORS_MAX:
-                        return self._differ(
-                            end, position, "there are more private creators than are remembered"
-                        )
-                    note_creator(creators, tag, bytes(view[start:stop]), correct_input=rules.correct_input)
+                if is_creator and not self._note_creator(tag, bytes(view[start:stop])):
+                    return self._differ(end, position, "there are too many private creators")
             previous = tag
             position = stop
         self._previous = previous
         return self._pause(view, position, end, level_end)
+
+    def _note_creator(self, tag: int, value: bytes) -> bool:
+        """Remember a private creator; False when there are too many."""
+        if len(self._creators) >= PRIVATE_CREATORS_MAX:
+            return False
+        note_creator(self._creators, tag, value, correct_input=self._rules.correct_input)
+        return True
 
     def _walk_items(self, view: Buffer, position: int, end: int) -> int:
         """Walk over fragments and empty items; enter the others; leave the sequence at its delimiter."""
@@ -288,6 +318,11 @@ class _FormWalker(PieceWalker):
                 return start
             position = start + length
         return self._pause(view, position, end, level_end)
+
+    def _keep(self, view: Buffer, start: int, stop: int, tag: int) -> None:
+        """Keep the value of a wanted element; inside of sequences it is another's."""
+        if not self._levels:
+            self.values[tag] = bytes(view[start:stop])
 
     def _pause(self, view: Buffer, position: int, end: int, level_end: int) -> int:
         """Leave a loop at the end of the level or of the piece."""
