@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from differential_differences import PADDING_FILLS_THE_FILE
+from differential_differences_objects import IGNORE_LOOKS_AT_NOTHING, PADDING_FILLS_THE_FILE
 from differential_line import Line, lines
 from differential_objects import SYNTAXES, compressed, converted
 from encoding_trees import JPEG, SECONDARY_CAPTURE
@@ -53,5 +53,7 @@ LINES: tuple[Line, ...] = (
         differences=(PADDING_FILLS_THE_FILE,),
     ),
     *lines("storescp", f"{_PM} --ignore | {_PM} -up", *BOTH),
-    *lines("dcmrecv", f"{_PM} | {_PM} -B | {_PM} +B | {_PM} --ignore", *BOTH),
+    *lines("dcmrecv", f"{_PM} | {_PM} -B | {_PM} +B", *BOTH),
+    *lines("dcmrecv", f"{_PM} --ignore", UNCOMPRESSED),
+    *lines("dcmrecv", f"{_PM} --ignore", COMPRESSED, differences=(IGNORE_LOOKS_AT_NOTHING,)),
 )

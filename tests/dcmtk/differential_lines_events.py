@@ -1,13 +1,13 @@
 """Lines about commands that storescp runs, files that it renames, and what both programs print."""
 
-from differential_differences import (
-    HOST_WITHOUT_QUOTES,
-    HOSTILE_TITLES_ARE_HARMLESS,
-    NEVER_TAKEN_NAMES,
-    NO_PATIENTS_IN_LOGS,
-    REFUSED_LEAVE_NOTHING,
-    REFUSED_START_NO_COMMAND,
+from differential_differences_objects import (
+    COMMAND_NEEDS_A_FILE,
+    DEBIAN_SHELL,
+    HOST_IS_ONE_WORD,
+    REFUSED_OBJECTS,
+    RENAMED_FILES_STAY,
 )
+from differential_differences_words import LOG_ORDER, LOG_SAYS_WHY, NO_PATIENTS_IN_LOGS
 from differential_line import KEEP_REFUSED, Line, lines
 from differential_lines_names import (
     CONTEXTS,
@@ -156,15 +156,14 @@ LINES: tuple[Line, ...] = (
         OBJECTS,
     ),
     *lines("storescp", "-xs -xcr 'cat >>events; echo end >>events'", OBJECTS),
-    *lines("storescp", f"-xs {QUOTES}", OBJECTS, differences=(HOST_WITHOUT_QUOTES,)),
+    *lines("storescp", f"-xs {QUOTES}", OBJECTS, differences=(HOST_IS_ONE_WORD,)),
     *lines("storescp", f"-xs {OBJECT}", HARMLESS),
-    *lines("storescp", f"-xs {OBJECT}", HOSTILE, QUOTED, differences=(HOSTILE_TITLES_ARE_HARMLESS,)),
-    *lines("storescp", f"-xs {OBJECT} | -xs +B {OBJECT}", REFUSED, only_ours=KEEP_REFUSED),
+    *lines("storescp", f"-xs {OBJECT}", HOSTILE, QUOTED, differences=(DEBIAN_SHELL,)),
+    *lines("storescp", f"-xs {OBJECT}", REFUSED, only_ours=KEEP_REFUSED, differences=(LOG_SAYS_WHY,)),
+    *lines("storescp", f"-xs +B {OBJECT}", REFUSED, only_ours=KEEP_REFUSED),
     *lines("storescp", f"-xs +B {OBJECT}", NO_DATA),
-    *lines("storescp", f"-xs {OBJECT}", NO_DATA, differences=(REFUSED_START_NO_COMMAND,)),
-    *lines(
-        "storescp", f"-xs {OBJECT}", REFUSED, differences=(REFUSED_LEAVE_NOTHING, REFUSED_START_NO_COMMAND)
-    ),
+    *lines("storescp", f"-xs {OBJECT}", NO_DATA, differences=(REFUSED_OBJECTS,)),
+    *lines("storescp", f"-xs {OBJECT}", REFUSED, differences=(REFUSED_OBJECTS, LOG_SAYS_WHY)),
     *lines(
         "storescp",
         f"-xs -ss x {OBJECT} | -xs -su x {OBJECT} | -xs -sp {OBJECT} | -xs -su '' {FILES}",
@@ -175,6 +174,7 @@ LINES: tuple[Line, ...] = (
         f"-xs -ss x {OBJECT} | -xs -su x {OBJECT} | -xs -sp {OBJECT}",
         NO_STUDY,
         only_ours=KEEP_REFUSED,
+        differences=(COMMAND_NEEDS_A_FILE,),
     ),
     # Studies
     *lines("storescp", f"-xs -ss x {STUDY} | -xs -su x {STUDY} | -xs -sp {STUDY}", STUDIES, RUN_OF_ONE),
@@ -196,7 +196,7 @@ LINES: tuple[Line, ...] = (
     *lines("storescp", "-ss x -rns | -sp -rns", ABORTED),
     *lines("storescp", "-ss x -rns", DUPLICATES),
     *lines(
-        "storescp", f"-su '' -rns | -xs -su x -rns {STUDY}", INTERLEAVED, differences=(NEVER_TAKEN_NAMES,)
+        "storescp", f"-su '' -rns | -xs -su x -rns {STUDY}", INTERLEAVED, differences=(RENAMED_FILES_STAY,)
     ),
     *lines("storescp", f"-xs -ss x -tos 1 {STUDY} | -xs -su x -tos 1 {STUDY} {OBJECT}", IDLE_STUDY),
     *lines("storescp", "-ss x -tos 1 -rns", RENAMED_BY_TIME),
@@ -219,6 +219,7 @@ LINES: tuple[Line, ...] = (
         f"{_PM} -q | {_PM} -v | {_PM} -d | {_PM} -ll info | {_PM} -ll error | {_PM} -ll trace | {_PM} +v -v | {_PM} +v -d",
         ECHOES,
     ),
-    *lines("dcmrecv", f"{_PM} -v --arguments | {_PM} -v +B | {_PM} -v --ignore | {_PM} -ll fatal", ECHOES),
+    *lines("dcmrecv", f"{_PM} -v --arguments | {_PM} -v --ignore | {_PM} -ll fatal", ECHOES),
+    *lines("dcmrecv", f"{_PM} -v +B", ECHOES, differences=(LOG_ORDER,)),
     *lines("dcmrecv", f"{_PM} -lc file.cfg | {_PM} -lc file.cfg +v", ECHOES, given=LOG_FILES),
 )

@@ -1,10 +1,11 @@
 """Lines about names: every scheme of both tools with several modalities, duplicates, odd UIDs, subdirectories."""
 
-from differential_differences import (
-    HOSTILE_STUDY_UID,
-    NO_PATIENTS_IN_LOGS,
-    STUDY_DIRECTORY_THAT_CANNOT_BE_MADE,
+from differential_differences_objects import (
+    RESPONSE_REPEATS_THE_UID,
+    STUDY_DIRECTORY_INSIDE,
+    STUDY_DIRECTORY_TRIED_AGAIN,
 )
+from differential_differences_words import NO_PATIENTS_IN_LOGS
 from differential_line import Line, lines
 from differential_objects import (
     CT,
@@ -240,7 +241,8 @@ LINES: tuple[Line, ...] = (
     ),
     *lines("storescp", f"{_PM} | +B {_PM} | {_PM} -fe .dcm", TWICE),
     *lines("storescp", f"-tn {_PM} | -tn -fe .dcm -pm | -tn +B {_PM} | +uf {_PM}", BURST),
-    *lines("storescp", "- | +B | -fe /x/../y", ODD_UIDS, PADDED_UIDS),
+    *lines("storescp", "- | +B | -fe /x/../y", ODD_UIDS, differences=(RESPONSE_REPEATS_THE_UID,)),
+    *lines("storescp", "- | +B | -fe /x/../y", PADDED_UIDS),
     *lines(
         "dcmrecv",
         f"{_PM} | {_PM} +fd | {_PM} +fu | {_PM} +fsu | {_PM} +fst | {_PM} -fe .dcm | {_PM} +fu -fe .dcm | {_PM} +fsu -fe x",
@@ -278,13 +280,13 @@ LINES: tuple[Line, ...] = (
     *lines("storescp", "-v -sp", PATIENTS, differences=(NO_PATIENTS_IN_LOGS,)),
     *lines("storescp", "-ss x | -su x -v | -sp", NO_STUDY),
     *lines("storescp", "-su x | -su '' -v | -su 'a b'", ODD_STUDIES),
-    *lines("storescp", "-su ''", CLIMBING_STUDIES, differences=(HOSTILE_STUDY_UID,)),
+    *lines("storescp", "-su ''", CLIMBING_STUDIES, differences=(STUDY_DIRECTORY_INSIDE,)),
     *lines("storescp", "-su x", CLIMBING_STUDIES),
     *lines(
         "storescp",
         "-v -ss absent/x | -v -su absent/x",
         RUN_OF_ONE,
-        differences=(STUDY_DIRECTORY_THAT_CANNOT_BE_MADE,),
+        differences=(STUDY_DIRECTORY_TRIED_AGAIN,),
     ),
     *lines("storescp", "-v -ss there/x | -v -su there/x", RUN_OF_ONE, given={"out/there": None}),
 )

@@ -1,11 +1,13 @@
 """Lines about associations: transfer syntax preferences, classes, profiles, roles, rejections, limits, aborts."""
 
 from differential_differences import (
+    ABORT_AT_TIMEOUT,
     ABORTS_SAY_WHY,
-    CALLED_TITLE_IS_CHECKED,
-    NOTHING_TO_AGREE_ON_IS_REJECTED,
-    SILENT_PEERS_ARE_TOLD,
+    ANSWERS_IN_SMALL_PDUS,
+    DEBIAN_CALLED_TITLE,
+    REQUESTS_ANSWERED,
 )
+from differential_differences_words import ERROR_CODES, PROGRESS_DOTS, ROLE_LINES
 from differential_line import Line, lines, profile
 from differential_objects import (
     CT,
@@ -143,7 +145,11 @@ TINY_LENGTHS = Scenario(
     steps=tuple(
         step
         for length in (1, 12)
-        for step in (Associate(maximum_length=length), Store(uid="1.2.3", data=small("1.2.3")), Close())
+        for step in (
+            Associate(maximum_length=length),
+            Store(uid=f"1.2.3.{length % 10}", data=small(f"1.2.3.{length % 10}")),
+            Release(),
+        )
     ),
 )
 
@@ -257,8 +263,14 @@ LINES: tuple[Line, ...] = (
     *lines("storescp", f"- | -pm | -pm +xa | {_PM}", CLASSES),
     *lines("storescp", "-xf order.cfg All | -xf order.cfg All +x=", PREFERENCES, given=_ROLES),
     *lines("dcmrecv", "-xf order.cfg All | - | -v -xf order.cfg all", PREFERENCES, CLASSES, given=_ROLES),
-    *lines("storescp", "-xf roles.cfg All | +v -v -xf roles.cfg All", ROLES, given=_ROLES),
-    *lines("dcmrecv", "-xf roles.cfg All | +v -v -xf roles.cfg All", ROLES, given=_ROLES),
+    *lines(("storescp", "dcmrecv"), "-xf roles.cfg All", ROLES, given=_ROLES),
+    *lines(
+        ("storescp", "dcmrecv"),
+        "+v -v -xf roles.cfg All",
+        ROLES,
+        given=_ROLES,
+        differences=(ROLE_LINES,),
+    ),
     *lines("storescp", "-xf wrong.cfg All | -xf order.cfg None | -q -xf wrong.cfg All", given=_ROLES),
     *lines("dcmrecv", "-xf wrong.cfg All | -xf order.cfg None | -q -xf wrong.cfg All", given=_ROLES),
     *lines("storescp", "- | -v", NOTHING_ACCEPTABLE),
@@ -269,29 +281,32 @@ LINES: tuple[Line, ...] = (
         REQUESTS,
     ),
     *lines("dcmrecv", f"{_PM} | {_PM} -v | {_PM} -uca | {_PM} -aet OTHER -uca", REQUESTS),
-    *lines("storescp", "-", SILENT, differences=(NOTHING_TO_AGREE_ON_IS_REJECTED,)),
+    *lines("storescp", "-", SILENT, differences=(REQUESTS_ANSWERED,)),
     *lines("storescp", "-aet RECEIVER | -aet ''", TITLES),
     *lines("dcmrecv", f"{_PM} -uca | {_PM}", TITLES),
     *lines(
         "dcmrecv",
         f"{_PM} -aet RECEIVER | {_PM} -uca -aet RECEIVER",
         TITLES,
-        differences=(CALLED_TITLE_IS_CHECKED,),
+        differences=(DEBIAN_CALLED_TITLE,),
     ),
     *lines("storescp", "- | -pdu 4096 | -pdu 131072 -v | -pdu 5001", LENGTHS),
     *lines("dcmrecv", f"{_PM} | -pdu 4096 {_PM} | -pdu 131072 -v {_PM}", LENGTHS),
-    *lines("storescp", "- | -v", TINY_LENGTHS),
-    *lines("storescp", "-", too_long(16384), differences=(ABORTS_SAY_WHY,)),
-    *lines("storescp", "-pdu 4096", too_long(4096), differences=(ABORTS_SAY_WHY,)),
-    *lines("storescp", "-pdu 131072", too_long(131072), differences=(ABORTS_SAY_WHY,)),
+    *lines("storescp", "- | -v", TINY_LENGTHS, differences=(ANSWERS_IN_SMALL_PDUS,)),
+    *lines("dcmrecv", _PM, TINY_LENGTHS, differences=(ANSWERS_IN_SMALL_PDUS,)),
+    *lines("storescp", "-", too_long(16384), differences=(ABORTS_SAY_WHY, ERROR_CODES)),
+    *lines("storescp", "-pdu 4096", too_long(4096), differences=(ABORTS_SAY_WHY, ERROR_CODES)),
+    *lines("storescp", "-pdu 131072", too_long(131072), differences=(ABORTS_SAY_WHY, ERROR_CODES)),
     *lines("storescp", "-pdu 131072", too_long(16384)),
     *lines("dcmrecv", f"{_PM}", too_long(16384), differences=(ABORTS_SAY_WHY,)),
     *lines("dcmrecv", f"{_PM} -pdu 4096", too_long(4096), differences=(ABORTS_SAY_WHY,)),
     *lines(
         "storescp",
-        "--abort-after | --abort-during | --abort-after -v | --abort-during -v | --abort-during +B | --abort-after --ignore",
+        "--abort-after | --abort-after -v | --abort-after --ignore",
         OBJECTS,
     ),
+    *lines("storescp", "--abort-during | --abort-during +B", OBJECTS, differences=(ERROR_CODES,)),
+    *lines("storescp", "--abort-during -v", OBJECTS, differences=(ERROR_CODES, PROGRESS_DOTS)),
     *lines(
         "storescp",
         "--refuse --abort-after | --sleep-after 0 | --sleep-during 0 | --sleep-after 0 --sleep-during 0 -v",
@@ -313,7 +328,7 @@ LINES: tuple[Line, ...] = (
     *lines("storescp", "--fork | --fork +B", TOGETHER),
     *lines("storescp", "-ta 1 | -ta 1 -v", NO_REQUEST),
     *lines("dcmrecv", f"-ta 1 {_PM}", NO_REQUEST),
-    *lines("storescp", "-td 1", STALLED, differences=(SILENT_PEERS_ARE_TOLD,)),
+    *lines("storescp", "-td 1", STALLED, differences=(ABORT_AT_TIMEOUT,)),
     *lines("dcmrecv", f"-td 1 {_PM}", STALLED, IDLE),
-    *lines("storescp", "-ts 1", IDLE, differences=(SILENT_PEERS_ARE_TOLD,)),
+    *lines("storescp", "-ts 1", IDLE, differences=(ABORT_AT_TIMEOUT,)),
 )

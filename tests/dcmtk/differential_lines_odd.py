@@ -3,16 +3,28 @@
 import struct
 
 import encoding_samples as samples
-from differential_differences import (
-    ABORTS_SAY_WHY,
-    CUT_OBJECTS_ARE_REFUSED,
-    GOES_ON_AFTER_A_FAILURE,
-    REFUSED_LEAVE_NOTHING,
-    RESEND_KEEPS_THE_COPY,
+from differential_differences import ABORTS_SAY_WHY
+from differential_differences_objects import (
+    GOES_ON_AFTER_A700,
+    IGNORE_LOOKS_AT_NOTHING,
+    INCOMPLETE_DATA_SETS,
+    NATIVE_PIXELS_ARE_ANSWERED,
+    ODD_LENGTHS_ARE_TAKEN,
+    PRIVATE_SYNTAXES_ARE_STORED,
+    REFUSED_OBJECTS,
+    WHOLE_FILES,
+)
+from differential_differences_words import (
+    ERROR_CODES,
+    INETD_WITHOUT_SOCKET,
+    LOG_ORDER,
+    LOG_SAYS_WHY,
+    PROBES,
+    PROGRESS_DOTS,
 )
 from differential_line import KEEP_REFUSED, Line, lines
 from differential_objects import CT, MR, VERIFICATION, small
-from encoding_trees import EXPLICIT, GE_PIXELS, IMPLICIT, JPEG, SECONDARY_CAPTURE, encode
+from encoding_trees import EXPLICIT, GE_PIXELS, IMPLICIT, JPEG, SECONDARY_CAPTURE, El, encode
 
 from support.differential_steps import (
     Abort,
@@ -221,6 +233,17 @@ UNKNOWN_COMMANDS = Scenario(
         )
     ),
 )
+_TWO_ODD = (El(0x7FE10010, b"LO", b"odd"), El(0x7FE11010, b"OB", b"odd"))
+"""Two odd values, with which a data set is even: both programs take it in normal mode."""
+ODD_LENGTHS = Scenario(
+    name="odd lengths",
+    steps=after_each(
+        Store(uid="1.2.3.1", data=small("1.2.3.1") + b"x"),
+        Store(uid="1.2.3.2", data=small("1.2.3.2", more=(El(0x7FE10010, b"LO", b"odd"),))),
+        Store(uid="1.2.3.3", data=small("1.2.3.3", more=(El(0x7FE10010, b"LO", b"odd"),)), piece=50),
+        Store(uid="1.2.4", data=small("1.2.4", more=_TWO_ODD)),
+    ),
+)
 BROKEN_MESSAGES = Scenario(
     name="messages that break rules",
     steps=(
@@ -230,7 +253,6 @@ BROKEN_MESSAGES = Scenario(
             Store(uid=None, data=WHOLE),
             Store(uid="1.2.3", data=WHOLE, sop_class=None),
             Store(uid="1.2.3", data=WHOLE, sop_class=MR),
-            Store(uid="1.2.3", data=WHOLE + b"x"),
             Store(uid="1.2.3", data=WHOLE, context_id=9),
         ),
         ASSOCIATE,
@@ -305,41 +327,75 @@ TWO = Scenario(
 _PM = "-xf all.cfg All"
 _MODES = "- | +B | --ignore | -v -up"
 LINES: tuple[Line, ...] = (
-    *lines("storescp", _MODES, REFUSED, only_ours=KEEP_REFUSED),
-    *lines("storescp", "-su '' | +uf -v", REFUSED, only_ours=KEEP_REFUSED),
-    *lines("storescp", "- | -v", REFUSED, differences=(REFUSED_LEAVE_NOTHING,)),
-    *lines("dcmrecv", f"{_PM} | +B {_PM} | --ignore {_PM} | -v {_PM}", REFUSED),
-    *lines("storescp", _MODES, NO_DATA, GARBAGE, only_ours=KEEP_REFUSED),
-    *lines("storescp", _MODES, CUT, INTERRUPTED, FRAGMENTED),
+    *lines("storescp", "+B | --ignore", REFUSED, only_ours=KEEP_REFUSED),
     *lines(
-        "dcmrecv",
-        f"{_PM} | +B {_PM} | --ignore {_PM} | -v {_PM}",
-        NO_DATA,
-        GARBAGE,
-        CUT,
-        INTERRUPTED,
-        FRAGMENTED,
+        "storescp",
+        "- | -v -up | -su '' | +uf -v",
+        REFUSED,
+        only_ours=KEEP_REFUSED,
+        differences=(LOG_SAYS_WHY,),
     ),
-    *lines("storescp", "- | +B", CUT_IN_HEADERS),
-    *lines("storescp", "-", CUT_IN_SEQUENCES, differences=(CUT_OBJECTS_ARE_REFUSED,)),
-    *lines("dcmrecv", _PM, CUT_IN_SEQUENCES, differences=(CUT_OBJECTS_ARE_REFUSED,)),
-    *lines("storescp", "+B", CUT_IN_SEQUENCES),
-    *lines("storescp", "-", FAILED_RESEND, differences=(RESEND_KEEPS_THE_COPY,)),
-    *lines("storescp", "+B", FAILED_RESEND, differences=(RESEND_KEEPS_THE_COPY,)),
+    *lines("storescp", "- | -v", REFUSED, differences=(REFUSED_OBJECTS, LOG_SAYS_WHY)),
+    *lines("dcmrecv", f"{_PM} | +B {_PM} | --ignore {_PM} | -v {_PM}", REFUSED),
+    *lines("storescp", "- | +B | --ignore", NO_DATA, only_ours=KEEP_REFUSED),
+    *lines("storescp", "-v -up", NO_DATA, only_ours=KEEP_REFUSED, differences=(LOG_ORDER,)),
+    *lines("storescp", "- | +B", GARBAGE, CUT, only_ours=KEEP_REFUSED),
+    *lines("storescp", "-v -up", GARBAGE, CUT, only_ours=KEEP_REFUSED, differences=(PROGRESS_DOTS,)),
+    *lines("storescp", "--ignore", GARBAGE, CUT, differences=(IGNORE_LOOKS_AT_NOTHING,)),
+    *lines("storescp", _MODES, INTERRUPTED, FRAGMENTED),
+    *lines("dcmrecv", f"{_PM} | +B {_PM} | -v {_PM}", NO_DATA, GARBAGE, CUT, INTERRUPTED, FRAGMENTED),
+    *lines("dcmrecv", f"--ignore {_PM}", NO_DATA, INTERRUPTED, FRAGMENTED),
+    *lines("dcmrecv", f"--ignore {_PM}", GARBAGE, CUT, differences=(IGNORE_LOOKS_AT_NOTHING,)),
+    *lines("storescp", "- | +B", ODD_LENGTHS, differences=(ODD_LENGTHS_ARE_TAKEN,)),
+    *lines("dcmrecv", f"{_PM} | +B {_PM}", ODD_LENGTHS, differences=(ODD_LENGTHS_ARE_TAKEN,)),
+    *lines("storescp", "-", CUT_IN_HEADERS, CUT_IN_SEQUENCES, differences=(INCOMPLETE_DATA_SETS,)),
+    *lines("dcmrecv", _PM, CUT_IN_HEADERS, CUT_IN_SEQUENCES, differences=(INCOMPLETE_DATA_SETS,)),
+    *lines("storescp", "+B", CUT_IN_HEADERS, CUT_IN_SEQUENCES),
+    *lines("storescp", "-", FAILED_RESEND, differences=(WHOLE_FILES,)),
+    *lines("storescp", "+B", FAILED_RESEND, differences=(WHOLE_FILES,)),
     *lines("dcmrecv", f"{_PM}", FAILED_RESEND),
-    *lines("dcmrecv", f"+B {_PM}", FAILED_RESEND, differences=(RESEND_KEEPS_THE_COPY,)),
-    *lines("storescp", "- | -v", UNKNOWN_COMMANDS),
+    *lines("dcmrecv", f"+B {_PM}", FAILED_RESEND, differences=(WHOLE_FILES,)),
+    *lines("storescp", "- | -v", UNKNOWN_COMMANDS, differences=(ERROR_CODES,)),
     *lines("dcmrecv", f"{_PM} | -v {_PM}", UNKNOWN_COMMANDS),
-    *lines("storescp", "- | -v", BROKEN_PDUS, differences=(ABORTS_SAY_WHY,)),
-    *lines("storescp", "- | -v", BROKEN_MESSAGES, only_ours=KEEP_REFUSED, differences=(ABORTS_SAY_WHY,)),
-    *lines("dcmrecv", f"{_PM} | -v {_PM}", BROKEN_MESSAGES, BROKEN_PDUS, differences=(ABORTS_SAY_WHY,)),
-    *lines(("storescp", "dcmrecv"), f"{_PM} | +B {_PM}", GE, NATIVE),
-    *lines("storescp", "- | -v", PROBE),
-    *lines("dcmrecv", f"{_PM} | -v {_PM}", PROBE),
+    *lines("storescp", "-", BROKEN_PDUS, differences=(LOG_SAYS_WHY, ABORTS_SAY_WHY, ERROR_CODES)),
+    *lines("storescp", "-v", BROKEN_PDUS, differences=(PROBES, LOG_SAYS_WHY, ABORTS_SAY_WHY, ERROR_CODES)),
+    *lines(
+        "storescp",
+        "-",
+        BROKEN_MESSAGES,
+        only_ours=KEEP_REFUSED,
+        differences=(LOG_SAYS_WHY, ABORTS_SAY_WHY, ERROR_CODES),
+    ),
+    *lines(
+        "storescp",
+        "-v",
+        BROKEN_MESSAGES,
+        only_ours=KEEP_REFUSED,
+        differences=(LOG_SAYS_WHY, ABORTS_SAY_WHY, ERROR_CODES, PROGRESS_DOTS),
+    ),
+    *lines("dcmrecv", f"{_PM} | -v {_PM}", BROKEN_MESSAGES, differences=(ABORTS_SAY_WHY,)),
+    *lines("dcmrecv", _PM, BROKEN_PDUS, differences=(ABORTS_SAY_WHY,)),
+    *lines("dcmrecv", f"-v {_PM}", BROKEN_PDUS, differences=(ABORTS_SAY_WHY, PROBES)),
+    *lines(("storescp", "dcmrecv"), f"{_PM} | +B {_PM}", GE, differences=(PRIVATE_SYNTAXES_ARE_STORED,)),
+    *lines(("storescp", "dcmrecv"), _PM, NATIVE, differences=(NATIVE_PIXELS_ARE_ANSWERED,)),
+    *lines(("storescp", "dcmrecv"), f"+B {_PM}", NATIVE),
+    *lines("storescp", "-", PROBE),
+    *lines("storescp", "-v", PROBE, differences=(PROBES,)),
+    *lines("dcmrecv", _PM, PROBE),
+    *lines("dcmrecv", f"-v {_PM}", PROBE, differences=(PROBES,)),
+    *lines(
+        "storescp",
+        "@inetd.txt",
+        given={"inetd.txt": b"-id"},
+        is_whole=True,
+        differences=(INETD_WITHOUT_SOCKET,),
+    ),
     # What is in the way
-    *lines("storescp", "- | -v | +B -v", TWO, given=TAKEN_NAME),
+    *lines("storescp", "- | -v", TWO, given=TAKEN_NAME),
+    *lines("storescp", "+B -v", TWO, given=TAKEN_NAME, differences=(PROGRESS_DOTS,)),
     *lines("dcmrecv", f"{_PM} | -v {_PM}", TWO, given=TAKEN_NAME),
-    *lines("dcmrecv", f"+B -v {_PM}", TWO, given=TAKEN_NAME, differences=(GOES_ON_AFTER_A_FAILURE,)),
+    *lines("dcmrecv", f"+B -v {_PM}", TWO, given=TAKEN_NAME, differences=(GOES_ON_AFTER_A700,)),
     *lines("storescp", "-v | -v +B | -v --ignore", TWO, given=EARLIER_COPY),
-    *lines("dcmrecv", f"-v {_PM} | -v +B {_PM}", TWO, given=EARLIER_COPY),
+    *lines("dcmrecv", f"-v {_PM}", TWO, given=EARLIER_COPY),
+    *lines("dcmrecv", f"-v +B {_PM}", TWO, given=EARLIER_COPY, differences=(LOG_ORDER,)),
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
-from differential_differences import ABORTS_SAY_WHY, PADDING_FILLS_THE_FILE, REFUSED_LEAVE_NOTHING
+from differential_differences import ABORTS_SAY_WHY, DIFFERENCES
 from differential_line import COMMON_ENVIRONMENT, common_files
 from differential_lines_conversions import UNCOMPRESSED
 from differential_lines_events import OBJECT
@@ -25,9 +25,10 @@ from support.differential_tokens import log_tokens, output_tokens
 from support.private_network import need_private_network
 
 FILE = StoredFile(name="out/CT.1", mode="644", meta=(("00020010", "1.2"),), data_set=b"abcdef")
+RESPONSE = {"status": "0000", "class": "1.2\0", "instance": "1.2.3\0"}
 SEEN = Observation(
     exit=(-15,),
-    answers=({"status": "0000", "class": "1.2\0"}, ["rejected", 1, 1, 1]),
+    answers=(RESPONSE, ["rejected", 1, 1, 1]),
     folders=("out/x 755",),
     files=(FILE, FILE),
     log=("I: Association Received", "I: Association Release"),
@@ -36,8 +37,9 @@ SEEN = Observation(
 )
 PLANTED = {
     "exit": replace(SEEN, exit=(1,)),
-    "status": replace(SEEN, answers=({"status": "A700", "class": "1.2\0"}, SEEN.answers[1])),
-    "padding of a UID": replace(SEEN, answers=({"status": "0000", "class": "1.2"}, SEEN.answers[1])),
+    "status": replace(SEEN, answers=({**RESPONSE, "status": "A700"}, SEEN.answers[1])),
+    "padding of a UID": replace(SEEN, answers=({**RESPONSE, "class": "1.2"}, SEEN.answers[1])),
+    "instance": replace(SEEN, answers=({**RESPONSE, "instance": "1.2.4\0"}, SEEN.answers[1])),
     "reason": replace(SEEN, answers=(SEEN.answers[0], ["rejected", 1, 1, 2])),
     "one answer less": replace(SEEN, answers=SEEN.answers[:1]),
     "folder": replace(SEEN, folders=()),
@@ -86,9 +88,7 @@ def test_a_difference_that_does_not_show_is_a_fault():
     assert what_is_wrong(line, aborted[1], aborted[0])
 
 
-@pytest.mark.parametrize(
-    "difference", [REFUSED_LEAVE_NOTHING, PADDING_FILLS_THE_FILE], ids=lambda one: one.name
-)
+@pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda one: one.name)
 def test_a_difference_settles_nothing_else(difference):
     for other in PLANTED.values():
         theirs, ours = difference.settle(SEEN, other)
