@@ -116,7 +116,7 @@ def _serve(options: DcmrecvOptions, loggers: Loggers) -> None:
     rules = DcmrecvRules(profile=profile, ae_title=options.ae_title, maximum_length=options.network.max_pdu)
     silence = shortest(SOCKET_TIMEOUT, options.network.dimse_timeout)
     receiver = DcmrecvReceiver(options, rules, keeping if stores else None, loggers, lines)
-    housekeeping = Housekeeping(options.directory, log, stores=stores, encodes=not is_bit_preserving)
+    housekeeping = Housekeeping(options.directory, log, stores=stores)
 
     def meanwhile() -> None:
         receiver.meanwhile()

@@ -15,6 +15,9 @@ from stowkeeper.dcmtk.limits import ACCEPT_PAUSE_SECONDS, CHILDREN_MAX
 from stowkeeper.dcmtk.oflog.loggers import Logger, Loggers
 from stowkeeper.net.serial_server import SerialServer
 
+COLLECTION_THRESHOLDS: Final = (20_000, 50, 100)
+"""When Python looks for cycles of dead objects; those of `stowkeeper serve`, which were measured there."""
+
 Serve = Callable[[socket.socket], None]
 """Serves a connection until its association has ended."""
 
@@ -72,6 +75,7 @@ class Children:
 
 def serve_in_turn(listener: socket.socket, server: SerialServer, serve: Serve, log: Logger) -> NoReturn:
     """Serve one association after the other. Who comes meanwhile waits in the system's queue."""
+    _leave_the_start_uncollected()
     while True:
         connection = _accept(listener, server, log)
         if connection is None:
@@ -91,9 +95,7 @@ def serve_forking(
     children: "Children",
 ) -> NoReturn:
     """Serve each association in a child process of its own. Never returns: children end here."""
-    # What is there now stays as it is: a child that collected garbage would copy all of it.
-    gc.collect()
-    gc.freeze()
+    _leave_the_start_uncollected()  # a child that looked at all of it for garbage would copy it
     while True:
         children.wait_for_room(log)
         connection = _accept(listener, server, log)
@@ -128,6 +130,13 @@ def _serve_and_end(
         with contextlib.suppress(Exception):
             loggers.flush()
         os._exit(code)
+
+
+def _leave_the_start_uncollected() -> None:
+    """Take the objects of the start out of every later search for garbage, and search less often: little is made."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTION_THRESHOLDS)
 
 
 def serve_one(connection: socket.socket, server: SerialServer, serve: Serve) -> None:

@@ -4,7 +4,6 @@ import math
 import os
 from typing import Final
 
-from stowkeeper.dcmtk.encoding.dictionary import shipped_dictionary
 from stowkeeper.dcmtk.incoming_file import remove_left_over
 from stowkeeper.dcmtk.network_options import ProfileChoice
 from stowkeeper.dcmtk.oflog.loggers import Logger
@@ -63,23 +62,20 @@ def association_limits(
 class Housekeeping:
     """What is done once, as soon as nothing comes: what starting and receiving should not wait for."""
 
-    def __init__(self, directory: str, log: Logger, *, stores: bool, encodes: bool) -> None:
+    def __init__(self, directory: str, log: Logger, *, stores: bool) -> None:
         self._directory = directory
         self._log = log
         self._is_due = stores
-        self._encodes = encodes
 
     def leave_it(self) -> None:
         """Leave it to others: to the parent of this process."""
         self._is_due = False
 
     def do(self) -> None:
-        """Load the dictionary, and remove what processes that died left behind in the output directory."""
+        """Remove what processes that died left behind in the output directory."""
         if not self._is_due:
             return
         self._is_due = False
-        if self._encodes:
-            shipped_dictionary()
         count = remove_left_over(self._directory)
         if count:
             self._log.warning(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from stowkeeper.dcmtk.encoding.dictionary import shipped_dictionary
 from stowkeeper.dcmtk.encoding.form import STORESCP_FORM, Form
 from stowkeeper.dcmtk.encoding.form import GroupLengths as FormGroupLengths
 from stowkeeper.dcmtk.environment import LISTEN, Environment, read_dictionary
@@ -161,7 +162,6 @@ class _Program:
             options.output.directory,
             self._log,
             stores=not options.trial.ignore,
-            encodes=not options.output.bit_preserving,
         )
         receiver = StorescpReceiver(
             options,
@@ -211,6 +211,8 @@ class _Program:
         if self._inherited is not None:
             serve_one(self._inherited, server, serve)
         elif listener is not None and options.process_model is ProcessModel.FORK:
+            if not (options.output.bit_preserving or environment.dictionary_files):
+                shipped_dictionary()  # once for all children, each of which would load it else
             serve_forking(listener, server, serve, self._log, self._loggers, children)
         elif listener is not None:
             serve_in_turn(listener, server, serve, self._log)
