@@ -67,7 +67,7 @@ def test_a_transfer_that_breaks_off_harms_no_good_copy(
         assert receiver.store(instance(1)) == [0]
         peer = RawPeer(receiver.port)
         send_most(receiver, peer)
-        how(peer)  # type: ignore[operator]
+        how(peer)  # type: ignore[operator]  # a way to end, as the table has it
         receiver.wait_until(lambda: receiver.hidden() == [], "before the rest was gone")
         assert receiver.files() == [NAME]
         assert (receiver.folder / NAME).read_bytes().endswith(good)

@@ -64,7 +64,7 @@ def test_accepting_goes_on_when_the_system_has_nothing(
         theirs,
     )
     with ours, theirs, pytest.raises(_Over):
-        serve_in_turn(None, acceptor, served.append, loggers.get(LOGGER))  # type: ignore[arg-type]
+        serve_in_turn(None, acceptor, served.append, loggers.get(LOGGER))  # type: ignore[arg-type]  # all of a server that is used
     assert served == [theirs]
     assert pauses == [process_models.ACCEPT_PAUSE_SECONDS]
     assert stream.getvalue() == "E: cannot accept a connection: Too many open files\n"
@@ -80,7 +80,7 @@ def test_a_connection_without_a_child_is_closed(
     monkeypatch.setattr(os, "fork", no_fork)
     ours, theirs = socket.socketpair()
     with ours, pytest.raises(_Over):
-        serve_forking(None, _Acceptor(theirs), lambda _: None, loggers.get(LOGGER), loggers, Children())  # type: ignore[arg-type]
+        serve_forking(None, _Acceptor(theirs), lambda _: None, loggers.get(LOGGER), loggers, Children())  # type: ignore[arg-type]  # all of a server that is used
     assert theirs.fileno() == -1
     words = "cannot create a child process for an association: Resource temporarily unavailable"
     assert stream.getvalue() == f"E: {words}\n"

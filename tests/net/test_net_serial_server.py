@@ -165,7 +165,7 @@ def test_a_peer_that_does_not_close_blocks_nobody_and_is_closed_in_the_end(
 ) -> None:
     with serving_serially(handlers, association_request_seconds=1.0) as server, RawPeer(server.port) as peer:
         began = time.monotonic()
-        how(peer)  # type: ignore[operator]
+        how(peer)  # type: ignore[operator]  # a way to end, as the table has it
         hold_association(server.port)
         assert time.monotonic() - began < 0.8, "the next one waited for the first one's timer"
         assert has_nothing(peer, 0.05)
@@ -348,7 +348,7 @@ def test_a_peer_that_is_gone_before_it_is_served(
         for _ in range(3):
             gone = RawPeer(server.port)
             gone.send(associate_rq(CONTEXTS))
-            how(gone)  # type: ignore[operator]
+            how(gone)  # type: ignore[operator]  # a way to end, as the table has it
         holding.release()
     hold_association(server.port)
     server.wait_until(lambda: server.lingering == 0)
@@ -362,7 +362,7 @@ def test_a_peer_that_is_gone_in_mid_message(
     peer.associate(*CONTEXTS)
     peer.send(store_message(1, "1.2.3", DATA)[:-1])
     server.wait_until(lambda: bool(handlers.stores) and len(handlers.stores[0].data) > 0)
-    how(peer)  # type: ignore[operator]
+    how(peer)  # type: ignore[operator]  # a way to end, as the table has it
     server.wait_until(lambda: are_closed(handlers, 1))
     assert handlers.stores[0].unanswered
     assert endings(handlers)[0][0] == "lost"
@@ -415,11 +415,11 @@ class _Objecting(RecordingHandlers):
             def __getattr__(inner, name: str) -> object:  # noqa: N805 - the outer self is needed, too
                 return getattr(stored, name)
 
-            def write(inner, piece: memoryview, release: object) -> None:  # noqa: N805
+            def write(inner, piece: memoryview, release: object) -> None:  # noqa: N805 - the outer self is used inside
                 write(piece, release)
                 self.object_at("write")
 
-            def commit(inner) -> None:  # noqa: N805
+            def commit(inner) -> None:  # noqa: N805 - the outer self is used inside
                 self.object_at("commit")
                 commit()
 
@@ -480,7 +480,7 @@ class _Slow(RecordingHandlers):
             def __getattr__(inner, name: str) -> object:  # noqa: N805 - the outer self is needed, too
                 return getattr(stored, name)
 
-            def answered(inner, answer: object) -> None:  # noqa: N805
+            def answered(inner, answer: object) -> None:  # noqa: N805 - the outer self is used inside
                 self.take_time_at("answered")
                 stored_answered(answer)
 
