@@ -32,8 +32,8 @@ HIDDEN_NAME_TRIES_MAX: Final = 10_000
 """Hidden names tried for one unfinished file. Only processes with the same number in other containers are in the way."""
 
 LEFT_OVER_SECONDS: Final = 300.0
-"""An unfinished file that nobody has locked is left alone for so long: where locks do not work, a sender that pauses may
-still be at it, and one that pauses longer has met a timeout."""
+"""An unfinished file whose lock is free is left alone for so long where a process of its number is there: it may be about to
+take the lock, or the number may be another's by now. A process that is at a file holds its lock all the time."""
 
 PIECES_PER_WRITE_MAX: Final = 512
 """Buffers given to the system in one call: half of what Linux takes (IOV_MAX)."""
