@@ -118,7 +118,8 @@ def test_a_command_that_fails_changes_nothing(tmp_path: Path, record: Record) ->
 
 def test_commands_that_are_not_waited_for_leave_no_zombies(tmp_path: Path) -> None:
     with receiving(tmp_path, "-xcr", "true") as receiver:
-        receiver.store(*(instance(number) for number in range(5)))
+        assert receiver.store(*(instance(number) for number in range(5))) == [0] * 5
+        assert receiver.is_serving()  # so the command behind the last answer has started
         receiver.wait_until(lambda: not receiver.children(), "before its commands were forgotten")
 
 

@@ -25,8 +25,7 @@ from stowkeeper.dcmtk.reception import SERIES_DATE, Keeping, Reception, is_taken
 from stowkeeper.dcmtk.study_folders import series_date_folder
 from stowkeeper.dicom.status import Status
 from stowkeeper.dicom.uid import generate_uid
-from stowkeeper.dimse.message_types import CEchoRequest, CStoreRequest, CStoreResponse
-from stowkeeper.dimse.messages import Message
+from stowkeeper.dimse.message_types import CStoreRequest, CStoreResponse
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
 from stowkeeper.upperlayer.negotiation import Accepted, AcceptedContext, Rejected
 from stowkeeper.upperlayer.pdu import AssociateRJ, AssociateRQ
@@ -39,7 +38,7 @@ _NEVER_TAKEN: Final = frozenset((FileNames.SHORT_UNIQUE, FileNames.TIME))
 """Schemes whose names never are those of other files."""
 
 
-class DcmrecvReceiver(Receiver):
+class DcmrecvReceiver(Receiver[DcmrecvLines]):
     """The handlers of `dcmrecv`."""
 
     def __init__(
@@ -53,7 +52,6 @@ class DcmrecvReceiver(Receiver):
         super().__init__(keeping, loggers, lines)
         self._options = options
         self._rules = rules
-        self._lines = lines
         self._directory = options.directory.rstrip(os.sep) or options.directory
         self._names = DcmrecvNames(
             options.file_names,
@@ -82,35 +80,11 @@ class DcmrecvReceiver(Receiver):
         """Log a rejection."""
         self.say(self._lines.refused(request, rejection, words))
 
-    def released(self) -> None:
-        """Log a release."""
-        self.say(self._lines.released())
-
-    def peer_aborted(self, words: str) -> None:
-        """Log that the peer is gone."""
-        self.say(self._lines.peer_aborted(words))
-
-    def aborting(self, condition: Condition, words: str) -> None:
-        """Log that we abort."""
-        self.say(self._lines.aborting(condition, words))
-
     def probed(self, address: str) -> None:
         """Log a connection that was merely looked at."""
         self.say(self._lines.probed(address))
 
-    def receiving_failed(self, condition: Condition, words: str) -> None:
-        """Log that a connection came to no request."""
-        self.say(self._lines.receiving_failed(condition, words))
-
     # Messages
-
-    def echo(self, request: CEchoRequest, context: AcceptedContext) -> None:
-        """Log a C-ECHO."""
-        self.say(self._lines.echo_request(request, context.context_id))
-
-    def unexpected(self, message: Message, context: AcceptedContext) -> None:
-        """Log a message that is not served."""
-        self.say(self._lines.unexpected_command(message, context.context_id))
 
     def store_begins(self, request: CStoreRequest, context: AcceptedContext) -> None:
         """Log a C-STORE request."""

@@ -6,9 +6,10 @@ know nothing else, and say so by A-ABORT. Everything happens on the thread of th
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
 
 from stowkeeper.dcmtk.encoding.identity import Identity
-from stowkeeper.dcmtk.log_lines import Condition, Lines, ProgramLines
+from stowkeeper.dcmtk.log_lines import Condition, Lines
 from stowkeeper.dcmtk.log_options import LogLevel
 from stowkeeper.dcmtk.oflog.levels import NUMBERS
 from stowkeeper.dcmtk.oflog.loggers import Loggers
@@ -33,7 +34,7 @@ class StoreInProgress:
 
     def __init__(
         self,
-        receiver: "Receiver",
+        receiver: "Receiver[Any]",
         facts: AssociationFacts,
         context: AcceptedContext,
         request: CStoreRequest,
@@ -106,14 +107,54 @@ def say(loggers: Loggers, lines: Lines) -> None:
         loggers.get(line.logger).log(NUMBERS[line.level], "%s", line.text)
 
 
-class Receiver(ABC):
+class ReceiverLines(Protocol):
+    """What both programs say, each in its own words."""
+
+    @property
+    def level(self) -> LogLevel:
+        """Return the level from which on lines are read."""
+        ...
+
+    def warning(self, text: str) -> Lines:
+        """Return a warning."""
+        ...
+
+    def released(self) -> Lines:
+        """Say that the peer released the association."""
+        ...
+
+    def peer_aborted(self, words: str) -> Lines:
+        """Say that the peer aborted the association, or is gone."""
+        ...
+
+    def aborting(self, condition: Condition, words: str) -> Lines:
+        """Say why we abort."""
+        ...
+
+    def receiving_failed(self, condition: Condition, words: str) -> Lines:
+        """Say why a connection came to no association request."""
+        ...
+
+    def echo_request(self, request: CEchoRequest, context_id: int) -> Lines:
+        """Say that a C-ECHO request came."""
+        ...
+
+    def unexpected_command(self, message: Message, context_id: int) -> Lines:
+        """Say that a message came for which the association is aborted."""
+        ...
+
+
+LinesOfProgram = TypeVar("LinesOfProgram", bound=ReceiverLines)
+
+
+class Receiver(ABC, Generic[LinesOfProgram]):
     """The handlers of one program, for one server. `lines` are what it says."""
 
-    def __init__(self, keeping: Keeping | None, loggers: Loggers, lines: ProgramLines) -> None:
+    def __init__(self, keeping: Keeping | None, loggers: Loggers, lines: LinesOfProgram) -> None:
         self.keeping = keeping
         self.is_verbose = lines.level <= LogLevel.INFO
         """Whether anybody reads what is no warning."""
-        self._warning = lines.warning
+        self._lines: LinesOfProgram = lines
         self._loggers = loggers
         self._condition = Condition.ILLEGAL_PDU
 
@@ -136,14 +177,6 @@ class Receiver(ABC):
         """Take note of a C-STORE request."""
 
     @abstractmethod
-    def echo(self, request: CEchoRequest, context: AcceptedContext) -> None:
-        """Take note of a C-ECHO request, which is answered."""
-
-    @abstractmethod
-    def unexpected(self, message: Message, context: AcceptedContext) -> None:
-        """Take note of a message for which the association is aborted."""
-
-    @abstractmethod
     def given_up(self, store: StoreInProgress, words: str) -> None:
         """Take note that a C-STORE got no answer, and why."""
 
@@ -156,24 +189,8 @@ class Receiver(ABC):
         """Take note that an association was rejected."""
 
     @abstractmethod
-    def released(self) -> None:
-        """Take note that the peer released the association."""
-
-    @abstractmethod
-    def peer_aborted(self, words: str) -> None:
-        """Take note that the peer aborted the association, or is gone."""
-
-    @abstractmethod
-    def aborting(self, condition: Condition, words: str) -> None:
-        """Take note that we aborted the association."""
-
-    @abstractmethod
     def probed(self, address: str) -> None:
         """Take note of a connection that was opened and closed without a word."""
-
-    @abstractmethod
-    def receiving_failed(self, condition: Condition, words: str) -> None:
-        """Take note that a connection came to no association request."""
 
     def identity_of(self, request: CStoreRequest) -> Identity:
         """Return what a command says that its data set is."""
@@ -182,7 +199,7 @@ class Receiver(ABC):
             sop_instance_uid=request.affected_sop_instance_uid,
         )
 
-    def progress(self, store: StoreInProgress) -> None:  # noqa: B027 - one program shows none
+    def progress(self, store: StoreInProgress) -> None:
         """Take note of a PDV of a data set, and do nothing about it. May raise PeerError."""
 
     # What becomes of associations.
@@ -190,13 +207,13 @@ class Receiver(ABC):
     def handshake_ended(self, address: str, failure: TLSFailure | None, warnings: list[str]) -> None:
         """Take note of how a TLS handshake ended, and of what is weak about the peer's certificate."""
         for warning in warnings:
-            self.say(self._warning(f"{address}: {warning}"))
+            self.say(self._lines.warning(f"{address}: {warning}"))
         if failure is None:
             return
         if failure.is_silent:
             self.probed(address)
         else:
-            self.receiving_failed(Condition.TLS, f"{address}: {failure.words}")
+            self.say(self._lines.receiving_failed(Condition.TLS, f"{address}: {failure.words}"))
 
     def association_opened(self, facts: AssociationFacts) -> None:
         """Pass on a rejection."""
@@ -214,31 +231,31 @@ class Receiver(ABC):
         if facts.end == "rejected":
             return
         if facts.end == "released":
-            self.released()
+            self.say(self._lines.released())
         elif facts.request is None:
             self._connection_ended(facts)
         elif facts.end == "lost" or facts.was_aborted_by_peer or facts.timed_out:
-            self.peer_aborted(facts.words)
+            self.say(self._lines.peer_aborted(facts.words))
         else:
-            self.aborting(self._condition, facts.words)
+            self.say(self._lines.aborting(self._condition, facts.words))
 
     def _connection_ended(self, facts: AssociationFacts) -> None:
         """Take note of a connection without request. One that was merely looked at is not worth an error."""
         if facts.timed_out:
-            self.receiving_failed(Condition.READ_TIMEOUT, facts.words)
+            self.say(self._lines.receiving_failed(Condition.READ_TIMEOUT, facts.words))
         elif facts.end == "lost" and not facts.bytes_received:
             self.probed(facts.peer_address)
         elif facts.end == "lost":
-            self.receiving_failed(Condition.PEER_ABORTED, facts.words)
+            self.say(self._lines.receiving_failed(Condition.PEER_ABORTED, facts.words))
         else:
-            self.receiving_failed(Condition.UNRECOGNIZED_PDU, facts.words)
+            self.say(self._lines.receiving_failed(Condition.UNRECOGNIZED_PDU, facts.words))
 
     def meanwhile(self) -> None:
         """Put back the file that was made ahead: nothing comes just now."""
         if self.keeping is not None:
             self.keeping.files.put_back()
 
-    def association_closed(self, facts: AssociationFacts) -> None:  # noqa: B027 - it is the same for both
+    def association_closed(self, facts: AssociationFacts) -> None:
         """Do nothing: all was said when it ended."""
 
     def cause_of_end(self, facts: AssociationFacts) -> Condition:
@@ -297,8 +314,8 @@ class Receiver(ABC):
     ) -> Response | None:
         """Answer C-ECHO; end the association for anything else."""
         if isinstance(message, CEchoRequest):
-            self.echo(message, context)
+            self.say(self._lines.echo_request(message, context.context_id))
             return message.respond(Status.SUCCESS)
-        self.unexpected(message, context)
+        self.say(self._lines.unexpected_command(message, context.context_id))
         words = f"{command_name(message.command_field)} is not taken here, C-STORE and C-ECHO alone are"
         raise self.end_of_association(Condition.BAD_COMMAND_TYPE, words)

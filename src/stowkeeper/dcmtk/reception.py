@@ -78,7 +78,6 @@ class Reception:
         "_transfer_syntax_uid",
         "_values",
         "_waiting",
-        "is_empty",
     )
 
     def __init__(
@@ -95,13 +94,11 @@ class Reception:
         self._waiting = 0
         self._values: dict[int, bytes] = {}
         self._detector: FormDetector | None = None
-        self.is_empty = True
         if keeping.form is not None:
             self._detector = FormDetector(transfer_syntax_uid, keeping.form, keeping.dictionary, _WANTED)
 
     def write(self, piece: memoryview, release: Release | None) -> None:
         """Take the next bytes. `release` is called when they are not needed any more. Raises OSError."""
-        self.is_empty = False
         if self._detector is not None:
             self._detector.feed(piece)
         self._pieces.append(piece)

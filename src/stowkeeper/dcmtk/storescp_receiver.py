@@ -45,8 +45,7 @@ from stowkeeper.dcmtk.study_folders import (
 )
 from stowkeeper.dicom.status import Status
 from stowkeeper.dicom.uid import generate_uid
-from stowkeeper.dimse.message_types import CEchoRequest, CStoreRequest
-from stowkeeper.dimse.messages import Message
+from stowkeeper.dimse.message_types import CStoreRequest
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
 from stowkeeper.upperlayer.negotiation import Accepted, AcceptedContext, Rejected
 from stowkeeper.upperlayer.pdu import AssociateRJ, AssociateRQ
@@ -65,7 +64,7 @@ class _RefusedError(Exception):
         self.keeps_file = keeps_file
 
 
-class StorescpReceiver(Receiver):
+class StorescpReceiver(Receiver[StorescpLines]):
     """The handlers of `storescp`.
 
     With `keeps_refused`, objects that are not what the command says stay and start -xcr, as with DCMTK. `child_of_fork`
@@ -86,7 +85,6 @@ class StorescpReceiver(Receiver):
         super().__init__(keeping, loggers, lines)
         self._options = options
         self._rules = rules
-        self._lines = lines
         self._keeps_refused = keeps_refused
         self._sleep = sleep
         self._progress = ProgressLine(loggers.get(PROGRESS_LOGGER))
@@ -131,35 +129,11 @@ class StorescpReceiver(Receiver):
         self._is_receiving = False
         super().association_ended(facts)
 
-    def released(self) -> None:
-        """Log a release."""
-        self.say(self._lines.released())
-
-    def peer_aborted(self, words: str) -> None:
-        """Log that the peer is gone."""
-        self.say(self._lines.peer_aborted(words))
-
-    def aborting(self, condition: Condition, words: str) -> None:
-        """Log that we abort."""
-        self.say(self._lines.aborting(condition, words))
-
     def probed(self, address: str) -> None:  # noqa: ARG002 - this program names no peers
         """Log a connection that was merely looked at."""
         self.say(self._lines.probed())
 
-    def receiving_failed(self, condition: Condition, words: str) -> None:
-        """Log that a connection came to no request."""
-        self.say(self._lines.receiving_failed(condition, words))
-
     # Messages
-
-    def echo(self, request: CEchoRequest, context: AcceptedContext) -> None:
-        """Log a C-ECHO."""
-        self.say(self._lines.echo_request(request, context.context_id))
-
-    def unexpected(self, message: Message, context: AcceptedContext) -> None:
-        """Log a message that is not served."""
-        self.say(self._lines.unexpected_command(message, context.context_id))
 
     def store_begins(self, request: CStoreRequest, context: AcceptedContext) -> None:
         """Log a C-STORE request, and wait if that is asked for."""

@@ -65,11 +65,7 @@ class SerialServer:
     def accept(self, listener: socket.socket) -> socket.socket:
         """Return the next connection. Raises OSError when the system has none to give."""
         while True:
-            poll = select.poll()
-            poll.register(listener, select.POLLIN)
-            for lingering in self._lingering:
-                poll.register(lingering.link, _READABLE)
-            ready = {descriptor for descriptor, _ in poll.poll(self._tick_seconds * 1000)}
+            ready = self._wait_for(listener)
             self._look_after_lingering(ready)
             if listener.fileno() in ready:
                 return listener.accept()[0]
@@ -90,12 +86,14 @@ class SerialServer:
         if channel is not None and not self._shake_hands(link, channel):
             return
         protocol = AssociationProtocol(self)
-        session = _Session(self, link, protocol)
+        session = _Session(link, protocol)
         try:
             self._hold(session, protocol)
         except Exception:
-            protocol.abort()  # the peer is to know that it is not its fault alone
-            session.end()
+            try:
+                protocol.abort()  # the peer is to know that it is not its fault alone
+            finally:
+                session.end()
             raise
         if link.is_closing():
             session.end()
@@ -120,10 +118,16 @@ class SerialServer:
     def finish(self) -> None:
         """Wait until every connection that lingers is closed, by its peer or for its time."""
         while self._lingering:
-            poll = select.poll()
-            for lingering in self._lingering:
-                poll.register(lingering.link, _READABLE)
-            self._look_after_lingering({descriptor for descriptor, _ in poll.poll(self._tick_seconds * 1000)})
+            self._look_after_lingering(self._wait_for())
+
+    def _wait_for(self, *listeners: socket.socket) -> set[int]:
+        """Wait until something can be read, or for a tick; return the descriptors of what can."""
+        poll = select.poll()
+        for listener in listeners:
+            poll.register(listener, select.POLLIN)
+        for lingering in self._lingering:
+            poll.register(lingering.link, _READABLE)
+        return {descriptor for descriptor, _ in poll.poll(self._tick_seconds * 1000)}
 
     def _shake_hands(self, link: SerialLink, channel: TLSChannel) -> bool:
         """Hold the TLS handshake; False when it failed, and the link is looked after."""
@@ -205,9 +209,8 @@ class SerialServer:
 class _Session:
     """A connection with its association."""
 
-    def __init__(self, server: SerialServer, link: SerialLink, protocol: AssociationProtocol) -> None:
+    def __init__(self, link: SerialLink, protocol: AssociationProtocol) -> None:
         self.link = link
-        self._server = server
         self._protocol = protocol
         self._failure: Exception | None = None
 
