@@ -34,6 +34,30 @@ metadata = MetaData()
 VERSION_STATES = ("kept", "superseded", "removing", "removed", "damaged")
 RECEIPT_OUTCOMES = ("stored", "identical", "conflict")
 ANSWERS = ("known", "unknown")
+JOB_STATES = ("pending", "running", "paused", "retry", "success", "failure", "cancelled")
+JOB_WISHES = ("", "pause", "cancel")
+COMMITMENT_ROLES = ("provider", "user")
+COMMITMENT_STATES = (
+    # Of a provider: received, checked (the outcomes are certain), reported (the peer has the report), undelivered (given
+    # up for now).
+    "received",
+    "checked",
+    "reported",
+    "undelivered",
+    # Of a user: requested (about to be asked, or asking), accepted (the peer answered Success), refused (it answered
+    # otherwise), committed (all of it), partial, failed (none of it), expired (no report came in time), cancelled.
+    "requested",
+    "accepted",
+    "refused",
+    "committed",
+    "partial",
+    "failed",
+    "expired",
+    "cancelled",
+)
+COMMITMENT_OUTCOMES = ("", "committed", "failed", "unasked")
+CREDENTIAL_KINDS = ("token", "password")
+CREDENTIAL_ROLES = ("read", "operate", "admin")
 
 ON_SHELF = "state IN ('kept', 'superseded', 'removing')"
 """The versions whose path names their file. The partial unique index on the path has this very condition; a
@@ -44,6 +68,12 @@ LEAVING = "state IN ('superseded', 'removing')"
 
 DAMAGED = "state = 'damaged'"
 """The versions whose file went bad, few of a million; the condition of a third one."""
+
+WAITING = "state IN ('pending', 'retry')"
+"""The jobs that are to be started, now or later; the condition of the index that the engine looks through."""
+
+RUNNING = "state = 'running'"
+"""The jobs that somebody has taken; the condition of another one."""
 
 
 def uid_hash(uid: str) -> int:
@@ -460,6 +490,258 @@ requests = Table(
         comment="from the command to the answer, or to the end without",
     ),
     Index("requests_of_association", "association_id"),
+)
+
+# Jobs: what is to be done after the answer, by whichever process comes to it.
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_key", Integer, primary_key=True, comment="given in the order of submission"),
+    Column("job_id", Text, nullable=False, comment="a UUID, by which everyone else names it"),
+    Column("kind", Text, nullable=False, comment="what is to be done; the kinds are code"),
+    Column(
+        "state",
+        Text,
+        _one_of("state", JOB_STATES),
+        nullable=False,
+        comment="its moves stand in jobs/states.py",
+    ),
+    Column(
+        "wish",
+        Text,
+        _one_of("wish", JOB_WISHES),
+        nullable=False,
+        comment="what a running job was asked for and has not done yet",
+    ),
+    Column(
+        "priority",
+        Integer,
+        nullable=False,
+        comment="the larger goes first; in order of submission among equals",
+    ),
+    Column("lane", Text, nullable=False, comment="jobs of one lane wait for each other; '' is no lane"),
+    Column(
+        "step", Text, nullable=False, comment="where it is, in the words of its kind; '' at its beginning"
+    ),
+    Column("arguments", Text, nullable=False, comment="JSON object: what to do; never changes"),
+    Column("checkpoint", Text, nullable=False, comment="JSON object: what its kind needs in order to go on"),
+    Column("items_total", Integer, nullable=False, comment="0 while it is not known"),
+    Column("items_done", Integer, nullable=False, comment="of items_total"),
+    Column("subject", Text, nullable=False, comment="the UID that it is about, or ''"),
+    Column("peer", Text, nullable=False, comment="name of the peer that it is about, or ''"),
+    Column("created_at", Text, nullable=False, comment="when it was submitted"),
+    Column("created_by", Text, nullable=False, comment="who asked for it: a credential, a command, a peer"),
+    Column("due_at", Text, nullable=False, comment="not to be started before"),
+    Column("started_at", Text, comment="the first time"),
+    Column("finished_at", Text, comment="when it came to success, failure or cancelled; null otherwise"),
+    Column("seconds_run", Float, nullable=False, comment="in all of its runs"),
+    Column("attempts", Integer, nullable=False, comment="how often it was started"),
+    Column(
+        "failures", Integer, nullable=False, comment="in a row, without progress: the back-off follows them"
+    ),
+    Column(
+        "error", Text, nullable=False, comment="why the last attempt ended so, in words without patient data"
+    ),
+    Column("owner", Text, nullable=False, comment="the process that runs it, '' when none does"),
+    Column("heartbeat", Integer, nullable=False, comment="counted up by the owner while it lives"),
+    UniqueConstraint("job_id", name="jobs_id"),
+    Index("jobs_waiting", "due_at", "job_key", sqlite_where=text(WAITING)),
+    Index("jobs_running", "lane", sqlite_where=text(RUNNING)),
+    Index("jobs_finished", "finished_at", sqlite_where=text("finished_at IS NOT NULL")),
+    Index("jobs_of_kind", "kind", "job_key"),
+    Index("jobs_of_peer", "peer", "job_key", sqlite_where=text("peer <> ''")),
+    Index("jobs_of_subject", "subject", sqlite_where=text("subject <> ''")),
+    sqlite_autoincrement=True,
+)
+
+job_items = Table(
+    "job_items",
+    metadata,
+    Column("job_key", Integer, ForeignKey("jobs.job_key", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True, comment="in the order of submission"),
+    Column("name", Text, nullable=False, comment="what the item is: a UID, mostly"),
+    Column("outcome", Text, nullable=False, comment="'' while it is to be done, then a word of its kind"),
+    Column("code", Integer, comment="a DIMSE status or failure reason, where there is one"),
+    Column("words", Text, nullable=False, comment="why, without patient data"),
+    Column("done_at", Text, comment="null while it is to be done"),
+    sqlite_with_rowid=False,
+)
+
+job_lanes = Table(
+    "job_lanes",
+    metadata,
+    Column("lane", Text, primary_key=True, comment="of jobs; it has a row while it is blocked"),
+    Column("failures", Integer, nullable=False, comment="in a row; the row goes with the first success"),
+    Column("blocked_until", Text, nullable=False, comment="no job of the lane is started before"),
+    Column("words", Text, nullable=False, comment="why"),
+    sqlite_with_rowid=False,
+)
+
+# Storage commitment (PS3.4 Annex J, PS3.18 chapter 13), asked of us and asked by us.
+
+commitments = Table(
+    "commitments",
+    metadata,
+    Column("commitment_key", Integer, primary_key=True),
+    Column("role", Text, _one_of("role", COMMITMENT_ROLES), nullable=False, comment="ours"),
+    Column("way", Text, nullable=False, comment="DIMSE or web"),
+    Column("transaction_uid", Text, nullable=False, comment="(0008,1195)"),
+    Column(
+        "state", Text, _one_of("state", COMMITMENT_STATES), nullable=False, comment="see COMMITMENT_STATES"
+    ),
+    Column(
+        "peer",
+        Text,
+        nullable=False,
+        comment="name of the configured peer, or ''; of a web client its credential",
+    ),
+    Column("peer_ae_title", Text, nullable=False, comment="'' of a web client"),
+    Column(
+        "own_ae_title",
+        Text,
+        nullable=False,
+        comment="what the peer called us, or what we call ourselves to it",
+    ),
+    Column("peer_address", Text, nullable=False),
+    Column("association_id", Text, nullable=False, comment="in which the request came or went, or ''"),
+    Column(
+        "content",
+        Text,
+        nullable=False,
+        comment="BLAKE3-256 over the sorted references: tells a repeat from another",
+    ),
+    Column("instances", Integer, nullable=False, comment="how many are asked for"),
+    Column("failures", Integer, nullable=False, comment="how many of them failed, once that is certain"),
+    Column(
+        "duplicate_of",
+        Integer,
+        ForeignKey("commitments.commitment_key"),
+        comment="the transaction that had this UID before: then every instance fails with 0131H",
+    ),
+    Column(
+        "replaces",
+        Integer,
+        ForeignKey("commitments.commitment_key"),
+        comment="of a user: the transaction that this one asks again for",
+    ),
+    Column("job_id", Text, nullable=False, comment="of jobs, which may be gone by age; or ''"),
+    Column("requested_at", Text, nullable=False, comment="when the request came, or was made"),
+    Column("checked_at", Text, comment="when the outcomes became certain"),
+    Column("reported_at", Text, comment="when the peer had the report, or we had the peer's"),
+    Column("expires_at", Text, comment="of a user: until when a report is awaited"),
+    Column("report_attempts", Integer, nullable=False, comment="rows of commitment_reports"),
+    Column("error", Text, nullable=False, comment="what went wrong last, in words without patient data"),
+    Index(
+        "commitments_transaction",
+        "role",
+        "transaction_uid",
+        unique=True,
+        sqlite_where=text("duplicate_of IS NULL"),
+    ),
+    Index("commitments_open", "role", "commitment_key", sqlite_where=text("reported_at IS NULL")),
+    Index("commitments_of_peer", "peer", "commitment_key"),
+    sqlite_autoincrement=True,
+)
+
+commitment_instances = Table(
+    "commitment_instances",
+    metadata,
+    Column(
+        "commitment_key",
+        Integer,
+        ForeignKey("commitments.commitment_key", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("position", Integer, primary_key=True, comment="in the order of the request"),
+    Column("sop_class_uid", Text, nullable=False, comment="(0008,1150) as asked for"),
+    Column("sop_instance_uid", Text, nullable=False, comment="(0008,1155) as asked for"),
+    Column("uid_hash", Integer, nullable=False, comment="`uid_hash` of the SOP Instance UID"),
+    Column(
+        "version_key",
+        Integer,
+        ForeignKey("versions.version_key"),
+        comment="of a provider: what was checked and is held; of a user: what we had when we asked",
+    ),
+    Column(
+        "outcome",
+        Text,
+        _one_of("outcome", COMMITMENT_OUTCOMES),
+        nullable=False,
+        comment="'' while it is open. unasked: it came in a report and had not been asked for",
+    ),
+    Column("reason", Integer, comment="Failure Reason (0008,1197) of a failed one"),
+    Column("words", Text, nullable=False, comment="why, without patient data"),
+    Column("checked_at", Text, comment="when the outcome became certain"),
+    Index("commitment_instances_uid", "uid_hash"),
+    sqlite_with_rowid=False,
+)
+
+commitment_reports = Table(
+    "commitment_reports",
+    metadata,
+    Column("report_key", Integer, primary_key=True),
+    Column(
+        "commitment_key",
+        Integer,
+        ForeignKey("commitments.commitment_key", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("at", Text, nullable=False, comment="when the attempt began, or the report came"),
+    Column("way", Text, nullable=False, comment="same or new association, received, or web"),
+    Column("status", Integer, comment="of the N-EVENT-REPORT response; null when there was none"),
+    Column("words", Text, nullable=False, comment="what happened; '' when all went well"),
+    Column("seconds", Float, nullable=False, comment="how long the attempt took"),
+    Index("commitment_reports_of", "commitment_key"),
+)
+
+# Who else there is, and who may ask for what by HTTP. Peers of the settings are not in here.
+
+peers = Table(
+    "peers",
+    metadata,
+    Column("peer_key", Integer, primary_key=True),
+    Column("name", Text, nullable=False, comment="of the peer, unique over settings and this table"),
+    Column("definition", Text, nullable=False, comment="JSON object with the keys of a [[peers]] entry"),
+    Column("changed_at", Text, nullable=False, comment="when the row was made or last changed"),
+    Column("changed_by", Text, nullable=False, comment="a credential, or the user of a command"),
+    UniqueConstraint("name", name="peers_name"),
+)
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("credential_key", Integer, primary_key=True),
+    Column("name", Text, nullable=False, comment="of the user or of the token"),
+    Column(
+        "kind",
+        Text,
+        _one_of("kind", CREDENTIAL_KINDS),
+        nullable=False,
+        comment="bearer token, or basic authentication",
+    ),
+    Column(
+        "role",
+        Text,
+        _one_of("role", CREDENTIAL_ROLES),
+        nullable=False,
+        comment="each may what the one before may",
+    ),
+    Column("secret_hash", Text, nullable=False, comment="never the secret"),
+    Column("created_at", Text, nullable=False, comment="when it was added"),
+    Column("created_by", Text, nullable=False, comment="who added it"),
+    UniqueConstraint("name", name="credentials_name"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("audit_key", Integer, primary_key=True),
+    Column("at", Text, nullable=False, comment="when it was done"),
+    Column("who", Text, nullable=False, comment="a credential, or the user of a command"),
+    Column("action", Text, nullable=False, comment="what was done, such as `job cancelled`"),
+    Column("subject", Text, nullable=False, comment="a UID, a job id, the name of a peer or of a credential"),
+    Column("detail", Text, nullable=False, comment="without patient data and without secrets"),
 )
 
 
