@@ -1,0 +1,142 @@
+"""Taking jobs: in one write transaction, which excludes every other process, so no job goes to two.
+
+Of the jobs that are due those with the larger priority go first, among equals those of lanes that answered last time, then
+the one submitted first. In a lane that failed last time the one that waited longest for its turn goes first instead: a job
+that makes its peer fall over does not keep its place at the head.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, func, select, update
+
+from stowkeeper.database.engine import Transaction
+from stowkeeper.database.schema import WAITING, jobs
+from stowkeeper.jobs.columns import job_of
+from stowkeeper.jobs.job import Job
+from stowkeeper.jobs.limits import BULK_JOBS_MAX
+from stowkeeper.jobs.looking import OPEN_LANES, Viewpoint, statement_of
+from stowkeeper.jobs.options import DISK_LANE
+from stowkeeper.jobs.states import JobEvent, JobState, JobWish, next_state
+
+_DUE = f"{WAITING} AND jobs.due_at <= :now AND jobs.kind IN :kinds"
+
+_OPEN = statement_of(
+    f"""
+{OPEN_LANES},
+heads (lane, failures, free, job_key) AS (
+    SELECT open_lanes.lane, open_lanes.failures, open_lanes.free,
+        CASE WHEN open_lanes.lane IN ('', '{DISK_LANE}') THEN NULL
+        WHEN open_lanes.failures > 0 THEN (
+            SELECT jobs.job_key FROM jobs WHERE {_DUE} AND jobs.lane = open_lanes.lane
+            ORDER BY jobs.priority DESC, jobs.due_at, jobs.job_key LIMIT 1
+        )
+        ELSE (
+            SELECT jobs.job_key FROM jobs WHERE {_DUE} AND jobs.lane = open_lanes.lane
+            ORDER BY jobs.priority DESC, jobs.job_key LIMIT 1
+        ) END
+    FROM open_lanes
+)
+SELECT heads.lane, heads.failures, heads.free, heads.job_key, jobs.priority
+FROM heads LEFT JOIN jobs ON jobs.job_key = heads.job_key
+""",  # noqa: S608 - it is put together from constants alone
+    "kinds",
+)
+"""Each open lane, with the job at its head where it holds one at a time."""
+
+_FIRST_OF_LANE = statement_of(
+    f"""
+SELECT jobs.job_key, jobs.priority FROM jobs WHERE {_DUE} AND jobs.lane = :lane
+ORDER BY jobs.priority DESC, jobs.job_key LIMIT :free
+""",  # noqa: S608 - likewise
+    "kinds",
+)
+
+
+_IS_CANCELLED = statement_of(
+    f"wish <> '' AND {WAITING} AND wish = '{JobWish.CANCEL.value}' AND +kind IN :kinds", "kinds"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class _Candidate:
+    """A job that could be taken; the smallest goes first."""
+
+    minus_priority: int
+    lane_fails: bool
+    job_key: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A job that was taken, and whether its lane failed last time."""
+
+    job: Job
+    lane_fails: bool
+
+
+def take(transaction: Transaction, view: Viewpoint, owner: str) -> list[Taken]:
+    """Take the jobs that are next, as many as there are places for, in the order in which they are next."""
+    chosen: dict[int, bool] = {}
+    for candidate in sorted(_candidates(transaction, view)):
+        if len(chosen) >= view.places:
+            break
+        if candidate.lane_fails and sum(chosen.values()) >= view.failing_places:
+            continue
+        chosen[candidate.job_key] = candidate.lane_fails
+    if not chosen:
+        return []
+    transaction.execute(
+        update(jobs)
+        .where(jobs.c.job_key.in_(chosen))
+        .values(
+            state=next_state(JobState.PENDING, JobEvent.TAKE).value,
+            owner=owner,
+            attempts=jobs.c.attempts + 1,
+            heartbeat=jobs.c.heartbeat + 1,
+            started_at=func.coalesce(jobs.c.started_at, transaction.at),
+        )
+    )
+    taken = {
+        row.job_key: job_of(row)
+        for row in transaction.execute(select(jobs).where(jobs.c.job_key.in_(chosen)))
+    }
+    return [Taken(job=taken[job_key], lane_fails=fails) for job_key, fails in chosen.items()]
+
+
+def _candidates(transaction: Transaction, view: Viewpoint) -> list[_Candidate]:
+    found: list[_Candidate] = []
+    for lane in transaction.execute(_OPEN, view.parameters()).all():
+        if lane.job_key is not None:
+            found.append(_candidate(lane, lane.failures))
+            continue
+        several = transaction.execute(
+            _FIRST_OF_LANE,
+            {"now": view.now, "kinds": list(view.kinds), "lane": lane.lane, "free": lane.free},
+        )
+        found += [_candidate(row, lane.failures) for row in several]
+    return found
+
+
+def _candidate(row: Row[Any], failures: int) -> _Candidate:
+    return _Candidate(minus_priority=-row.priority, lane_fails=failures > 0, job_key=row.job_key)
+
+
+def conclude_cancelled(transaction: Transaction, kinds: Sequence[str]) -> list[Job]:
+    """Cancel the jobs of these kinds that wait with the wish for it: there is nothing to conclude first."""
+    waiting = select(jobs).where(_IS_CANCELLED).limit(BULK_JOBS_MAX)
+    found = [job_of(row) for row in transaction.execute(waiting, {"kinds": list(kinds)})]
+    if not found:
+        return []
+    keys = [job.job_key for job in found]
+    transaction.execute(
+        update(jobs)
+        .where(jobs.c.job_key.in_(keys))
+        .values(
+            state=next_state(JobState.PENDING, JobEvent.CONCLUDE).value,
+            wish=JobWish.NONE.value,
+            finished_at=transaction.at,
+        )
+    )
+    return [job_of(row) for row in transaction.execute(select(jobs).where(jobs.c.job_key.in_(keys)))]

@@ -1,0 +1,122 @@
+"""The pool of threads: its bound, its order, work that does not end, and its own end."""
+
+import threading
+import time
+from concurrent.futures import CancelledError
+
+import pytest
+
+from stowkeeper.jobs.threads import Threads
+
+SECONDS = 10.0
+
+
+def test_work_is_done_and_what_it_raises_is_its_waiters() -> None:
+    threads = Threads("work", 2)
+    assert threads.submit(lambda: 7).result(SECONDS) == 7
+    with pytest.raises(ZeroDivisionError):
+        threads.submit(lambda: 1 // 0).result(SECONDS)
+    assert threads.submit(lambda: 8).result(SECONDS) == 8
+    threads.close()
+
+
+def test_no_more_than_its_threads_are_at_work_and_the_others_wait_in_order() -> None:
+    threads = Threads("work", 3)
+    release = threading.Event()
+    begun = threading.Semaphore(0)
+    at_work: list[int] = []
+    lock = threading.Lock()
+
+    def work(number: int) -> int:
+        with lock:
+            at_work.append(number)
+        begun.release()
+        release.wait(SECONDS)
+        return number
+
+    futures = [threads.submit(lambda number=number: work(number)) for number in range(10)]
+    for _ in range(3):
+        assert begun.acquire(timeout=SECONDS)
+    assert sorted(at_work) == [0, 1, 2]
+    assert not begun.acquire(blocking=False)
+    release.set()
+    assert [future.result(SECONDS) for future in futures] == list(range(10))
+    names = {thread.name for thread in threading.enumerate() if thread.name.startswith("work-")}
+    assert len(names) <= 3
+    threads.close()
+
+
+def test_one_thread_keeps_the_order() -> None:
+    threads = Threads("one", 1)
+    seen: list[int] = []
+    for future in [threads.submit(lambda number=number: seen.append(number)) for number in range(100)]:
+        future.result(SECONDS)
+    assert seen == list(range(100))
+    threads.close()
+
+
+def test_work_that_does_not_end_is_replaced_up_to_a_bound() -> None:
+    threads = Threads("lost", 1, lost_max=2)
+    release = threading.Event()
+    begun = threading.Semaphore(0)
+
+    def hang() -> None:
+        begun.release()
+        release.wait(SECONDS)
+
+    stuck = []
+    for _ in range(2):
+        stuck.append(threads.submit(hang))
+        assert begun.acquire(timeout=SECONDS)
+        assert threads.give_up(stuck[-1])
+    assert threads.lost() == 2
+    assert threads.submit(lambda: 7).result(SECONDS) == 7
+    third = threads.submit(hang)
+    assert begun.acquire(timeout=SECONDS)
+    assert not threads.give_up(third)
+    waiting = threads.submit(lambda: 8)
+    assert not waiting.done()
+    release.set()
+    assert waiting.result(SECONDS) == 8
+    for future in stuck:
+        future.result(SECONDS)
+    assert threads.give_up(stuck[0])  # it has ended
+    deadline = time.monotonic() + SECONDS
+    while len([each for each in threading.enumerate() if each.name.startswith("lost-")]) > 1:
+        assert time.monotonic() < deadline, "threads whose place another has go on"
+        time.sleep(0.01)
+    assert threads.lost() == 0
+    threads.close()
+
+
+def test_waiting_work_can_be_cancelled_and_the_end_cancels_the_rest() -> None:
+    threads = Threads("end", 1)
+    release = threading.Event()
+    begun = threading.Event()
+
+    def work() -> str:
+        begun.set()
+        release.wait(SECONDS)
+        return "done"
+
+    at_work, cancelled, waiting = threads.submit(work), threads.submit(work), threads.submit(work)
+    assert begun.wait(SECONDS)
+    assert cancelled.cancel()
+    threads.close()
+    threads.close()
+    with pytest.raises(CancelledError):
+        waiting.result(SECONDS)
+    with pytest.raises(RuntimeError, match="closed"):
+        threads.submit(work)
+    release.set()
+    assert at_work.result(SECONDS) == "done"
+
+
+def test_the_threads_keep_no_process_from_ending() -> None:
+    threads = Threads("daemon", 1)
+    threads.submit(lambda: None).result(SECONDS)
+    (thread,) = [each for each in threading.enumerate() if each.name.startswith("daemon-")]
+    assert thread.daemon
+    threads.close()
+    thread.join(SECONDS)
+    assert not thread.is_alive()
