@@ -38,7 +38,7 @@ from support.raw_peer import (
     store_command,
     store_message,
 )
-from support.server_thread import RecordingHandlers, ServerThread, serving
+from support.server_thread import SERVED_BY, RecordingHandlers, ServerThread, serving
 
 DATA = Random(1).randbytes(70_000)
 HALF = store_message(1, "1.2.3", DATA)[:30_000]
@@ -49,7 +49,7 @@ def handlers() -> RecordingHandlers:
     return RecordingHandlers()
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=SERVED_BY)
 def server(request: pytest.FixtureRequest, handlers: RecordingHandlers) -> Iterator[ServerThread]:
     with serving(handlers, request.param) as running:
         yield running

@@ -26,7 +26,7 @@ from support.raw_peer import (
     store_command,
     store_message,
 )
-from support.server_thread import WAIT_SECONDS, RecordingHandlers, ServerThread, serving
+from support.server_thread import LOOPS, SERVED_BY, WAIT_SECONDS, RecordingHandlers, ServerThread, serving
 
 DATA = Random(1).randbytes(70_000)
 HALF = store_message(1, "1.2.3", DATA)[:30_000]
@@ -37,7 +37,7 @@ def handlers() -> RecordingHandlers:
     return RecordingHandlers()
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=SERVED_BY)
 def server(request: pytest.FixtureRequest, handlers: RecordingHandlers) -> Iterator[ServerThread]:
     with serving(handlers, request.param) as running:
         yield running
@@ -79,6 +79,7 @@ def stopped(server: ServerThread) -> list[AssociationProtocol]:
     return [protocol for protocol in server.protocols_now if not protocol._reading]
 
 
+@pytest.mark.parametrize("server", LOOPS, indirect=True)
 def test_when_all_buffers_are_taken_nobody_waits_for_ever(
     server: ServerThread, peer: RawPeer, handlers: RecordingHandlers
 ) -> None:
@@ -104,6 +105,7 @@ def test_when_all_buffers_are_taken_nobody_waits_for_ever(
         other.close()
 
 
+@pytest.mark.parametrize("server", LOOPS, indirect=True)
 def test_an_association_that_is_lost_waits_for_no_buffer_any_more(
     server: ServerThread, peer: RawPeer, handlers: RecordingHandlers
 ) -> None:
@@ -126,6 +128,7 @@ def test_an_association_that_is_lost_waits_for_no_buffer_any_more(
         assert pool.take() is not None
 
 
+@pytest.mark.parametrize("server", LOOPS, indirect=True)
 def test_a_peer_that_never_reads_is_not_read_from_and_then_cut_off(
     server: ServerThread, handlers: RecordingHandlers
 ) -> None:
@@ -141,6 +144,7 @@ def test_a_peer_that_never_reads_is_not_read_from_and_then_cut_off(
         assert server.only_ending(handlers) == ("aborted", "the peer read no answer for 60 seconds")
 
 
+@pytest.mark.parametrize("server", LOOPS, indirect=True)
 def test_answers_that_are_not_taken_do_not_hold_a_closing_connection(
     server: ServerThread, handlers: RecordingHandlers
 ) -> None:
@@ -307,13 +311,14 @@ def test_without_a_least_pace_a_drip_is_borne_and_silence_is_not(
         peer.send(HALF[:20_000])
         server.wait_until(lambda: bool(handlers.stores) and len(handlers.stores[0].data) > 19_000)
         peer.send(HALF[20_000:20_001])
-        server.wait_until(lambda: server.protocols_now[0]._message_bytes > 0)
+        server.wait_until(lambda: server.protocols_now[0]._pace.bytes > 0)
         server.advance(59.0)
         assert server.server.associations == 1
         server.advance(61.0)
         assert peer.read_pdu().kind == ABORT
 
 
+@pytest.mark.parametrize("server", LOOPS, indirect=True)
 def test_a_long_silence_before_a_message_is_not_held_against_it(
     server: ServerThread, peer: RawPeer, handlers: RecordingHandlers
 ) -> None:

@@ -320,6 +320,48 @@ def test_the_same_message_id_twice_is_a_duplicate_and_reading_waits_while_too_ma
         run(work(acceptor))
 
 
+def test_a_release_waits_for_the_answer_to_the_peer(run: Run[None]) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(context: AcceptedContext, request: Request, data_set: bytes) -> Response:
+        asked.set()
+        await go_on.wait()
+        return request.respond(Status.SUCCESS)
+
+    async def work(acceptor: Acceptor) -> None:
+        association = await connect(acceptor, handler=handler)
+        await asked.wait()
+        releasing = asyncio.create_task(association.release())
+        await asyncio.sleep(0)
+        assert association._connection.upper_layer.can_send_p_data
+        go_on.set()
+        await releasing
+        (response,) = await until_answered(acceptor, 1)
+        assert response.status == Status.SUCCESS
+
+    with scripted_acceptor(Script(on_established=(event_report(1),))) as acceptor:
+        run(work(acceptor))
+
+
+def test_a_release_does_not_wait_for_ever_for_our_own_answer(run: Run[None]) -> None:
+    asked = asyncio.Event()
+
+    async def handler(context: AcceptedContext, request: Request, data_set: bytes) -> Response:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError("nothing wakes it")
+
+    async def work(acceptor: Acceptor) -> None:
+        association = await connect(acceptor, handler=handler, timeouts=SOON)
+        await asked.wait()
+        await association.release()
+        assert "released" in str(association.error)
+        assert acceptor.received == []
+
+    with scripted_acceptor(Script(on_established=(event_report(1),))) as acceptor:
+        run(work(acceptor))
+
+
 def test_an_answer_to_the_peer_does_not_interrupt_a_data_set(run: Run[None]) -> None:
     handled = asyncio.Event()
 

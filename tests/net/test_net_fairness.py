@@ -76,9 +76,10 @@ def test_a_peer_that_sends_tiny_pdvs_is_read_in_small_portions(
         command = store_message(1, "1.2.3", b"")
         peer.send(command[: len(command) - len(p_data(1, b"", control=LAST))])
         peer.send(p_data(1, b"x", control=0) * 100_000)
-        server.wait_until(lambda: protocol._read_most <= 16 * READ_BYTES_MIN)
+        server.wait_until(lambda: protocol._space.read_most <= 16 * READ_BYTES_MIN)
         assert (
-            protocol._buffer is None or protocol._buffer.holds <= PIECES_PER_BUFFER_MAX + 2 * EVENTS_PER_READ
+            protocol._space.buffer is None
+            or protocol._space.buffer.holds <= PIECES_PER_BUFFER_MAX + 2 * EVENTS_PER_READ
         )
         peer.send(p_data(1, b"", control=LAST))
         assert peer.read_answer().status == 0
@@ -98,7 +99,7 @@ def fill_the_pool(server: ServerThread, handlers: RecordingHandlers, stack: Exit
         peer = stack.enter_context(RawPeer(server.port))
         peer.associate()
         peer.send(begun_store(f"1.2.{number}"))
-    server.wait_until(lambda: [found._buffers_out for found in server.protocols_now] == [1] * POOL)
+    server.wait_until(lambda: [found._space.buffers_out for found in server.protocols_now] == [1] * POOL)
 
 
 def test_peers_that_have_all_the_buffers_do_not_keep_others_from_small_messages(
@@ -127,7 +128,7 @@ def test_who_waits_for_a_buffer_reads_no_more_than_four_small_ones_ahead_of_the_
         late.send(begun_store("1.2.9") + data_set_pdus(1, bytes(100_000)))
         server.wait_until(lambda: not protocol._reading)
         stored = handlers.stores[-1]
-        assert protocol._buffers_out == RECEIVE_BUFFERS_PER_ASSOCIATION_MAX
+        assert protocol._space.buffers_out == RECEIVE_BUFFERS_PER_ASSOCIATION_MAX
         assert 0 < len(stored.data) <= RECEIVE_BUFFERS_PER_ASSOCIATION_MAX * SPARE_BUFFER_BYTES
         handlers.keeps_pieces = False
         server.call(lambda: [found.release_pieces() for found in handlers.stores])
@@ -145,7 +146,7 @@ def test_a_buffer_that_comes_after_others_were_found_is_read_into_from_its_begin
         peer.associate()
         (protocol,) = server.protocols
         peer.send(begun_store("1.2.9"))
-        server.wait_until(lambda: protocol._buffers_out == 1)
+        server.wait_until(lambda: protocol._space.buffers_out == 1)
 
         def free_both_and_fill_one() -> None:
             for buffer in taken:

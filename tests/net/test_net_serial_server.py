@@ -316,7 +316,7 @@ def test_a_peer_that_does_not_read_is_given_up(handlers: RecordingHandlers) -> N
         server.wait_until(lambda: are_closed(handlers, 1))
         ((end, words),) = endings(handlers)
         assert end == "lost"
-        assert "the peer read no answer in time" in words
+        assert "the peer read no answer for" in words
         hold_association(server.port)
 
 
@@ -428,9 +428,9 @@ class _Objecting(RecordingHandlers):
     def store_refused(self, facts, context, request, answer) -> None:
         self.object_at("store_refused")
 
-    def other_message(self, facts, context, message):
+    def other_message(self, facts, context, message, data_set, answer):
         self.object_at("other_message")
-        return super().other_message(facts, context, message)
+        return super().other_message(facts, context, message, data_set, answer)
 
 
 @pytest.mark.parametrize("step", ["store", "write", "commit", "store_refused", "other_message"])

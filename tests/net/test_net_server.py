@@ -27,7 +27,7 @@ from support.raw_peer import (
     p_data,
     store_message,
 )
-from support.server_thread import RecordingHandlers, ServerThread, serving
+from support.server_thread import SERVED_BY, RecordingHandlers, ServerThread, serving
 
 DATA = bytes(range(256)) * 200
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
@@ -38,7 +38,7 @@ def handlers() -> RecordingHandlers:
     return RecordingHandlers()
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=SERVED_BY)
 def server(request: pytest.FixtureRequest, handlers: RecordingHandlers) -> Iterator[ServerThread]:
     with serving(handlers, request.param, associations_max=4, associations_per_peer_max=3) as running:
         yield running
@@ -123,7 +123,7 @@ def test_associations_beyond_the_limit_of_a_peer_are_rejected_for_now(
     assert len({facts.association_id for facts in handlers.closed}) == 5
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop", SERVED_BY)
 def test_associations_beyond_the_limit_in_all_are_rejected_for_now(
     handlers: RecordingHandlers, loop: str
 ) -> None:

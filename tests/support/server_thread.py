@@ -36,6 +36,8 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
+SERVED_BY = (*LOOPS, "threads")
+"""What serves associations: an event loop of either kind for all of them, or a thread for each."""
 OPTIONS = ServerOptions(
     maximum_length=262_144,
     associations_max=20,
@@ -56,7 +58,9 @@ class ServerThread:
     def __init__(
         self, handlers: Handlers, options: ServerOptions, loop: str, tls: TLSContext | None = None
     ) -> None:
-        self._loop = LOOPS[loop]()
+        self._loop = LOOPS.get(loop, uvloop.new_event_loop)()
+        if loop != "threads":
+            options = replace(options, association_threads=0)
         self.faults: list[dict[str, Any]] = []
         self._loop.set_exception_handler(lambda _loop, context: self.faults.append(context))
         self._thread = threading.Thread(target=self._loop.run_forever, name="server", daemon=True)
@@ -93,11 +97,16 @@ class ServerThread:
     def advance(self, seconds: float) -> None:
         """Let the timers of all connections see a time so far ahead."""
 
-        def tick() -> None:
-            for protocol in self.protocols_now:
-                protocol.tick(self._loop.time() + seconds)
+        ticked = [threading.Event() for _ in self.protocols_now]
 
-        self.call(tick)
+        def tick(protocol: AssociationProtocol, done: threading.Event) -> None:
+            protocol.tick(protocol._server.time() + seconds)
+            done.set()
+
+        for protocol, done in zip(self.protocols_now, ticked, strict=True):
+            protocol._server.call_soon_threadsafe(tick, protocol, done)
+        for done in ticked:
+            assert done.wait(WAIT_SECONDS)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition holds on the server's loop, at each of its turns."""
@@ -242,8 +251,16 @@ class RecordingHandlers:
     def association_opened(self, facts: AssociationFacts) -> None:
         self.opened.append(facts)
 
+    def data_set_bytes_max(self, context: AcceptedContext, message: Message) -> int:
+        return 0
+
     def other_message(
-        self, facts: AssociationFacts, context: AcceptedContext, message: Message
+        self,
+        facts: AssociationFacts,
+        context: AcceptedContext,
+        message: Message,
+        data_set: bytes,
+        answer: Callable[[Response], None],
     ) -> Response | None:
         return answer_verification(message)
 

@@ -9,6 +9,7 @@ from upperlayer_samples import CT, accept, context, request, requests
 
 from stowkeeper.dicom.sop_classes import SOP_CLASSES, SOPClassKind
 from stowkeeper.dicom.transfer_syntaxes import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -44,8 +45,8 @@ from stowkeeper.upperlayer.negotiation import (
     Rejected,
     accepted_contexts,
     effective_max_pdu_length,
+    is_accepted_as_shipped,
     is_storage,
-    is_storage_or_verification,
     negotiate,
     provider_rejection,
 )
@@ -55,6 +56,7 @@ from stowkeeper.upperlayer.reasons import PresentationResult
 MR = "1.2.840.10008.5.1.4.1.1.4"
 FIND = "1.2.840.10008.5.1.4.1.2.1.1"
 COMMITMENT = "1.2.840.10008.1.20.1"
+COMMITMENT_PULL = "1.2.840.10008.1.20.2"
 PRIVATE = "1.3.6.1.4.1.99999.1"
 JPIP = "1.2.840.10008.1.2.4.94"
 UNKNOWN_SYNTAX = "1.3.6.1.4.1.99999.2"
@@ -106,7 +108,7 @@ def test_a_request_without_contexts_is_rejected():
 
 
 def test_an_association_without_any_accepted_context_is_accepted_unless_the_policy_says_otherwise():
-    asked = request(context(1, FIND), context(3, COMMITMENT))
+    asked = request(context(1, FIND), context(3, COMMITMENT_PULL))
     assert codes(accept(asked)) == [(1, 3), (3, 3)]
     code, words = rejected(asked, rejection_if_all_refused=REJECTED_LOCAL_LIMIT_EXCEEDED)
     assert code == (2, 3, 2)
@@ -127,8 +129,8 @@ def test_a_full_disk_refuses_storage_and_goes_on_with_the_rest():
 
 def test_everything_is_accepted_that_is_not_known_to_be_something_else():
     for known in SOP_CLASSES.values():
-        expected = known.kind is not SOPClassKind.OTHER or known.uid == VERIFICATION
-        assert is_storage_or_verification(known.uid) == expected
+        expected = known.kind is not SOPClassKind.OTHER or known.uid in {VERIFICATION, COMMITMENT}
+        assert is_accepted_as_shipped(known.uid) == expected
     assert is_storage(PRIVATE)
     assert not is_storage(VERIFICATION)
     assert not is_storage(IMPLICIT_VR_LITTLE_ENDIAN)
@@ -319,12 +321,43 @@ def test_roles_are_by_abstract_syntax_and_only_of_accepted_contexts():
         context(3, COMMITMENT),
         role_selections=(role(False, True, COMMITMENT), role(True, True), role(True, True, MR)),
     )
-    as_shipped = information(asked).role_selections
-    assert as_shipped == (role(True, False),)
-    answer = information(
-        asked, accepts_abstract_syntax=lambda _: True, roles={COMMITMENT: Roles(scu=True, scp=True)}
-    ).role_selections
-    assert answer == (role(False, True, COMMITMENT), role(True, False))
+    assert information(asked).role_selections == (role(False, True, COMMITMENT), role(True, False))
+    assert information(asked, roles={}).role_selections == (role(False, False, COMMITMENT), role(True, False))
+    refused = information(asked, accepts_abstract_syntax=is_storage).role_selections
+    assert refused == (role(True, False),)
+
+
+@pytest.mark.parametrize("proposed", [(True, False), (False, True), (True, True)])
+def test_whoever_takes_part_in_storage_commitment_has_the_role_that_it_proposes(proposed):
+    asked = request(context(1, COMMITMENT), role_selections=(role(*proposed, COMMITMENT),))
+    answer = accept(asked)
+    assert answer.user_information.role_selections == (role(*proposed, COMMITMENT),)
+    roles = accepted_contexts(asked, answer)[1].requestor_roles
+    assert (roles.scu, roles.scp) == proposed
+
+
+def test_who_says_nothing_of_roles_asks_for_storage_commitment():
+    asked = request(context(1, COMMITMENT))
+    answer = accept(asked)
+    assert answer.user_information.role_selections == ()
+    assert accepted_contexts(asked, answer)[1].requestor_roles == Roles(scu=True, scp=False)
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ((IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN), IMPLICIT_VR_LITTLE_ENDIAN),
+        ((JPEG_BASELINE_8_BIT, UNKNOWN_SYNTAX, EXPLICIT_VR_BIG_ENDIAN), EXPLICIT_VR_BIG_ENDIAN),
+        ((DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN), EXPLICIT_VR_LITTLE_ENDIAN),
+        ((DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, UNKNOWN_SYNTAX), None),
+    ],
+)
+def test_storage_commitment_comes_in_what_is_read_whatever_else_is_taken(offered, chosen):
+    asked = request(context(1, COMMITMENT, *offered), context(3, CT, *offered))
+    policy = {"transfer_syntaxes": (JPEG_BASELINE_8_BIT,), "accept_unknown_transfer_syntaxes": True}
+    (result, _) = accept(asked, **policy).presentation_contexts
+    assert result.result == (0 if chosen else 4)
+    assert not result.is_accepted or result.transfer_syntax == chosen
 
 
 @pytest.mark.parametrize("proposed", [(), (role(False, False),)])

@@ -1,8 +1,8 @@
 """Intake: the one path of an instance in, whoever the sender is. Begin, write, commit or abort.
 
 The caller's side (`Incoming.write`, `commit`, `abort`, `flush`) never waits and touches no disk: it hands
-pieces to a worker thread and is told the outcome by a callback, on that thread. The worker scans, hashes and
-writes; after the last piece it checks, seals the receipt, syncs once, hands the instance to the finisher, and
+pieces to a worker thread and is told the outcome by a callback, on that thread. A caller that may wait, since it
+has a thread of its own, is itself the worker of its small instances. The worker scans, hashes and writes; after the last piece it checks, seals the receipt, syncs once, hands the instance to the finisher, and
 only then reports Success. No cancellation on the caller's side can lose or reuse a synced slot.
 
 An instance whose pieces all come before the first flush (a small one) takes one write and one sync, and no
@@ -14,8 +14,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from itertools import chain
 from queue import SimpleQueue
 from typing import Protocol
@@ -24,8 +22,9 @@ import structlog
 from blake3 import blake3
 
 from stowkeeper.archive.admission import Admission
+from stowkeeper.archive.arrival import Arrival, Content, DuplicatePolicy, Received, content_of
 from stowkeeper.archive.checks import check
-from stowkeeper.archive.limits import SYNC_EVERY_BYTES, WORKER_THREADS
+from stowkeeper.archive.limits import IN_PLACE_BYTES_MAX, SYNC_EVERY_BYTES, WORKER_THREADS
 from stowkeeper.archive.outcome import Outcome, Refusal, Refused, SenderAnswer
 from stowkeeper.archive.receipt import (
     EMPTY_RECEIPT,
@@ -47,67 +46,6 @@ from stowkeeper.durable.slots import Slot, SlotPool
 log = structlog.get_logger("stowkeeper.archive")
 
 _OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-class DuplicatePolicy(StrEnum):
-    """What happens to a second version of an instance, the same UID with other bytes."""
-
-    KEEP = "keep"
-    REPLACE = "replace"
-    REFUSE = "refuse"
-
-
-DuplicatesOf = Callable[[str, str], DuplicatePolicy]
-"""Gives the policy for what comes from a calling AE title and an address; both are empty for an import."""
-
-
-def keep_from_everyone(_calling_ae_title: str, _address: str) -> DuplicatePolicy:
-    """Return `keep`, whoever it comes from."""
-    return DuplicatePolicy.KEEP
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """How an instance comes: its identifiers as the sender names them, and the sender's."""
-
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-    received_by: str
-    calling_ae_title: str = ""
-    called_ae_title: str = ""
-    writing_ae_title: str = ""
-    peer_address: str = ""
-    association_id: str = ""
-    duplicates: DuplicatePolicy = DuplicatePolicy.KEEP
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
-    """A whole, synced instance in the depot, on its way to the shelf and the catalog.
-
-    `answer_known` is false where its receiver died. `answer` tells whether Success was given to the network; None
-    where the sender is told in another way.
-    """
-
-    receipt: Receipt
-    depot_path: str
-    file_size: int
-    values: dict[int, bytes]
-    little_endian: bool
-    remarks: tuple[str, ...]
-    answer_known: bool
-    duplicates: DuplicatePolicy
-    answer: SenderAnswer | None = None
-
-
-Content = tuple[str, str, str]
-"""What makes two instances identical: digest, SOP class and transfer syntax."""
-
-
-def content_of(receipt: Receipt) -> Content:
-    """Return what an instance is compared by."""
-    return receipt.digest, receipt.sop_class_uid, receipt.transfer_syntax_uid
 
 
 class Finishing(Protocol):
@@ -164,16 +102,32 @@ class Intake:
         done: Callable[[Outcome], None],
         *,
         class_accepted: bool = True,
+        sender_authorized: bool = True,
         answer: SenderAnswer | None = None,
+        may_wait: bool = False,
     ) -> "Incoming":
         """Begin to receive an instance. `done` is called once, on a worker thread; after `abort` it is not.
 
-        `class_accepted` is the caller's rule on the SOP class that the sender names. `answer` is where the caller
+        With `may_wait` the caller's thread does the work of a small instance: `flush` and `commit` wait for the disk, and
+        `done` is called within them.
+
+        `class_accepted` is the caller's rule on the SOP class that the sender names, `sender_authorized` that on the sender. `answer` is where the caller
         notes that it gave Success.
         """
-        return Incoming(self, arrival, done, self._first_refusal(arrival, class_accepted), answer)
+        return Incoming(
+            self,
+            arrival,
+            done,
+            self._first_refusal(arrival, class_accepted, sender_authorized),
+            answer,
+            may_wait=may_wait,
+        )
 
-    def _first_refusal(self, arrival: Arrival, class_accepted: bool) -> Refused | None:
+    def _first_refusal(
+        self, arrival: Arrival, class_accepted: bool, sender_authorized: bool
+    ) -> Refused | None:
+        if not sender_authorized:
+            return Refused(Refusal.NOT_AUTHORIZED, "this peer may not store")
         if not is_acceptable_uid(arrival.sop_instance_uid):
             return Refused(
                 Refusal.INVALID_SOP_INSTANCE,
@@ -239,6 +193,7 @@ class Incoming:
         "_intake",
         "_length",
         "_lock",
+        "_may_wait",
         "_offset",
         "_pending",
         "_scanner",
@@ -255,7 +210,10 @@ class Incoming:
         done: Callable[[Outcome], None],
         failure: Refused | None,
         answer: SenderAnswer | None,
+        *,
+        may_wait: bool,
     ) -> None:
+        self._may_wait = may_wait
         self._intake = intake
         self._arrival = arrival
         self._done = done
@@ -300,7 +258,7 @@ class Incoming:
             self.flush()
 
     def flush(self) -> None:
-        """Hand what was added since the last flush to a worker thread."""
+        """Hand what was added since the last flush to a worker thread, or do its work here."""
         batch = self._pending
         if not batch:
             return
@@ -310,6 +268,10 @@ class Incoming:
             if self._scheduled:
                 return
             self._scheduled = True
+        if self._may_wait and self._length <= IN_PLACE_BYTES_MAX:
+            self.run()
+            return
+        self._may_wait = False  # what a worker has begun on, workers go on with
         self._intake.queue.put(self)
 
     # The worker's side.

@@ -26,6 +26,7 @@ from stowkeeper.dcmtk.unmapped_options import Remarks, dcmrecv_remarks, storescp
 from stowkeeper.dicom.ae_title import ae_title_defect
 from stowkeeper.dicom.sop_classes import SOP_CLASSES, is_non_patient_storage
 from stowkeeper.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
+from stowkeeper.dicom.uid import STORAGE_COMMITMENT_PUSH_MODEL
 from stowkeeper.net.tls_context import PeerVerification, RevocationCheck
 
 SECONDS_MAX: Final = 86_400
@@ -226,7 +227,11 @@ def _set_profile(text: SettingsText, tool: str, profile: ProfileChoice) -> None:
 def _set_classes_of_storescp(text: SettingsText, *, promiscuous: bool) -> None:
     if promiscuous:
         text.set("negotiation", "abstract_syntaxes", "all")
-        refused = [known.keyword for uid, known in SOP_CLASSES.items() if is_non_patient_storage(uid)]
+        refused = [
+            known.keyword
+            for uid, known in SOP_CLASSES.items()
+            if is_non_patient_storage(uid) or uid == STORAGE_COMMITMENT_PUSH_MODEL
+        ]
         text.set("negotiation", "refused_abstract_syntaxes", refused)
         words = (
             "private classes that are known to be no storage stay refused: nothing is stored of them anyway"

@@ -306,11 +306,17 @@ class Receiver(ABC, Generic[LinesOfProgram]):
         words = f"C-STORE request {request.message_id}: {answer.error_comment}"
         raise self.end_of_association(Condition.BAD_MESSAGE, words)
 
+    def data_set_bytes_max(self, context: AcceptedContext, message: Message) -> int:  # noqa: ARG002 - for all alike
+        """Read no data set but those of C-STORE."""
+        return 0
+
     def other_message(
         self,
         facts: AssociationFacts,  # noqa: ARG002 - nothing depends on who asks
         context: AcceptedContext,
         message: Message,
+        data_set: bytes,  # noqa: ARG002 - there is none that anybody reads
+        answer: Callable[[Response], None],  # noqa: ARG002 - nothing is answered later
     ) -> Response | None:
         """Answer C-ECHO; end the association for anything else."""
         if isinstance(message, CEchoRequest):

@@ -85,6 +85,7 @@ class Encoding:
         "raw_item",
         "raw_item_delimitation",
         "raw_sequence_delimitation",
+        "sequence_vr",
         "short_vrs",
         "unknown_vr",
         "unpack_header",
@@ -108,6 +109,7 @@ class Encoding:
         self.long_vrs: Final = self._codes(bytes((a, b)) for a in _LETTERS for b in _LETTERS) - self.short_vrs
         self.fragment_vrs: Final = self._codes(_FRAGMENT_VRS)
         self.never_undefined_vrs: Final = self._codes(_NEVER_UNDEFINED_VRS)
+        (self.sequence_vr,) = self._codes((b"SQ",))
         (self.unknown_vr,) = self._codes((b"UN",))
         self.raw_item: Final = self.swap(ITEM)
         self.raw_item_delimitation: Final = self.swap(ITEM_DELIMITATION)

@@ -42,3 +42,14 @@ undefined length, which is told from a real one by reaching beyond the piece."""
 FILE_META_LENGTH_MAX: Final = 1 << 20
 """Bytes of file meta information, preamble included. Real ones take some hundred bytes, ours some thousand;
 the rest is room for the private information that others put there (PS3.10 §7.1)."""
+
+REFERENCES_MAX: Final = 100_000
+"""References in one storage commitment request or report. The largest studies, whole slides and functional imaging, have
+some ten thousand instances; each reference takes some 200 bytes in a message and a row in the catalog."""
+
+COMMITMENT_INFORMATION_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Bytes of the data set of a storage commitment request or report that is held in memory. REFERENCES_MAX references with
+UIDs of 64 characters and every length undefined take 18 MB; the rest is room for what senders add to their items."""
+
+AE_TITLES_READ_MAX: Final = 256
+"""Bytes of a list of AE titles that is looked at: room for fifteen. The first one counts."""

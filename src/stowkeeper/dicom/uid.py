@@ -28,6 +28,12 @@ DICOM_APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 VERIFICATION: Final = "1.2.840.10008.1.1"
 """The SOP class of C-ECHO (PS3.4 §A.4)."""
 
+STORAGE_COMMITMENT_PUSH_MODEL: Final = "1.2.840.10008.1.20.1"
+"""The SOP class by which storage is committed, of N-ACTION and N-EVENT-REPORT (PS3.4 §J.3)."""
+
+STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
+"""The well-known SOP instance that every request and report of it names (PS3.4 §J.3.5)."""
+
 STORAGE_SERVICE_CLASS: Final = "1.2.840.10008.4.2"
 """The service class that a requestor names in common extended negotiation to say that a SOP class, known or
 not, is stored (PS3.4 §B.3.1.3)."""

@@ -1,9 +1,9 @@
 """One association as acceptor: the socket on one side, handlers on the other, PS3.8 and PS3.7 between.
 
-Data sets are never collected here. What the socket gives is read into a pooled buffer, and the pieces of a data
+Data sets of C-STORE are never collected here. What the socket gives is read into a pooled buffer, and the pieces of a data
 set go on as views of it; the buffer is free again when a worker released the last view. Reading stops while too
 many buffers or operations are outstanding, or while the peer does not read our answers: so memory has a bound
-whatever the peer does.
+whatever the peer does. What else a peer may ask for is in `other_messages`, what we ask of it in `own_requests`.
 """
 
 import asyncio
@@ -15,22 +15,17 @@ from stowkeeper.dimse.command_set import COMMAND_DATA_SET_TYPE, MESSAGE_ID
 from stowkeeper.dimse.errors import PeerError
 from stowkeeper.dimse.fragmenter import command_pdu
 from stowkeeper.dimse.message_types import CStoreRequest, Response
-from stowkeeper.dimse.messages import encode
+from stowkeeper.dimse.messages import Message, encode
 from stowkeeper.dimse.operations import Admission, PerformedOperations
 from stowkeeper.net.association_host import AssociationHost
 from stowkeeper.net.buffers import ReceiveBuffer
 from stowkeeper.net.connecting import acknowledge_quickly
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
-from stowkeeper.net.limits import (
-    EVENTS_PER_READ,
-    HAND_OVER_BYTES,
-    PIECES_PER_BUFFER_MAX,
-    READ_BYTES_MIN,
-    RECEIVE_BUFFER_BYTES,
-    RECEIVE_BUFFERS_PER_ASSOCIATION_MAX,
-    RECEIVE_SPACE_MIN,
-    SEND_BUFFER_HIGH_BYTES,
-)
+from stowkeeper.net.limits import HAND_OVER_BYTES, SEND_BUFFER_HIGH_BYTES
+from stowkeeper.net.message_pace import MessagePace
+from stowkeeper.net.other_messages import OtherMessages
+from stowkeeper.net.own_requests import Invocation, OwnRequests
+from stowkeeper.net.receive_space import ReceiveSpace
 from stowkeeper.net.store_exchange import StoreExchange
 from stowkeeper.upperlayer.connection import UpperLayerConnection
 from stowkeeper.upperlayer.events import (
@@ -45,7 +40,7 @@ from stowkeeper.upperlayer.events import (
     ReleaseRequested,
 )
 from stowkeeper.upperlayer.items import SYNCHRONOUS
-from stowkeeper.upperlayer.negotiation import Accepted
+from stowkeeper.upperlayer.negotiation import Accepted, AcceptedContext
 from stowkeeper.upperlayer.pdu import AssociateRJ, AssociateRQ
 from stowkeeper.upperlayer.reasons import AbortReason, AbortSource
 from stowkeeper.upperlayer.states import Role, State
@@ -67,26 +62,22 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self._operations = PerformedOperations(SYNCHRONOUS.invoked)
         self._assembler: MessageAssembler | None = None
         self.facts: AssociationFacts | None = None
-        self._buffer: ReceiveBuffer | None = None
-        self._filled = 0
-        self._read_most = RECEIVE_BUFFER_BYTES
-        self._buffers_out = 0
+        self._space = ReceiveSpace(
+            server, self, self._flush, self._update_reading, lambda: bool(self._transport.is_closing())
+        )
+        self._pace = MessagePace()
         self._read_since_sweep = False
         self._stores: set[StoreExchange] = set()
         self._receiving: StoreExchange | None = None
         self._unflushed = 0
-        self._discarding: tuple[int, Response | None] | None = None
+        self._others: OtherMessages | None = None
+        self._own: OwnRequests | None = None
         self._reading = True
         self._write_blocked = False
         self._write_blocked_since = 0.0
-        self._pool_ticket: int | None = None
         self._release_requested = False
         self._draining = False
         self._accepted = False
-        self._message_bytes = 0
-        self._message_since = 0.0
-        self._last_read = 0.0
-        self._last_message = 0.0
         self._drain_deadline: float | None = None
         self._closing_since: float | None = None
 
@@ -109,35 +100,23 @@ class AssociationProtocol(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the buffer's size is ours to choose
         """Return the memory that the next read goes into."""
-        buffer = self._buffer
-        if buffer is None:
-            self._filled = 0
-            buffer = self._server.buffers.take()
-            if buffer is None:
-                buffer = self._server.buffers.spare()
-                if self._pool_ticket is None:
-                    self._wait_for_pool()
-            self._buffer = buffer
-            self._server.buffered.add(self)
-        return buffer.view[self._filled : self._filled + self._read_most]
+        return self._space.place()
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read, pass it up, and decide where the next read goes and whether there is one."""
-        buffer = self._buffer
+        space = self._space
+        buffer = space.buffer
         if buffer is None:
             return
         now = self._time()
         self._read_since_sweep = True
         if self.facts is not None:
             self.facts.bytes_received += nbytes
-        start = self._filled
-        self._filled = start + nbytes
+        start = space.filled
+        space.filled = start + nbytes
         try:
             events = self._connection.receive_data(buffer.view[start : start + nbytes], now)
-            # A peer that sends many small PDVs gets small reads, so that the others have their turn.
-            self._read_most = max(
-                READ_BYTES_MIN, min(RECEIVE_BUFFER_BYTES, nbytes * EVENTS_PER_READ // max(len(events), 1))
-            )
+            space.size_next_read(nbytes, len(events))
             for event in events:
                 if type(event) is PDVFragment:
                     self._take_pdv(event, buffer)
@@ -145,17 +124,15 @@ class AssociationProtocol(asyncio.BufferedProtocol):
                     self._take_event(event)
         except PeerError as error:
             self._fault(str(error))
-        self._message_bytes += nbytes  # now, since a message that began with them is on its way
-        self._last_read = self._time()  # now, since a handler may have taken its time
+        self._pace.bytes += nbytes  # now, since a message that began with them is on its way
+        self._pace.last_read = self._time()  # now, since a handler may have taken its time
         if self._draining:
             self._release_when_drained()
         self._send_pending()
+        self._send_own()
         if self._unflushed >= HAND_OVER_BYTES:
             self._flush()
-        if not buffer.shared:
-            self._filled = 0
-        elif len(buffer.view) - self._filled < RECEIVE_SPACE_MIN or buffer.holds > PIECES_PER_BUFFER_MAX:
-            self._let_go_of_buffer()
+        space.go_on_behind(buffer)
         if self._is_mid_message:
             acknowledge_quickly(self._socket)
         self._update_reading()
@@ -175,10 +152,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             words = getattr(exc, "strerror", "") or str(exc) or type(exc).__name__
             self._end("lost", f"the connection broke: {words}")
         self._connection.receive_eof(self._time())
-        self._abandon_stores(facts.words or f"the association was {facts.end}")
-        self._give_buffer_back()
-        if self._pool_ticket is not None:
-            self._server.buffers.withdraw(self._pool_ticket)
+        self._abandon(facts.words or f"the association was {facts.end}")
+        self._space.give_up()
         self._server.forget(self)
 
     def pause_writing(self) -> None:
@@ -188,8 +163,9 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self._update_reading()
 
     def resume_writing(self) -> None:
-        """Read again."""
+        """Read again, and send on."""
         self._write_blocked = False
+        self._send_own()
         self._update_reading()
 
     # Called by the server, on the event loop.
@@ -210,18 +186,22 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             self.abort()
             return
         options = self._server.options
-        if self._write_blocked and now - self._write_blocked_since > options.send_seconds:
+        is_blocked = self._write_blocked and now - self._write_blocked_since > options.send_seconds
+        if is_blocked or (self._own is not None and self._own.is_stalled(now)):
             self._end("aborted", f"the peer read no answer for {options.send_seconds:g} seconds")
-            self._abandon_stores("the peer does not read")
+            self._abandon("the peer does not read")
             self._transport.abort()
             return
         if not self.is_associated:
             return
+        self._send_own()
         if self._is_mid_message:
             self._check_progress(now, options.message_seconds)
             return
-        self._begin_progress(now)
-        idle = self._reading and not self._stores and now - self._last_message > options.idle_seconds
+        self._pace.begin(now)
+        if self._own is not None:
+            self._own.look(now)
+        idle = self._reading and not self._is_busy and now - self._pace.last_message > options.idle_seconds
         if idle and options.idle_seconds:
             self._time_out(f"idle for {options.idle_seconds:g} seconds")
             self.abort()
@@ -242,7 +222,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             self._read_since_sweep = False
             return False
         self._read_since_sweep = False
-        self._let_go_of_buffer()
+        self._space.let_go()
         self._update_reading()
         return True
 
@@ -254,7 +234,15 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             self._end("shutdown", "the server stops")
             self.abort()
             return
+        if self._own is not None:
+            self._own.close()
         self._release_when_drained()
+
+    @property
+    def awaits_others(self) -> bool:
+        """Whether something is to come from another thread: the answer to a message that is complete, or a buffer."""
+        in_progress = self._receiving is not None
+        return len(self._stores) > in_progress or self._awaits_answers or self._space.is_waited_for
 
     @property
     def is_associated(self) -> bool:
@@ -270,7 +258,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         """Send A-ABORT and close."""
         self._connection.abort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED, self._time())
         self._send_pending()
-        self._abandon_stores(self.facts.words if self.facts else "")
+        self._abandon(self.facts.words if self.facts else "")
         self._update_reading()
 
     # Reading and buffers.
@@ -279,10 +267,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         # Who waits for the pool reads on into spare buffers: others may keep it empty for as long as they like.
         is_over = self.facts is not None and self.facts.end  # then only the peer's closing is waited for
         busy = not is_over and (
-            self._write_blocked
-            or self._release_requested
-            or self._buffers_out >= RECEIVE_BUFFERS_PER_ASSOCIATION_MAX
-            or self._operations.pause
+            self._answers_wait or self._release_requested or self._space.is_used_up or self._operations.pause
         )
         if busy == self._reading and not self._transport.is_closing():
             self._reading = not busy
@@ -290,50 +275,19 @@ class AssociationProtocol(asyncio.BufferedProtocol):
                 self._flush()
                 self._transport.pause_reading()
             else:
-                self._begin_progress(self._time())
+                self._pace.begin(self._time())
                 self._transport.resume_reading()
 
-    def _let_go_of_buffer(self) -> None:
-        """Leave a full buffer to the workers that still hold views of it."""
-        buffer, self._buffer = self._buffer, None
-        self._server.buffered.discard(self)
-        if buffer is None:
-            return
-        self._flush()
-        self._buffers_out += 1
-        buffer.on_free = self._buffer_freed
-        buffer.release()
+    @property
+    def _answers_wait(self) -> bool:
+        """Whether so many answers wait to be read that nothing more is to be taken from the peer.
 
-    def _give_buffer_back(self) -> None:
-        buffer, self._buffer = self._buffer, None
-        self._server.buffered.discard(self)
-        if buffer is not None:
-            buffer.release()
-
-    def _buffer_freed(self) -> None:
-        """Run on whatever thread released the last view."""
-        self._server.call_soon_threadsafe(self._count_buffer)
-
-    def _count_buffer(self) -> None:
-        self._buffers_out -= 1
-        self._update_reading()
-
-    def _wait_for_pool(self) -> None:
-        self._pool_ticket = self._server.buffers.wait(
-            lambda buffer: self._server.call_soon_threadsafe(self._take_from_pool, buffer)
-        )
-
-    def _take_from_pool(self, buffer: ReceiveBuffer) -> None:
-        """Read on into a buffer that was waited for, or pass it on when there is nothing to read any more."""
-        self._pool_ticket = None
-        if self._transport.is_closing() or (self._buffer is not None and self._filled):
-            buffer.release()
-        else:
-            self._give_buffer_back()  # the spare one
-            self._buffer = buffer
-            self._filled = 0
-            self._server.buffered.add(self)
-        self._update_reading()
+        A request of ours may fill the line as well. The peer may then be busy with sending, and read when it is done, so
+        that alone is no reason to stop reading.
+        """
+        if self._own is not None and self._own.fills_line:
+            return self._own.answers_behind > SEND_BUFFER_HIGH_BYTES
+        return self._write_blocked
 
     @property
     def _is_mid_message(self) -> bool:
@@ -341,25 +295,22 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         assembler = self._assembler
         return self._connection.is_mid_pdu or (assembler is not None and not assembler.is_between_messages)
 
-    def _begin_progress(self, now: float) -> None:
-        """Measure from here on how fast a message comes."""
-        self._message_since = now
-        self._message_bytes = 0
+    @property
+    def _awaits_answers(self) -> bool:
+        """Whether a request of the peer other than C-STORE is not answered yet."""
+        return self._others is not None and self._others.await_answers
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether anything is in progress that either side has asked of the other."""
+        return bool(self._stores) or self._awaits_answers or (self._own is not None and self._own.is_busy)
 
     def _check_progress(self, now: float, seconds: float) -> None:
         if not self._reading or not seconds:
-            self._begin_progress(now)
-        elif not self._server.options.message_bytes_per_second_min:
-            if now - max(self._last_read, self._message_since) >= seconds:
-                self._time_out(f"a message made no progress for {seconds:g} seconds")
-                self.abort()
-        elif now - self._message_since >= seconds:
-            least = self._server.options.message_bytes_per_second_min * seconds
-            if self._message_bytes == 0 or self._message_bytes < least:
-                self._time_out(f"a message made no progress for {seconds:g} seconds")
-                self.abort()
-            else:
-                self._begin_progress(now)
+            self._pace.begin(now)
+        elif self._pace.is_too_slow(now, seconds, self._server.options.message_bytes_per_second_min):
+            self._time_out(f"a message made no progress for {seconds:g} seconds")
+            self.abort()
 
     # Events of the upper layer.
 
@@ -372,6 +323,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
                 # It would be waited for in vain: nothing may follow a release request (PS3.8 Table 9-10, Sta8).
                 raise PeerError("the peer asked for release in the middle of a message")
             self._release_requested = True
+            if self._own is not None:
+                self._own.give_up()
             self._release_when_answered()
         elif isinstance(event, ReleaseConfirmed):
             self._end("shutdown" if self._draining else "released", "")
@@ -380,8 +333,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
                 self.facts.was_aborted_by_peer = not event.by_us
             self._end("aborted", event.words)
         elif isinstance(event, AssociateRefused):
-            self._note_request(event.request)
-            self._note_rejection(event.rejection, event.rejection.words)
+            self._note_rejection(event.request, event.rejection, event.rejection.words)
         elif isinstance(event, ARTIMExpired):
             if self.facts is not None and event.state is State.STA2_AWAITING_ASSOCIATE_RQ:
                 self.facts.timed_out = True
@@ -390,16 +342,10 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         elif isinstance(event, ConnectionClosed):
             self._transport.close()
 
-    def _note_request(self, request: AssociateRQ) -> None:
+    def _note_rejection(self, request: AssociateRQ, rejection: AssociateRJ, words: str) -> None:
         facts = self.facts
         if facts is not None:
-            facts.request = request
-            facts.calling_ae_title = request.calling_ae_title
-            facts.called_ae_title = request.called_ae_title
-
-    def _note_rejection(self, rejection: AssociateRJ, words: str) -> None:
-        facts = self.facts
-        if facts is not None:
+            facts.note_request(request)
             facts.rejection = (rejection.result, rejection.source, rejection.reason)
             self._end("rejected", words)
             self._server.handlers.association_opened(facts)
@@ -408,7 +354,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         facts = self.facts
         if facts is None:
             return
-        self._note_request(event.request)
+        facts.note_request(event.request)
         if self._connection.state is not State.STA3_AWAITING_LOCAL_ASSOCIATE_RESPONSE:
             return  # more came in the same bytes, and ended it; that event follows
         decision = self._server.negotiate(event.request, facts)
@@ -422,12 +368,14 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             facts.results = decision.response.presentation_contexts
             facts.contexts_accepted = len(contexts)
             facts.contexts_refused = len(event.request.presentation_contexts) - len(contexts)
-            self._last_message = now
-            self._begin_progress(now)
+            self._others = OtherMessages(
+                self._server, facts, self._operations, self._respond, self._go_on_after_answer
+            )
+            self._pace.message_began(now)
             self._server.handlers.association_opened(facts)
         else:
             self._connection.reject(decision.rejection, now)
-            self._note_rejection(decision.rejection, decision.words)
+            self._note_rejection(event.request, decision.rejection, decision.words)
 
     def _take_pdv(self, fragment: PDVFragment, buffer: ReceiveBuffer) -> None:
         assembler = self._assembler
@@ -450,11 +398,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
                     self._receiving = None
                     self._unflushed = 0
                     store.operation.commit()
-            elif event.is_last and self._discarding is not None:
-                context_id, response = self._discarding
-                self._discarding = None
-                if response is not None:
-                    self._respond(context_id, response)
+            elif self._others is not None:
+                self._others.receive(event)
         elif isinstance(event, MessageStarted):
             self._take_message(event)
 
@@ -464,33 +409,37 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         message = started.message
         if self.facts is not None:
             self.facts.messages += 1
-        self._last_message = self._time()
-        self._begin_progress(self._last_message)
+        self._pace.message_began(self._time())
+        others = self._others
         if isinstance(message, CStoreRequest) and message.has_data_set:
             self._begin_store(started.context_id, message)
-            return
-        response: Response | None = None
-        if isinstance(message, CStoreRequest):
+        elif isinstance(message, CStoreRequest):
             words = "the request came without a data set"
-            response = self._refuse_store(
-                started.context_id, message, Status.CANNOT_UNDERSTAND, words, COMMAND_DATA_SET_TYPE
+            status, offending = Status.CANNOT_UNDERSTAND, COMMAND_DATA_SET_TYPE
+            self._respond(
+                started.context_id,
+                self._refuse_store(started.context_id, message, status, words, offending),
             )
-        elif self.facts is not None:
+        elif others is not None:
             context = self._connection.accepted_contexts[started.context_id]
-            response = self._server.handlers.other_message(self.facts, context, message)
-        if started.has_data_set:
-            self._discarding = (started.context_id, response)
-        elif response is not None:
-            self._respond(started.context_id, response)
+            if self._is_awaited(message):
+                others.discard(context, message, None)
+            else:
+                others.begin(context, message)
+
+    def _is_awaited(self, message: Message) -> bool:
+        """Tell whether a message answers a request of ours, and let whoever awaits it have it."""
+        return self._own is not None and isinstance(message, Response) and self._own.finish(message)
 
     def _begin_store(self, context_id: int, request: CStoreRequest) -> None:
-        facts = self.facts
-        if facts is None:
+        facts, others = self.facts, self._others
+        if facts is None or others is None:
             return
+        context = self._connection.accepted_contexts[context_id]
         if self._operations.begin(request) is Admission.DUPLICATE:
             words = "the message id is that of an operation in progress"
             response = self._refuse_store(context_id, request, Status.DUPLICATE_INVOCATION, words, MESSAGE_ID)
-            self._discarding = (context_id, response)
+            others.discard(context, request, response)
             return
         store = StoreExchange(context_id, request)
         self._stores.add(store)
@@ -498,10 +447,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self._unflushed = 0
         call = self._server.call_soon_threadsafe
         store.operation = self._server.handlers.store(
-            facts,
-            self._connection.accepted_contexts[context_id],
-            request,
-            lambda answer: call(self._answer, store, answer),
+            facts, context, request, lambda answer: call(self._answer, store, answer)
         )
 
     def _refuse_store(
@@ -527,7 +473,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self._stores.discard(store)
         operation, store.operation = store.operation, None
         self._operations.finish(store.request.message_id)
-        self._last_message = self._time()
+        self._pace.last_message = self._time()
         may_answer = self._connection.can_send_p_data
         if may_answer:
             self._respond(store.context_id, store.response(answer))
@@ -535,9 +481,19 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if operation is not None:
             if may_answer and not self._transport.is_closing():  # one that closes takes nothing any more
                 operation.answered(answer)
-                self._last_message = self._time()  # a handler may take its time on the peer's behalf
+                self._pace.last_message = self._time()  # a handler may take its time on the peer's behalf
             else:
                 operation.abort("the association ended before the answer")
+        self._look_around()
+
+    def _go_on_after_answer(self) -> None:
+        """Go on when a request other than C-STORE was answered, on the event loop."""
+        self._pace.last_message = self._time()
+        self._send_pending()
+        self._look_around()
+
+    def _look_around(self) -> None:
+        """See what has waited for an answer, or for a message of ours to end."""
         self._release_when_answered()
         self._release_when_drained()
         self._update_reading()
@@ -546,21 +502,60 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if not self._connection.can_send_p_data:
             return  # we have asked for release, and the peer's message crossed that
         pdus = command_pdu(context_id, encode(response), self._connection.max_pdu_length_peer)
-        self._connection.send_p_data(pdus)
+        if self._own is None or not self._own.hold(pdus):
+            self._connection.send_p_data(pdus)
+
+    @property
+    def _has_answered_all(self) -> bool:
+        """Whether every answer is sent: none is owed, and none is held behind a message of ours."""
+        is_sending = self._own is not None and self._own.is_sending
+        return not self._stores and not self._awaits_answers and not is_sending
 
     def _release_when_answered(self) -> None:
-        if self._release_requested and not self._stores and self._connection.can_respond_to_release:
+        if self._release_requested and self._has_answered_all and self._connection.can_respond_to_release:
             self._release_requested = False
             self._end("released", "")
             self._connection.respond_to_release(self._time())
             self._send_pending()
 
     def _release_when_drained(self) -> None:
-        idle = not self._stores and not self._release_requested and not self._is_mid_message
+        idle = not self._is_busy and not self._release_requested and not self._is_mid_message
         if self._draining and idle and self._connection.can_release:
             self._end("shutdown", "the server stops")
             self._connection.release(self._time())
             self._send_pending()
+
+    # Requests of ours.
+
+    def context_of(self, abstract_syntax: str) -> AcceptedContext | None:
+        """Return the accepted context of an abstract syntax, the first of several, from any thread."""
+        contexts = self._connection.accepted_contexts.values()
+        return next((context for context in contexts if context.abstract_syntax == abstract_syntax), None)
+
+    def invoke(self, invocation: Invocation) -> None:
+        """Send a request of ours to the peer, from any thread."""
+        self._server.call_soon_threadsafe(self._invoke, invocation)
+
+    def _invoke(self, invocation: Invocation) -> None:
+        if not self.is_associated or self._release_requested or self._draining or self.facts is None:
+            invocation.finish(None)
+            return
+        if self._own is None:
+            self._own = OwnRequests(
+                self._server,
+                self._connection,
+                self._transport,
+                self._send_pending,
+                self._look_around,
+                lambda: self._write_blocked,
+                self.facts.association_id,
+            )
+        self._own.ask(invocation)
+
+    def _send_own(self) -> None:
+        """Send on with what we ask of the peer."""
+        if self._own is not None:
+            self._own.send_on()
 
     # Endings.
 
@@ -578,14 +573,18 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if facts is not None and not facts.end:
             facts.end = end
             facts.words = words
-            self._abandon_stores(words or f"the association was {end}")
+            self._abandon(words or f"the association was {end}")
             self._server.handlers.association_ended(facts)
 
-    def _abandon_stores(self, words: str) -> None:
+    def _abandon(self, words: str) -> None:
         stores, self._stores = self._stores, set()
         self._receiving = None
         for store in stores:
             store.operation_abort(words)
+        if self._others is not None:
+            self._others.abandon()
+        if self._own is not None:
+            self._own.abandon()
 
     def _send_pending(self) -> None:
         data = self._connection.data_to_send()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stowkeeper.net.buffers import BufferPool
+from stowkeeper.net.data_set_room import DataSetRoom
 from stowkeeper.net.handlers import AssociationFacts, Handlers
 from stowkeeper.upperlayer.negotiation import Accepted, Rejected
 from stowkeeper.upperlayer.pdu import AssociateRQ
@@ -51,6 +52,7 @@ class AssociationHost(Protocol):
 
     buffers: BufferPool
     buffered: set["AssociationProtocol"]
+    data_set_room: DataSetRoom
 
     @property
     def options(self) -> AssociationLimits:

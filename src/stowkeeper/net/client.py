@@ -87,6 +87,7 @@ class ClientAssociation:
         self._connection = ClientConnection(peer, request, timeouts, self)
         self._request = request
         self._handler = handler
+        self._release_seconds = timeouts.release_seconds
         self._response: AssociateAC | None = None
         self._assembler: MessageAssembler | None = None
         self._operations: InvokedOperations[asyncio.Future[Answer]] = InvokedOperations(1)
@@ -158,9 +159,9 @@ class ClientAssociation:
             await self.close()
 
     async def release(self) -> None:
-        """Wait for what is outstanding, then end the association in agreement (PS3.8 §7.2).
+        """Wait for what is outstanding on either side, then end the association in agreement (PS3.8 §7.2).
 
-        A peer that does not agree in time is aborted, and that is no error: all of it was answered. Nor is it one
+        Requests of the peer that are not answered in the time for the release stay unanswered: none can be from then on. A peer that does not agree in time is aborted, and that is no error: all of it was answered. Nor is it one
         when the association is over already.
 
         Raises:
@@ -169,6 +170,11 @@ class ClientAssociation:
         """
         if self._connection.error is None:
             await self.wait_until_answered()
+            with contextlib.suppress(
+                TimeoutError, AssociationError
+            ):  # the peer may be gone: all of ours is answered
+                async with asyncio.timeout(self._release_seconds):
+                    await self._connection.until(lambda: len(self._performed) == 0)
             async with self._sending:
                 self._connection.release()
         await self._connection.wait_closed()
@@ -419,6 +425,7 @@ class ClientAssociation:
         await self._respond(context_id, response)
         paused = self._performed.pause
         self._performed.finish(request.message_id)
+        self._connection.notify()
         if paused and not self._performed.pause:
             self._connection.resume_reading()
 

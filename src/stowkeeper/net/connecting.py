@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from stowkeeper.net.association_errors import PeerUnreachableError
 from stowkeeper.net.limits import KEEP_ALIVE_IDLE_SECONDS, KEEP_ALIVE_INTERVAL_SECONDS, KEEP_ALIVE_PROBES
+from stowkeeper.net.name_lookup import NoLookupError, look_up
 
 try:
     import fcntl
@@ -44,6 +45,8 @@ async def connect(host: str, port: int, seconds: float) -> socket.socket:
         words = _words_of(error) if error.errno else f"it did not answer within {seconds:g} seconds"
     except socket.gaierror:
         words = "that name is not known"
+    except NoLookupError as error:
+        words = str(error)
     except UnicodeError:
         words = "that is no host name"
     except OSError as error:
@@ -54,7 +57,7 @@ async def connect(host: str, port: int, seconds: float) -> socket.socket:
 async def _connect(host: str, port: int) -> socket.socket:
     loop = asyncio.get_running_loop()
     failure: OSError | None = None
-    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for family, kind, protocol, _, address in await look_up(host, port):
         try:
             connected = socket.socket(family, kind, protocol)
         except OSError as error:  # a family that the system has switched off

@@ -19,7 +19,8 @@ class AssociationFacts:
     `tls` names version and cipher suite where there is TLS, `tls_peer` the subject of the certificate that was verified.
     `results` are the answers to the presentation contexts that were proposed, empty until the association is accepted.
     `end` is released, aborted, lost, rejected, refused or shutdown; `words` says why, without patient data.
-    `was_aborted_by_peer` tells whose A-ABORT it was, `timed_out` that it ended since nothing came.
+    `was_aborted_by_peer` tells whose A-ABORT it was, `timed_out` that it ended since nothing came. `may_wait` tells that the
+    association has a thread of its own, so that what is done for it may wait there.
     """
 
     association_id: str
@@ -40,7 +41,15 @@ class AssociationFacts:
     words: str = ""
     was_aborted_by_peer: bool = False
     timed_out: bool = False
+    may_wait: bool = False
+    is_accepted: bool = False
     closed_at_nanoseconds: int = 0
+
+    def note_request(self, request: AssociateRQ) -> None:
+        """Take down what was asked for, and by whom."""
+        self.request = request
+        self.calling_ae_title = request.calling_ae_title
+        self.called_ae_title = request.called_ae_title
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +115,29 @@ class Handlers(Protocol):
         """Take note of a C-STORE that was answered without `store`: the request itself broke the rules."""
         ...
 
+    def data_set_bytes_max(self, context: AcceptedContext, message: Message) -> int:
+        """Return how long a data set may be that comes with a message other than a C-STORE request.
+
+        It is held in memory. With 0 it is discarded unread, and `other_message` is called before it has come. A request
+        with a longer one is answered 0213H, resource limitation, and `other_message` is not called.
+        """
+        ...
+
     def other_message(
-        self, facts: AssociationFacts, context: AcceptedContext, message: Message
+        self,
+        facts: AssociationFacts,
+        context: AcceptedContext,
+        message: Message,
+        data_set: bytes,
+        answer: Callable[[Response], None],
     ) -> Response | None:
-        """Answer a message that is no C-STORE request; None for no answer. See `answer_verification`."""
+        """Answer a message that is no C-STORE request, given with its whole data set. See `answer_verification`.
+
+        A response that is returned is sent at once. With None there is none, unless the message is a request: then
+        `answer` is to be called later, from any thread, once, even when the association has ended meanwhile: nobody hears it
+        then, but until it is called the memory of the data set counts as taken. A request that is not answered yet counts in the
+        operations window, and the peer's release waits for it.
+        """
         ...
 
     def association_opened(self, facts: AssociationFacts) -> None:

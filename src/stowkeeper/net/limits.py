@@ -30,8 +30,37 @@ HAND_OVER_BYTES = 256 * 1024
 """Received bytes are handed to a worker thread in portions of about this size: each hand-over costs a thread
 switch, and a portion that is still in the processor's cache is hashed and written faster."""
 
+ASSOCIATION_THREADS_MAX = 32
+"""Associations that have a thread of their own: more than send at the same time at any but the largest sites. Those beyond
+share the event loop and the workers. A thread at rest costs some 40 kB."""
+
+ACCEPT_PAUSE_SECONDS = 1.0
+"""How long no connection is accepted after the system had none to give: it has no file or no memory left."""
+
 SEND_BUFFER_HIGH_BYTES = 256 * 1024
 """Unsent bytes at which nothing more is read from a peer that does not read our answers."""
+
+COLLECTED_BYTES_MAX = 256 * 1024 * 1024
+"""Bytes of data sets of messages other than C-STORE that a server holds at once, whole ones until they are answered. A
+storage commitment request of ten thousand instances has 2 MB; eight of the longest that are taken have room here. For
+one more the peer is told that there are no resources."""
+
+OWN_REQUEST_TURN_BYTES = 256 * 1024
+"""Bytes of a request of ours that are sent before others have their turn: a tenth of a report on ten thousand instances,
+and less than a millisecond. As much again may wait for the peer to read."""
+
+OWN_REQUEST_TURN_PIECES = 1024
+"""PDUs of a request of ours that are sent in a turn: a peer that takes tiny ones only gets many."""
+
+OWN_REQUEST_BLOCKING_PDU_BYTES = 8 * 1024
+"""Longest P-DATA-TF of a request of ours where writing blocks. A connection that can be written to has room for as much,
+so it is sent without waiting for the peer, which may itself be busy with sending."""
+
+OWN_REQUEST_WRITABLE_SECONDS = 0.02
+"""How long a thread waits for a connection to take more of a request of ours before it looks whether anything came."""
+
+OWN_REQUESTS_WAITING_MAX = 64
+"""Requests of ours that wait for their turn on one association. Who has more to say asks again later."""
 
 BACKLOG = 512
 """TCP connections that may wait to be accepted."""
@@ -120,3 +149,7 @@ DER_LENGTH_BYTES_MAX = 4
 
 DER_OBJECT_IDENTIFIER_BYTES_MAX = 64
 """Longest object identifier that is read. Those of algorithms have ten bytes; their numbers would grow with the square."""
+
+NAME_LOOKUPS_MAX = 128
+"""Names of peers that are looked up at the same time, each in a thread of its own, since one that nobody answers for keeps
+its thread for up to a minute. More such peers than this are tried one pause later."""

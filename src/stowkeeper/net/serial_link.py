@@ -5,12 +5,17 @@ can be looked at; a write after the time that a peer may leave its answers unrea
 """
 
 import contextlib
+import select
 import socket
 import struct
 from typing import Any, Final
 
 from stowkeeper.net.connecting import acknowledge_quickly
-from stowkeeper.net.limits import SERIAL_SEND_SECONDS_MAX, TLS_PLAINTEXT_BYTES
+from stowkeeper.net.limits import (
+    OWN_REQUEST_WRITABLE_SECONDS,
+    SERIAL_SEND_SECONDS_MAX,
+    TLS_PLAINTEXT_BYTES,
+)
 from stowkeeper.net.tls_channel import TLSChannel
 from stowkeeper.net.tls_errors import TLSFailure
 
@@ -30,9 +35,11 @@ class SerialLink:
         channel: TLSChannel | None = None,
     ) -> None:
         self._socket: Final = connection
+        self._send_seconds: Final = send_seconds
         self._channel: Final = channel
         self._received: Final = bytearray(TLS_PLAINTEXT_BYTES) if channel is not None else bytearray()
         self._is_closing = False
+        self.reads = True
         self.failure: Exception | None = None
         try:
             self.peer: Any = connection.getpeername()
@@ -110,7 +117,7 @@ class SerialLink:
         try:
             self._socket.sendall(data)
         except BlockingIOError:
-            self._break(TimeoutError("the peer read no answer in time"))
+            self._break(TimeoutError(f"the peer read no answer for {self._send_seconds:g} seconds"))
         except OSError as error:
             self._break(error)
 
@@ -133,10 +140,18 @@ class SerialLink:
         return self._is_closing
 
     def pause_reading(self) -> None:
-        """Do nothing: all that was read is dealt with before more is."""
+        """Note that nothing more is to be read for now."""
+        self.reads = False
 
     def resume_reading(self) -> None:
-        """Do nothing, likewise."""
+        """Note that more is to be read."""
+        self.reads = True
+
+    def is_writable(self) -> bool:
+        """Tell whether some bytes can be written without waiting, now or in a moment."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        return bool(poll.poll(OWN_REQUEST_WRITABLE_SECONDS * 1000))
 
     def close(self) -> None:
         """Say that nothing follows; `dispose` then closes the connection."""
@@ -153,6 +168,11 @@ class SerialLink:
         """Close our direction of the connection, and leave the peer's open."""
         with contextlib.suppress(OSError):  # it is gone already
             self._socket.shutdown(socket.SHUT_WR)
+
+    def shut_down(self) -> None:
+        """End both directions of the connection, from another thread: whoever reads or writes finds it ended."""
+        with contextlib.suppress(OSError):  # it is gone already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def dispose(self) -> None:
         """Close the connection."""

@@ -16,6 +16,7 @@ from typing import Any, Final
 from stowkeeper.net.addresses import plain_address
 from stowkeeper.net.association import AssociationProtocol
 from stowkeeper.net.buffers import BufferPool
+from stowkeeper.net.data_set_room import DataSetRoom
 from stowkeeper.net.handlers import AssociationFacts, Handlers
 from stowkeeper.net.limits import LINGERING_CONNECTIONS_MAX, TLS_REFUSAL_SECONDS
 from stowkeeper.net.serial_link import SerialLink
@@ -54,6 +55,7 @@ class SerialServer:
         self.options = options
         self.buffers = BufferPool()
         self.buffered: set[AssociationProtocol] = set()
+        self.data_set_room = DataSetRoom()
         self._tls = tls
         self._handshake_ended = handshake_ended
         self._meanwhile = meanwhile

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from stowkeeper.net.limits import (
+    ASSOCIATION_THREADS_MAX,
     KEEP_ALIVE_IDLE_SECONDS,
     KEEP_ALIVE_INTERVAL_SECONDS,
     KEEP_ALIVE_PROBES,
@@ -15,6 +16,7 @@ class ServerOptions:
 
     `idle_seconds` and `message_seconds` of 0 are no limit; of the other times 0 is over at once. `drain_seconds` is how
     long `stop` waits for messages in flight. `association_request_seconds` is the ARTIM timer's (PS3.8 §9.1.4).
+    `association_threads` is how many associations have a thread of their own; the others share the event loop.
     """
 
     maximum_length: int
@@ -29,3 +31,4 @@ class ServerOptions:
     tcp_keep_alive_seconds: int = KEEP_ALIVE_IDLE_SECONDS
     tcp_keep_alive_interval_seconds: int = KEEP_ALIVE_INTERVAL_SECONDS
     tcp_keep_alive_probes: int = KEEP_ALIVE_PROBES
+    association_threads: int = ASSOCIATION_THREADS_MAX

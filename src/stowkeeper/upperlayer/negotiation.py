@@ -16,13 +16,16 @@ each context why, which a rejection can't. Only a request without any context is
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Final
 
+from stowkeeper.dicom.commitment_information import COMMITMENT_TRANSFER_SYNTAXES
 from stowkeeper.dicom.sop_classes import STORAGE_APPLICATION_INFORMATION, is_known_not_storage
 from stowkeeper.dicom.transfer_syntaxes import SHIPPED_TRANSFER_SYNTAXES, TRANSFER_SYNTAXES
 from stowkeeper.dicom.uid import (
     DICOM_APPLICATION_CONTEXT,
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
+    STORAGE_COMMITMENT_PUSH_MODEL,
     VERIFICATION,
     is_acceptable_uid,
 )
@@ -67,9 +70,20 @@ def is_storage(abstract_syntax: str) -> bool:
     return is_acceptable_uid(abstract_syntax) and not is_known_not_storage(abstract_syntax)
 
 
-def is_storage_or_verification(abstract_syntax: str) -> bool:
-    """Whether an abstract syntax is accepted as shipped."""
-    return abstract_syntax == VERIFICATION or is_storage(abstract_syntax)
+def is_accepted_as_shipped(abstract_syntax: str) -> bool:
+    """Whether an abstract syntax is accepted as shipped: storage, its commitment, and verification."""
+    return abstract_syntax in {VERIFICATION, STORAGE_COMMITMENT_PUSH_MODEL} or is_storage(abstract_syntax)
+
+
+SHIPPED_TRANSFER_SYNTAXES_BY_CLASS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {STORAGE_COMMITMENT_PUSH_MODEL: COMMITMENT_TRANSFER_SYNTAXES}
+)
+"""Classes whose data sets we read ourselves, so that they come in what we read."""
+
+SHIPPED_ROLES: Final[Mapping[str, Roles]] = MappingProxyType(
+    {STORAGE_COMMITMENT_PUSH_MODEL: Roles(scu=True, scp=True)}
+)
+"""Who asks for storage commitment is its SCU; who opens an association to report on what we asked for is its SCP (PS3.4 §J.3.1)."""
 
 
 def refuse_nothing(_abstract_syntax: str) -> PresentationResult | None:
@@ -94,7 +108,7 @@ class AcceptancePolicy:
     to hour, such as a full disk) gives no result to refuse it with, and one of its transfer syntaxes is in
     `transfer_syntaxes`, or is unknown to us while `accept_unknown_transfer_syntaxes` is set. Of several the first
     as proposed is chosen, unless `preference` holds one of them: then the one that stands first in `preference`.
-    `transfer_syntaxes_by_class` has those of single abstract syntaxes, in place of `transfer_syntaxes`;
+    `transfer_syntaxes_by_class` has those of single abstract syntaxes, and nothing else is taken for them;
     `prefers_own_order` chooses the one that stands first in our list, whatever `preference` is.
 
     `rejection_if_all_refused` rejects the association when no context is left; None accepts it.
@@ -106,17 +120,17 @@ class AcceptancePolicy:
     `storage_information` that of every other storage class (PS3.4 §B.3.1).
     """
 
-    accepts_abstract_syntax: Callable[[str], bool] = is_storage_or_verification
+    accepts_abstract_syntax: Callable[[str], bool] = is_accepted_as_shipped
     refusal: Callable[[str], PresentationResult | None] = refuse_nothing
     rejection_if_all_refused: AssociateRJ | None = None
     transfer_syntaxes: tuple[str, ...] = SHIPPED_TRANSFER_SYNTAXES
     accept_unknown_transfer_syntaxes: bool = False
     preference: tuple[str, ...] | None = None
     transfer_syntaxes_by_class: Mapping[str, tuple[str, ...]] = field(
-        default_factory=lambda: MappingProxyType({})
+        default_factory=lambda: SHIPPED_TRANSFER_SYNTAXES_BY_CLASS
     )
     prefers_own_order: bool = False
-    roles: Mapping[str, Roles] = field(default_factory=lambda: MappingProxyType({}))
+    roles: Mapping[str, Roles] = field(default_factory=lambda: SHIPPED_ROLES)
     default_roles: Roles = REQUESTOR_ROLES_DEFAULT
     called_ae_titles: frozenset[str] | None = None
     calling_ae_titles: frozenset[str] | None = None
@@ -270,6 +284,7 @@ def _choose_transfer_syntax(
         if uid in (accepted if of_class is None else of_class)
         or (
             policy.accept_unknown_transfer_syntaxes
+            and of_class is None
             and uid not in TRANSFER_SYNTAXES
             and is_acceptable_uid(uid)
         )
