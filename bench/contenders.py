@@ -68,6 +68,7 @@ class Receiver:
 def _stowkeeper(*options: str) -> Command:
     return lambda folder, port: [
         *(sys.executable, "-m", "stowkeeper", "serve", "--archive", str(folder), "--port", str(port)),
+        *("--http-port", "off"),
         *options,
     ]
 

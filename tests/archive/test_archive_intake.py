@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from stowkeeper.archive.admission import DiskMarks
+from stowkeeper.archive.arrival import Arrival
 from stowkeeper.archive.examine import Finding, examine
-from stowkeeper.archive.intake import Arrival, Incoming
+from stowkeeper.archive.intake import Incoming
 from stowkeeper.archive.outcome import Outcome, Refusal
 from stowkeeper.archive.receipt import EMPTY_RECEIPT
 from stowkeeper.durable.filesystem import FileSystem

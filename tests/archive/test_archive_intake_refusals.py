@@ -7,7 +7,7 @@ import pytest
 from blake3 import blake3
 from test_archive_intake import LARGE, SMALL, steps
 
-from stowkeeper.archive.intake import DuplicatePolicy
+from stowkeeper.archive.arrival import DuplicatePolicy
 from stowkeeper.archive.outcome import Outcome, Refusal
 from stowkeeper.database.engine import DatabaseUnavailable
 from support.archive_rig import ArchiveRig, check_settled, model_rig, split

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from stowkeeper.archive import archive as archive_module
 from stowkeeper.archive import catalog
 from stowkeeper.archive.archive import Archive, ArchiveReader, ArchiveRefusedError
-from stowkeeper.archive.intake import DuplicatePolicy
+from stowkeeper.archive.arrival import DuplicatePolicy
 from stowkeeper.archive.limits import UNCATALOGUED_MAX
 from stowkeeper.archive.outcome import Outcome
 from stowkeeper.archive.removal import Removal

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from stowkeeper.archive import catalog, changes, ledger, listing
+from stowkeeper.archive import catalog, changes, ledger, listing, listing_queries, pages
 from stowkeeper.archive.agreement import damaged_receipts_at
 from stowkeeper.archive.catalog import CatalogEntry
+from stowkeeper.archive.checking import choose_versions, hold_for_commitment
 from stowkeeper.archive.verification import finish_damaged
 from stowkeeper.database.engine import Database
 from stowkeeper.durable.filesystem import FileSystem
@@ -39,6 +40,23 @@ def mark_all(database: Database) -> None:
         catalog.mark_removed(transaction, [1, 2])
         catalog.hold(transaction, [3], "because")
         catalog.release_hold(transaction, [3], "because")
+
+
+def page_behind(
+    database: Database, page_of: Callable[..., pages.Page], listed: listing_queries.ListOf
+) -> None:
+    """Ask for a page in the middle of a list; the first one reads a few rows from an end of an index."""
+    place: dict[str, object] = {column.name: 3 for column in listed.place}
+    place |= {"received_at": "2026-01-02T00:00:03.000000Z"}
+    with database.read() as connection:
+        for order in pages.Order:
+            page_of(connection, pages.PageRequest(order=order, cursor=pages._encode(place, listed)))
+
+
+def hold_and_release(database: Database) -> None:
+    with database.write() as transaction:
+        hold_for_commitment(transaction, [1, 2], "2.25.1", "SCANNER")
+        catalog.release_hold(transaction, [1], "commitment 2.25.1 asked by SCANNER")
 
 
 HOT: dict[str, Callable[[Database], object]] = {
@@ -79,6 +97,26 @@ HOT: dict[str, Callable[[Database], object]] = {
         listing.studies(database, listing.ListingFilter(uid="1.2.3.1"))
     ),
     "a state": mark_all,
+    "a page of receipts": lambda database: page_behind(
+        database, pages.receipts, listing_queries.receipts(pages.EVERYTHING)
+    ),
+    "a page of instances": lambda database: page_behind(
+        database, pages.instances, listing_queries.instances(pages.EVERYTHING)
+    ),
+    "a page of requests": lambda database: page_behind(
+        database, pages.requests, listing_queries.requests_of_all(pages.EVERYTHING)
+    ),
+    "a page of a study's receipts": lambda database: read(
+        database, pages.receipts, pages.FIRST, listing.ListingFilter(uid="1.2.1")
+    ),
+    "a page of a study's instances": lambda database: read(
+        database, pages.instances, pages.FIRST, listing.ListingFilter(uid="1.2.1")
+    ),
+    "a page of changes": lambda database: read(database, pages.changes, 2),
+    "which versions are meant": lambda database: read(
+        database, choose_versions, ["1.2.3.1", "1.2.3.2"], "SCANNER"
+    ),
+    "a hold and its release": hold_and_release,
     "requests of an association": lambda database: read(database, ledger.requests_of, "a"),
     "ls associations": lambda database: list(listing.associations(database)),
 }

@@ -7,8 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from stowkeeper.archive.arrival_order import ArrivalOrder
-from stowkeeper.archive.limits import ARRIVALS_PER_RUN, READ_AHEAD_FILES, READER_THREADS
-from stowkeeper.archive.read_ahead import map_ahead
+from stowkeeper.archive.limits import (
+    ARRIVALS_PER_RUN,
+    HANDFUL_BYTES,
+    HANDFUL_FILES,
+    READ_AHEAD_FILES,
+    READER_THREADS,
+)
+from stowkeeper.archive.read_ahead import _handfuls, map_ahead
 
 
 def places(count: int) -> Iterator[tuple[str, str]]:
@@ -76,3 +82,40 @@ def test_what_is_no_error_of_the_disk_is_raised() -> None:
 
     with pytest.raises(ValueError, match="0"):
         list(map_ahead(fail, range(3)))
+
+
+# Light ones together.
+
+
+def test_light_items_go_to_a_thread_together_and_heavy_ones_alone() -> None:
+    assert (HANDFUL_FILES, HANDFUL_BYTES) == (8, 256 << 10)
+    weights = [1] * 20 + [HANDFUL_BYTES] * 3 + [HANDFUL_BYTES // 2] * 4 + [1]
+    handfuls = [len(some) for some in _handfuls(list(enumerate(weights)), lambda item: item[1])]
+    assert handfuls == [8, 8, 5, 1, 1, 2, 2, 1]
+
+
+def test_light_items_come_in_their_order_with_their_own_errors() -> None:
+    def read(number: int) -> int:
+        if number % 5 == 0:
+            raise PermissionError(number)
+        return number
+
+    found = list(map_ahead(read, range(50), weigh=lambda _number: 1))
+    assert [number for number, _ in found] == list(range(50))
+    for number, result in found:
+        assert isinstance(result, PermissionError) if number % 5 == 0 else result == number
+
+
+def test_no_more_light_items_are_begun_than_the_bound_says() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    results = map_ahead(lambda number: number, items(), ahead=16, weigh=lambda _number: 1)
+    for expected in range(100):
+        assert next(results)[0] == expected
+        assert len(taken) <= expected + 1 + 16 + 2 * HANDFUL_FILES
+    results.close()  # type: ignore[attr-defined]  # it is a generator

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import pytest
 
 from stowkeeper.archive import recovery
-from stowkeeper.archive.intake import DuplicatePolicy
+from stowkeeper.archive.arrival import DuplicatePolicy
 from stowkeeper.archive.receipt import EMPTY_RECEIPT, RECEIPT_LENGTH, Receipt, encode_head, seal_head
 from stowkeeper.archive.recovery import Recovery, RecoveryCounts
 from stowkeeper.archive.removal import Removal

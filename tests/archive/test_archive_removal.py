@@ -9,12 +9,14 @@ from unittest.mock import patch
 import pytest
 from sqlalchemy import select
 
-from stowkeeper.archive import catalog, changes
+from stowkeeper.archive import audit, catalog, changes
 from stowkeeper.archive.catalog_values import VersionState
 from stowkeeper.archive.examine import read_receipt
+from stowkeeper.archive.holding import reasons_of
 from stowkeeper.archive.limits import REMOVAL_BATCH_MAX, REMOVAL_MARK_BATCH_MAX
 from stowkeeper.archive.receipt import Receipt
-from stowkeeper.archive.removal import Removal, RemovalResult, remove_due
+from stowkeeper.archive.removal import HeldVersion, Removal, RemovalPlan, RemovalResult, remove_due
+from stowkeeper.database.engine import DatabaseUnavailable
 from stowkeeper.database.schema import patients, receipts
 from support.archive_rig import ArchiveRig, check_kept, check_settled, model_rig
 from support.instances import Instance, make_instance
@@ -157,6 +159,7 @@ def test_what_becomes_held_after_the_plan_stays(rig: ArchiveRig) -> None:
         catalog.hold(transaction, [key_of(rig, kept[2])], "storage commitment")
     result = carried.carry_out(plan, REASON)
     assert (result.removed, result.passed_over) == (2, 1)
+    assert result.held == [HeldVersion(sop_instance_uid="1.2.3.2", reasons=("storage commitment",))]
     assert state_of(rig, 2) is VersionState.KEPT
 
 
@@ -240,6 +243,108 @@ def test_a_damaged_version_that_is_held_stays(rig: ArchiveRig) -> None:
     assert state_of(rig, 4) is VersionState.DAMAGED
 
 
+# Holds that a person overrides.
+
+
+def override(rig: ArchiveRig, uid: str) -> tuple[RemovalPlan, RemovalResult]:
+    carried = Removal(rig.files, rig.root, rig.database, override_holds=True, who="anna")
+    plan = carried.plan(uid)
+    return plan, carried.carry_out(plan, REASON)
+
+
+def hold(rig: ArchiveRig, receipt: Receipt, *reasons: str) -> None:
+    with rig.database.write() as transaction:
+        for reason in reasons:
+            catalog.hold(transaction, [key_of(rig, receipt)], reason)
+
+
+def test_an_override_removes_held_versions_and_the_audit_trail_says_who_and_why(rig: ArchiveRig) -> None:
+    kept = fill(rig)
+    hold(rig, kept[1], "commitment 2.25.1 asked by CT", "research")
+    plan, result = override(rig, STUDY)
+    assert (plan.versions, plan.held, len(plan.overridden)) == (3, [], 1)
+    assert (result.removed, result.passed_over, result.held) == (3, 0, [])
+    assert state_of(rig, 1) is VersionState.REMOVED
+    with rig.database.read() as connection:
+        (entry,) = audit.list_audit(connection)
+        assert reasons_of(connection, [key_of(rig, kept[1])]) == {}
+        told = changes.changes_after(connection, 0)
+    assert (entry.who, entry.action, entry.subject) == ("anna", "hold overridden", "1.2.3.1")
+    for words in (REASON, "commitment 2.25.1 asked by CT", "research"):
+        assert words in entry.detail
+    own = [(change.kind, change.at) for change in told if change.receipt_id == kept[1].receipt_id]
+    kinds = [kind for kind, _ in own]
+    assert kinds[-5:] == ["released", "released", "removing", "current", "removed"]
+    assert {at for kind, at in own if kind in {"released", "removing"}} == {entry.at}, "one transaction"
+    check_settled(rig)
+
+
+def test_a_damaged_version_that_is_held_is_closed_by_an_override(rig: ArchiveRig) -> None:
+    kept = fill(rig)
+    hold(rig, kept[4], "commitment 2.25.1 asked by CT")
+    with rig.database.write() as transaction:
+        path = next(row["path"] for row in rig.versions() if "1.2.20" in row["path"])
+        catalog.mark_damaged(transaction, path, "one bit")
+    plan, result = override(rig, OTHER)
+    assert (len(plan.overridden), result.closed) == (1, 1)
+    assert state_of(rig, 4) is VersionState.REMOVED
+    with rig.database.read() as connection:
+        assert [entry.subject for entry in audit.list_audit(connection)] == ["1.2.3.4"]
+
+
+def test_an_override_of_what_nobody_holds_leaves_no_line(rig: ArchiveRig) -> None:
+    fill(rig)
+    override(rig, STUDY)
+    with rig.database.read() as connection:
+        assert audit.list_audit(connection) == []
+
+
+def test_what_became_held_after_the_plan_goes_too_with_an_override(rig: ArchiveRig) -> None:
+    kept = fill(rig)
+    carried = Removal(rig.files, rig.root, rig.database, override_holds=True, who="anna")
+    plan = carried.plan(STUDY)
+    hold(rig, kept[2], "commitment 2.25.1 asked by CT")
+    assert carried.carry_out(plan, REASON).removed == 3
+    with rig.database.read() as connection:
+        assert [entry.subject for entry in audit.list_audit(connection)] == ["1.2.3.2"]
+
+
+def test_a_removal_that_was_done_by_another_releases_and_notes_nothing(rig: ArchiveRig) -> None:
+    """The file went bad and was put away after the plan: what holds it stays, as for a re-send to inherit."""
+    kept = fill(rig)
+    hold(rig, kept[1], "commitment 2.25.1 asked by CT")
+    carried = Removal(rig.files, rig.root, rig.database, override_holds=True, who="anna")
+    plan = carried.plan("1.2.3.1")
+    with rig.database.write() as transaction:
+        path = next(row["path"] for row in rig.versions() if row["sop_instance_uid"] == "1.2.3.1")
+        catalog.mark_damaged(transaction, path, "one bit")
+    result = carried.carry_out(plan, REASON)
+    assert (result.removed, result.passed_over, len(result.held)) == (0, 1, 1)
+    with rig.database.read() as connection:
+        assert audit.list_audit(connection) == []
+        assert len(reasons_of(connection, [key_of(rig, kept[1])])) == 1
+
+
+def test_nobody_overrides_without_a_name(rig: ArchiveRig) -> None:
+    with pytest.raises(ValueError, match="named"):
+        Removal(rig.files, rig.root, rig.database, override_holds=True)
+
+
+def test_a_failed_override_releases_nothing(rig: ArchiveRig) -> None:
+    """Release, line and state are one transaction."""
+    kept = fill(rig)
+    hold(rig, kept[1], "commitment 2.25.1 asked by CT")
+    with (
+        patch.object(catalog, "mark_removing", side_effect=DatabaseUnavailable("the disk is full")),
+        pytest.raises(DatabaseUnavailable),
+    ):
+        override(rig, STUDY)
+    with rig.database.read() as connection:
+        assert audit.list_audit(connection) == []
+        assert len(reasons_of(connection, [key_of(rig, kept[1])])) == 1
+    assert state_of(rig, 1) is VersionState.KEPT
+
+
 # A name that is another's by now.
 
 
@@ -314,12 +419,14 @@ def test_due_versions_are_removed_after_their_time_unless_they_are_held(rig: Arc
 def test_many_versions_go_in_batches_of_the_bounds(rig: ArchiveRig, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (REMOVAL_BATCH_MAX, REMOVAL_MARK_BATCH_MAX) == (64, 20_000)
     monkeypatch.setattr("stowkeeper.archive.removal.REMOVAL_BATCH_MAX", 2)
-    monkeypatch.setattr("stowkeeper.archive.removal.REMOVAL_MARK_BATCH_MAX", 3)
     fill(rig)
     seen: list[int] = []
-    carried = Removal(rig.files, rig.root, rig.database, progress=seen.append)
+    carried = Removal(rig.files, rig.root, rig.database, mark_batch_max=2, progress=seen.append)
     assert carried.carry_out(carried.plan(STUDY), REASON).removed == 3
-    assert seen == [2, 1]
+    with rig.database.read() as connection:
+        marked = [c.at for c in changes.changes_after(connection, 0) if c.kind == "removing"]
+    assert len(set(marked)) == 2, "two and one in a transaction"
+    assert [count for count in seen if count] == [2, 1]
 
 
 # Crashes and power cuts at every step.

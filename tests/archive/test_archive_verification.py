@@ -9,6 +9,7 @@ import pytest
 from stowkeeper.archive import catalog
 from stowkeeper.archive.agreement import Discrepancy, Fault
 from stowkeeper.archive.catalog_values import VersionState
+from stowkeeper.archive.judging import put_damaged_away
 from stowkeeper.archive.receipt import Receipt
 from stowkeeper.archive.verification import (
     EVERYTHING,
@@ -16,7 +17,6 @@ from stowkeeper.archive.verification import (
     Verification,
     VerificationCounts,
     finish_damaged,
-    put_damaged_away,
 )
 from stowkeeper.database.engine import DatabaseUnavailable
 from stowkeeper.durable.probe import PROBE_FOLDER

@@ -21,8 +21,9 @@ import structlog
 
 from stowkeeper.archive import catalog, ledger
 from stowkeeper.archive.admission import Admission, DiskMarks
+from stowkeeper.archive.arrival import DuplicatesOf, keep_from_everyone
 from stowkeeper.archive.finisher import Finisher
-from stowkeeper.archive.intake import DuplicatesOf, Intake, keep_from_everyone
+from stowkeeper.archive.intake import Intake
 from stowkeeper.archive.limits import (
     INODES_SHORT,
     PROBE_SECONDS,
@@ -116,12 +117,13 @@ class ArchiveReader:
         if not os.path.exists(catalog_path):
             self._refuse_without_catalog(identity, create=create)
         lock_path = os.path.join(self.root, CATALOG_LOCK)
-        if to_read and not _may_write(self.root, catalog_path, lock_path):
+        if to_read and not may_write(self.root, catalog_path, lock_path):
             self.database: Database = ReadOnlyDatabase.open_to_read(catalog_path)
         else:
             mode = file_mode_in(self.files, self.root) if create else DATABASE_MODE
             self.database = Database.open(catalog_path, lock_path=lock_path, sync=sync, mode=mode)
         note_put_aside(self.database.put_aside)
+        note_migration(self.database)
         try:
             self._compare_identity(identity)
         except BaseException:
@@ -455,7 +457,18 @@ def note_put_aside(paths: Iterable[str]) -> None:
         log.warning("start", what="a log without its catalog was put aside", path=path)
 
 
-def _may_write(*paths: str) -> bool:
+def note_migration(database: Database) -> None:
+    """Log that the schema of a catalog was changed, and where the copy is that was made before."""
+    if database.backup is not None:
+        log.warning(
+            "start",
+            what="the catalog was brought to the schema of this version",
+            schema_before=database.migrated_from,
+            backup=database.backup.path,
+        )
+
+
+def may_write(*paths: str) -> bool:
     """Tell whether we may write all of these that are there."""
     as_who_runs = os.access in os.supports_effective_ids
     return all(os.access(path, os.W_OK, effective_ids=as_who_runs) for path in paths if os.path.lexists(path))

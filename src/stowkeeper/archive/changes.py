@@ -4,11 +4,13 @@ A row is written in the transaction that makes the change, so it is there if and
 Consumers (events, jobs, replication) read from their cursor on and advance it in a transaction of their own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, insert, select
 
+from stowkeeper.database.engine import Transaction
 from stowkeeper.database.limits import ROWS_PER_PAGE
 from stowkeeper.database.schema import changes, instances, receipts, series, studies, versions
 
@@ -47,6 +49,24 @@ class Change:
     study_instance_uid: str | None
     series_instance_uid: str | None
     detail: str
+
+
+def note_changes(transaction: Transaction, kind: str, version_keys: Sequence[int], reason: str = "") -> None:
+    """Write a change row for each of some versions. A version's key is that of its receipt."""
+    if version_keys:
+        transaction.execute(
+            insert(changes),
+            [
+                {
+                    "at": transaction.at,
+                    "kind": kind,
+                    "receipt_key": key,
+                    "version_key": key,
+                    "detail": reason or None,
+                }
+                for key in version_keys
+            ],
+        )
 
 
 def changes_after(connection: Connection, seq: int, limit: int = ROWS_PER_PAGE) -> list[Change]:

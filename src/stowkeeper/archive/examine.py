@@ -1,10 +1,10 @@
 """Read a file of the archive from the medium and say what it is.
 
-Nothing here believes the page cache: the file is synced, its pages are dropped, and only then is it read.
+Nothing here believes the page cache: the file is synced if it may not be, its pages are dropped, and only then is it read.
 Recovery, the identical check, `verify` and rebuild use nothing else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -17,6 +17,7 @@ from stowkeeper.archive.receipt import (
     ReceiptUnreadableError,
     checksum_holds,
     holds_sealed_receipt,
+    read_sealed_head,
 )
 from stowkeeper.dicom.attributes import WANTED
 from stowkeeper.dicom.header import HeaderScanner
@@ -60,6 +61,9 @@ def read_receipt(files: FileSystem, path: str) -> Receipt | None:
         head = files.read(descriptor, HEAD_READ_BYTES, 0)
     finally:
         files.close(descriptor)
+    sealed = read_sealed_head(head)
+    if sealed is not None:
+        return sealed[1]
     try:
         meta = read_file_meta(head)
         place = meta.private_information
@@ -72,17 +76,24 @@ def read_receipt(files: FileSystem, path: str) -> Receipt | None:
 
 
 def examine(
-    files: FileSystem, path: str, *, scan: bool = False, progress: Callable[[int], None] | None = None
+    files: FileSystem,
+    path: str,
+    *,
+    scan: bool = False,
+    is_synced: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> Examination:
     """Read the whole file from the medium and compare every byte with its receipt.
 
-    With `scan` the values that the catalog wants are read on the way. `progress` is told the number of
-    bytes of each block. Raises OSError where the medium does not give the bytes: that says nothing about
-    the file.
+    With `scan` the values that the catalog wants are read on the way. `is_synced` says that the file was synced when it
+    was kept and never written since, as its row tells: then no page of it waits to be written, and dropping them needs no
+    sync, each of which has a disk empty its own cache. `progress` is told the number of bytes of each block. Raises
+    OSError where the medium does not give the bytes: that says nothing about the file.
     """
     descriptor = files.open_for_reading(path)
     try:
-        files.synchronize(descriptor)
+        if not is_synced:
+            files.synchronize(descriptor)
         files.drop_cache(descriptor)
         size = files.status(path).size
         if size == 0:
@@ -96,6 +107,32 @@ def _examine_open(
     files: FileSystem, descriptor: int, size: int, *, scan: bool, progress: Callable[[int], None] | None
 ) -> Examination:
     head = files.read(descriptor, HEAD_READ_BYTES, 0)
+    sealed = read_sealed_head(head)
+    if sealed is not None:
+        length, receipt = sealed
+    else:
+        found = _read_unsealed(head, size)
+        if isinstance(found, Examination):
+            return found
+        length, receipt = found
+    expected = length + receipt.data_set_length
+    if size < expected:
+        return Examination(
+            finding=Finding.SHORT, words=f"it has {size} bytes of {expected}", size=size, receipt=receipt
+        )
+    if size > expected:
+        return Examination(
+            finding=Finding.SUSPECT,
+            words=f"it has {size} bytes, {expected} belong to it",
+            size=size,
+            receipt=receipt,
+        )
+    blocks = _blocks(files, descriptor, head, length, size)
+    return _compare_data_set(blocks, size, receipt, scan=scan, progress=progress)
+
+
+def _read_unsealed(head: bytes, size: int) -> tuple[int, Receipt] | Examination:
+    """Say what is wrong with a head whose checksum does not fit; its length and receipt, where it does after all."""
     try:
         meta = read_file_meta(head)
     except MoreNeeded:
@@ -127,25 +164,26 @@ def _examine_open(
             size=size,
             receipt=receipt,
         )
-    expected = meta.length + receipt.data_set_length
-    if size < expected:
-        return Examination(
-            finding=Finding.SHORT, words=f"it has {size} bytes of {expected}", size=size, receipt=receipt
-        )
-    if size > expected:
-        return Examination(
-            finding=Finding.SUSPECT,
-            words=f"it has {size} bytes, {expected} belong to it",
-            size=size,
-            receipt=receipt,
-        )
-    return _compare_data_set(files, descriptor, meta.length, size, receipt, scan=scan, progress=progress)
+    return meta.length, receipt
+
+
+def _blocks(files: FileSystem, descriptor: int, head: bytes, start: int, size: int) -> Iterator[memoryview]:
+    """Yield the bytes of a file from `start` on, each block until the next is asked for; a small file was read already."""
+    if size <= len(head):
+        yield memoryview(head)[start:size]
+        return
+    buffer = memoryview(bytearray(min(READ_BLOCK_BYTES, size - start)))
+    offset = start
+    while offset < size:
+        count = files.read_into(descriptor, buffer, offset)
+        if count == 0:
+            return
+        yield buffer[:count]
+        offset += count
 
 
 def _compare_data_set(
-    files: FileSystem,
-    descriptor: int,
-    start: int,
+    blocks: Iterator[memoryview],
     size: int,
     receipt: Receipt,
     *,
@@ -154,19 +192,12 @@ def _compare_data_set(
 ) -> Examination:
     hasher = blake3()
     scanner = HeaderScanner(receipt.transfer_syntax_uid, WANTED) if scan else None
-    buffer = memoryview(bytearray(min(READ_BLOCK_BYTES, max(size - start, 1))))
-    offset = start
-    while offset < size:
-        count = files.read_into(descriptor, buffer, offset)
-        if count == 0:
-            break
-        block = buffer[:count]
+    for block in blocks:
         hasher.update(block)
         if scanner is not None:
             scanner.feed(block)
-        offset += count
         if progress is not None:
-            progress(count)
+            progress(len(block))
     if hasher.hexdigest() != receipt.digest:
         return Examination(
             finding=Finding.SUSPECT,

@@ -16,6 +16,7 @@ from contextlib import suppress
 import structlog
 
 from stowkeeper.archive import catalog, ledger
+from stowkeeper.archive.arrival import Content, DuplicatePolicy, Received, content_of
 from stowkeeper.archive.catalog_values import (
     CatalogEntry,
     InsertResult,
@@ -24,7 +25,6 @@ from stowkeeper.archive.catalog_values import (
     VersionState,
 )
 from stowkeeper.archive.examine import Finding, examine
-from stowkeeper.archive.intake import Content, DuplicatePolicy, Received, content_of
 from stowkeeper.archive.ledger import AssociationRecord, RequestRecord
 from stowkeeper.archive.limits import (
     FINISHER_BACKLOG,
@@ -123,6 +123,11 @@ class Finisher:
     def uncatalogued(self) -> int:
         """Return the number of instances that are kept but not yet in the catalog."""
         return len(self._waiting) + self._working + len(self._stuck)
+
+    def on_their_way(self) -> frozenset[str]:
+        """Return the SOP Instance UIDs of all that was submitted and is not in the catalog yet."""
+        with self._condition:
+            return frozenset(self._in_flight)
 
     def submit(self, received: Received) -> None:
         """Take over a synced instance. Called on worker threads; waits a little when far behind."""

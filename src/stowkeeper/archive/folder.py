@@ -10,9 +10,10 @@ from stowkeeper.durable.identity import ARCHIVE_ID_NAME
 from stowkeeper.durable.process_folder import DEPOT
 
 LOG: Final = "log"
+JOBS: Final = "jobs"
 SETTINGS: Final = "stowkeeper.toml"
 
-_FOLDERS: Final = frozenset({DEPOT, OBJECTS, QUARANTINE, LOG, "lost+found"})
+_FOLDERS: Final = frozenset({DEPOT, OBJECTS, QUARANTINE, LOG, JOBS, "lost+found"})
 """Those of an archive, and the one that ext4 puts into a new file system."""
 
 _FILES: Final = (CATALOG, CATALOG_LOCK, SERVER_LOCK, ARCHIVE_ID_NAME, JOURNAL, RESERVE, SETTINGS)

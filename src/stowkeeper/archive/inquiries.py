@@ -8,12 +8,12 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, case, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, case, func, select, tuple_
 
 from stowkeeper.archive.catalog_values import ReceiptOutcome, VersionState, portions
 from stowkeeper.archive.changes import ChangeKind
 from stowkeeper.archive.examine import read_receipt
-from stowkeeper.archive.listing import EVERYTHING, ListingFilter
+from stowkeeper.archive.listing import EVERYTHING, ListingFilter, requests
 from stowkeeper.archive.quarantine import PutAway, files_put_away
 from stowkeeper.archive.receipt import Receipt
 from stowkeeper.database import schema
@@ -21,42 +21,11 @@ from stowkeeper.database.engine import Database
 from stowkeeper.database.limits import ROWS_PER_PAGE
 from stowkeeper.durable.filesystem import FileSystem
 
+__all__ = ["quarantined", "receipt_outcomes", "removals", "requests"]
+
 Row = dict[str, Any]
 
-_REQUESTS = schema.requests
 _CHANGES = schema.changes
-
-
-def requests(database: Database, only: ListingFilter = EVERYTHING) -> Iterator[Row]:
-    """Yield the C-STORE requests in the order they were written, refused and lost ones too.
-
-    A `uid` is that of an instance as the command named it, an association's id or a receipt's.
-    """
-    calling = schema.associations.c.calling_ae_title
-    query = (
-        select(*(column for column in _REQUESTS.c), calling)
-        .outerjoin(schema.associations, schema.associations.c.association_id == _REQUESTS.c.association_id)
-        .where(*only.bounds(_REQUESTS.c.requested_at, calling))
-        .order_by(_REQUESTS.c.request_key)
-        .limit(ROWS_PER_PAGE)
-    )
-    if only.uid is not None:
-        query = query.where(
-            or_(
-                _REQUESTS.c.sop_instance_uid == only.uid,
-                _REQUESTS.c.association_id == only.uid,
-                _REQUESTS.c.receipt_id == only.uid,
-            )
-        )
-    after = 0
-    while rows := _page(database, query.where(_REQUESTS.c.request_key > after)):
-        after = rows[-1]["request_key"]
-        for row in rows:
-            del row["request_key"]
-            row["status"] = None if row["status"] is None else f"{row['status']:04X}H"
-            yield row
-        if len(rows) < ROWS_PER_PAGE:
-            return
 
 
 def removals(database: Database, only: ListingFilter = EVERYTHING) -> Iterator[Row]:

@@ -4,6 +4,10 @@ WORKER_THREADS = 16
 """Threads that write, hash and sync. Syncs of several threads share one journal commit, so more threads than
 processors pay; more than this gained nothing in measurements."""
 
+IN_PLACE_BYTES_MAX = 2_000_000
+"""Bytes of an instance that are taken in on the sender's own thread where that may wait: a change of threads costs as much
+as the sync of a small one. Of larger ones the rest goes to the workers, so that reading and writing overlap."""
+
 UNCATALOGUED_MAX = 8192
 """Instances on their way, from their beginning until they are in the catalog. Beyond it a sender gets A700H. So no more
 than this many are ever kept and not yet listed: at the slowest measured rate a recovery finishes this many in under
@@ -117,5 +121,30 @@ READ_AHEAD_FILES = 64
 """Files whose reading is begun before their turn: enough to keep the threads busy during a transaction. What is kept
 of each is a few kilobytes; READ_BLOCK_BYTES of its data for each thread."""
 
+HANDFUL_FILES = 8
+"""Small files that go to a reading thread together."""
+
+HANDFUL_BYTES = 256 << 10
+"""Bytes from which on files do not go together: handing one over takes as long as hashing some of these."""
+
 QUARANTINE_NOTE_BYTES_MAX = 4096
 """What is read of a note in quarantine. Ours have some 200 bytes; a person may have written more into one."""
+
+CHECKS_PER_LOOK = 128
+"""Versions that were read before one question asks their rows whether they are kept still."""
+
+CHECK_WAIT_SECONDS = 0.2
+"""How long a version that was read waits at most until its row is asked, when large files hold up the others."""
+
+MENDING_BATCH_MAX = 64
+"""Files that a rebuild beside servers lists in one hold of the shelf's lock and the writer lock, each after a look at its
+head: as REMOVAL_BATCH_MAX."""
+
+PAGE_ROWS_DEFAULT = 100
+"""Rows of a page of a list where nobody says another number: a screenful or two."""
+
+PAGE_ROWS_MAX = 1000
+"""Rows of a page of a list at most: about a megabyte, and a snapshot that is given back after some milliseconds."""
+
+PAGE_WALK_ROWS = 50_000
+"""Rows that a page looks at to find those that fit, where no index leads to them: some 50 ms."""

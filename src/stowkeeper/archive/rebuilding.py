@@ -12,13 +12,10 @@ archive whose rebuild was cut off has no catalog, and says so.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Self
 
-from sqlalchemy import update
-
-from stowkeeper.archive import catalog, patient_tree, versions
-from stowkeeper.archive.agreement import Discrepancy, Fault, receipts_at, walk_shelf
+from stowkeeper.archive import catalog
+from stowkeeper.archive.agreement import Discrepancy, Fault, walk_shelf
 from stowkeeper.archive.archive import (
     CATALOG,
     CATALOG_LOCK,
@@ -28,25 +25,26 @@ from stowkeeper.archive.archive import (
     note_put_aside,
 )
 from stowkeeper.archive.arrival_order import ArrivalOrder
-from stowkeeper.archive.catalog_values import CatalogEntry, InsertResult, Version, VersionState, portions
+from stowkeeper.archive.catalog_values import CatalogEntry, portions
 from stowkeeper.archive.examine import Examination, Finding, examine, read_receipt
 from stowkeeper.archive.finisher import Finisher
-from stowkeeper.archive.intake import content_of
+from stowkeeper.archive.judging import STANDING
 from stowkeeper.archive.limits import FINISHER_BATCH_MAX
 from stowkeeper.archive.modes import file_mode_in
 from stowkeeper.archive.quarantine import QUARANTINE
 from stowkeeper.archive.read_ahead import map_ahead
 from stowkeeper.archive.receipt import Receipt
-from stowkeeper.archive.recovery import Recovery, RecoveryCounts
+from stowkeeper.archive.recovery import Recovery
+from stowkeeper.archive.relisting import RebuildCounts, Relisting, discrepancy_of, entry_of
 from stowkeeper.archive.shelf_lock import OBJECTS, ShelfLock
-from stowkeeper.database import schema
-from stowkeeper.database.engine import Database, DatabaseUnavailable, Transaction
+from stowkeeper.database.engine import Database, DatabaseUnavailable
 from stowkeeper.database.left_over_log import put_log_aside
-from stowkeeper.dicom.attributes import extract
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.durable.identity import ensure_archive_id, read_archive_id
 from stowkeeper.durable.process_folder import DEPOT
 from stowkeeper.durable.server_lock import ArchiveInUseError, ServerLock
+
+__all__ = ["NEW_CATALOG", "UNTOLD", "RebuildCounts", "Rebuilding"]
 
 NEW_CATALOG = f"{CATALOG}.new"
 
@@ -61,27 +59,6 @@ UNTOLD = (
 """What no file can tell. It stays in a database that is there, and is lost with one that is not."""
 
 _LAST = "~"  # behind every time
-_STANDING = (VersionState.KEPT, VersionState.SUPERSEDED)
-
-
-@dataclass(slots=True, kw_only=True)
-class RebuildCounts:
-    """What a rebuild did, in numbers of files. `size` is in bytes read.
-
-    `listed` were new to the database, `known` in it already. `restored` had been removed or damaged by the
-    rows, and are there and whole. `moved` stand at another place than the rows said, `corrected` differed in
-    other ways. `quarantined` is the number of files in quarantine, which are not listed.
-    """
-
-    files: int = 0
-    size: int = 0
-    listed: int = 0
-    known: int = 0
-    restored: int = 0
-    moved: int = 0
-    corrected: int = 0
-    quarantined: int = 0
-    recovered: RecoveryCounts = field(default_factory=RecoveryCounts)
 
 
 class Rebuilding:
@@ -102,7 +79,7 @@ class Rebuilding:
         self._files = files if files is not None else FileSystem()
         self._progress = progress or (lambda _count: None)
         self._order = ArrivalOrder()
-        self._found: list[Discrepancy] = []
+        self._relisting = Relisting(self._files, self.root, self.counts)
         self._opened = False
         if not os.path.isdir(self._path(OBJECTS)):
             raise ArchiveRefusedError(
@@ -234,85 +211,28 @@ class Rebuilding:
             if isinstance(examination, FileNotFoundError):
                 continue
             if isinstance(examination, OSError):
-                yield _discrepancy(Fault.UNREADABLE, path, f"it cannot be read: {examination.strerror}")
+                yield discrepancy_of(Fault.UNREADABLE, path, f"it cannot be read: {examination.strerror}")
                 continue
             self.counts.files += 1
             self.counts.size += examination.size
             if examination.finding is Finding.WHOLE and examination.receipt is not None:
-                entries.append(_entry(path, examination, examination.receipt))
+                entries.append(entry_of(path, examination, examination.receipt))
             else:
                 words = f"{examination.words}; it was left as it is"
-                yield _discrepancy(Fault.DAMAGED, path, words, examination.receipt)
-        self._found = []
+                yield discrepancy_of(Fault.DAMAGED, path, words, examination.receipt)
+        found: list[Discrepancy] = []
         if entries:
             with self._database.write() as transaction:
                 # Nobody removes anything now, but a removal may have been here since they were read.
-                self._list(transaction, [entry for entry in entries if self._is_there(entry.path)])
-        yield from self._found
-
-    def _list(self, transaction: Transaction, entries: Sequence[CatalogEntry]) -> None:
-        """Put whole files into the catalog; where it knows them, see that it says the same."""
-        if not self.is_new:
-            self._clear_places(transaction, entries)
-        results = catalog.insert(transaction, entries)
-        known = [(entry, result) for entry, result in zip(entries, results, strict=True) if not result.new]
-        self.counts.listed += len(entries) - len(known)
-        if not known:
-            return
-        uids = sorted({entry.receipt.sop_instance_uid for entry, _ in known})
-        found = catalog.find_versions(transaction.connection, uids, tuple(VersionState))
-        versions_of = {version.receipt_id: version for some in found.values() for version in some}
-        for entry, result in known:
-            self._compare(transaction, entry, result, versions_of.get(entry.receipt.receipt_id))
-
-    def _clear_places(self, transaction: Transaction, entries: Sequence[CatalogEntry]) -> None:
-        """Free the places of files from rows of others: where one file stands, no other can."""
-        stated = receipts_at(transaction.connection, [entry.path for entry in entries])
-        for entry in entries:
-            if stated.get(entry.path, entry.receipt.receipt_id) == entry.receipt.receipt_id:
-                continue
-            version = catalog.find_version_by_path(transaction.connection, entry.path)
-            if version is not None and version.state is VersionState.REMOVING:
-                catalog.mark_removed(transaction, [version.version_key])
-            else:
-                catalog.mark_damaged(transaction, entry.path, "another file stood in its place")
-
-    def _compare(
-        self, transaction: Transaction, entry: CatalogEntry, result: InsertResult, version: Version | None
-    ) -> None:
-        """See that the catalog says of a file what its receipt says; `version` is what it knows by that."""
-        if version is None:  # no version of this instance has it
-            version = catalog.find_version_by_receipt(transaction.connection, entry.receipt.receipt_id)
-        if version is None or version.receipt_id != entry.receipt.receipt_id:
-            words = f"its receipt is listed as {result.outcome} to another file: remove it by hand if both are whole"
-            self._found.append(_discrepancy(Fault.UNLISTED, entry.path, words, entry.receipt))
-        elif version.state in _STANDING and version.path != entry.path and self._has_file(version):
-            words = f"it is a second copy or name of {version.path}: remove it by hand"
-            self._found.append(_discrepancy(Fault.UNLISTED, entry.path, words, entry.receipt))
-        elif version.sop_instance_uid != entry.receipt.sop_instance_uid:
-            words = (
-                f"the catalog has it as instance {version.sop_instance_uid}: restore an older catalog.sqlite"
-            )
-            self._found.append(_discrepancy(Fault.DIFFERENT, entry.path, words, entry.receipt))
-        elif version.state is VersionState.REMOVING:
-            self.counts.known += 1  # whoever removes it goes on
-        elif version.state not in _STANDING:
-            _restore(transaction, version, entry)
-            self.counts.restored += 1
-        elif version.path != entry.path:
-            _correct(transaction, version, entry)
-            self.counts.moved += 1
-        elif version.content != content_of(entry.receipt) or version.file_size != entry.file_size:
-            _correct(transaction, version, entry)
-            self.counts.corrected += 1
-        else:
-            self.counts.known += 1
+                there = [entry for entry in entries if self._is_there(entry.path)]
+                found = self._relisting.relist(transaction, there, is_new=self.is_new)
+        yield from found
 
     # From the rows to the files.
 
     def _missing(self) -> Iterator[Discrepancy]:
         """Name the rows whose files are not there."""
-        for version in catalog.iterate_versions(self._database, states=_STANDING):
+        for version in catalog.iterate_versions(self._database, states=STANDING):
             if not self._is_there(version.path):
                 yield Discrepancy(
                     fault=Fault.MISSING,
@@ -342,14 +262,6 @@ class Rebuilding:
     def _path(self, relative: str) -> str:
         return os.path.join(self.root, relative)
 
-    def _has_file(self, version: Version) -> bool:
-        """Tell whether the file of a version stands where its row says."""
-        try:
-            receipt = read_receipt(self._files, self._path(version.path))
-        except FileNotFoundError:
-            return False
-        return receipt is None or receipt.receipt_id == version.receipt_id
-
     def _is_there(self, path: str) -> bool:
         try:
             self._files.status(self._path(path))
@@ -360,56 +272,3 @@ class Rebuilding:
 
 def _place(receipt: Receipt | None) -> str:
     return _LAST if receipt is None else f"{receipt.received_at} {receipt.receipt_id}"
-
-
-def _entry(path: str, examination: Examination, receipt: Receipt) -> CatalogEntry:
-    attributes, verdicts = extract(examination.values, examination.little_endian)
-    return CatalogEntry(
-        receipt=receipt,
-        path=path,
-        file_size=examination.size,
-        attributes=attributes,
-        verdicts=(*examination.remarks, *verdicts),
-        answer_known=False,
-    )
-
-
-def _discrepancy(fault: Fault, path: str, words: str, receipt: Receipt | None = None) -> Discrepancy:
-    return Discrepancy(
-        fault=fault,
-        path=path,
-        sop_instance_uid=receipt.sop_instance_uid if receipt is not None else "",
-        receipt_id=receipt.receipt_id if receipt is not None else "",
-        words=words,
-    )
-
-
-def _restore(transaction: Transaction, version: Version, entry: CatalogEntry) -> None:
-    """Let a version be kept again whose row says that it went, since its file is there and whole."""
-    kept = {"state": VersionState.KEPT, "state_since": transaction.at, "removal_due_at": None}
-    _correct(transaction, version, entry, **kept)
-    patient_tree.place(transaction, [entry])
-
-
-def _correct(transaction: Transaction, version: Version, entry: CatalogEntry, **more: str | None) -> None:
-    """Let the rows of a version say what its file says."""
-    receipt = entry.receipt
-    transaction.execute(
-        update(schema.versions)
-        .where(schema.versions.c.version_key == version.version_key)
-        .values(
-            path=entry.path,
-            file_size=entry.file_size,
-            sop_class_uid=receipt.sop_class_uid,
-            transfer_syntax_uid=receipt.transfer_syntax_uid,
-            **more,
-        )
-    )
-    transaction.execute(
-        update(schema.receipts)
-        .where(schema.receipts.c.receipt_id == receipt.receipt_id)
-        .values(
-            digest=receipt.digest, data_set_length=receipt.data_set_length, received_at=receipt.received_at
-        )
-    )
-    versions.settle(transaction, [version.instance_key])

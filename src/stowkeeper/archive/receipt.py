@@ -171,6 +171,7 @@ def encode_head(
 
 
 _group_length_element = struct.Struct("<132sHH2sHI")
+_FIRST_ELEMENT_END = _group_length_element.size
 _short_element_header = struct.Struct("<HH2sH")
 
 
@@ -230,6 +231,29 @@ def checksum_holds(head: bytes) -> bool:
     stated = payload[_CHECKSUM_START:_CHECKSUM_END]
     blank = payload[:_CHECKSUM_START] + _EMPTY_CHECKSUM + payload[_CHECKSUM_END:]
     return blake3(bare + blank).hexdigest()[:CHECKSUM_LENGTH].encode("ascii") == stated
+
+
+def read_sealed_head(beginning: bytes) -> tuple[int, Receipt] | None:
+    """Return the length of the head at the beginning of a file and the receipt in it, where its checksum fits.
+
+    The checksum is over every byte of the head, so one that fits is a head as we wrote it, and its elements need no look.
+    None says nothing of the file but that it takes one.
+    """
+    if len(beginning) < _FIRST_ELEMENT_END:
+        return None
+    length = _FIRST_ELEMENT_END + int.from_bytes(
+        beginning[_FIRST_ELEMENT_END - 4 : _FIRST_ELEMENT_END], "little"
+    )
+    if not _FIRST_ELEMENT_END + RECEIPT_LENGTH <= length <= len(beginning):
+        return None
+    head = beginning[:length]
+    if not checksum_holds(head):
+        return None
+    try:
+        receipt = Receipt.decode(head[-RECEIPT_LENGTH:])
+    except ReceiptUnreadableError:
+        return None
+    return None if receipt is None else (length, receipt)
 
 
 def holds_sealed_receipt(head: bytes) -> bool:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import structlog
 
+from stowkeeper.archive.arrival import DuplicatesOf, Received, keep_from_everyone
 from stowkeeper.archive.examine import Examination, Finding, examine
 from stowkeeper.archive.finisher import Finisher
-from stowkeeper.archive.intake import DuplicatesOf, Received, keep_from_everyone
 from stowkeeper.archive.limits import FINISHER_BATCH_MAX
 from stowkeeper.archive.quarantine import Quarantine
 from stowkeeper.archive.shelf_lock import ShelfLock

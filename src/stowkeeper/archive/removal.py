@@ -8,13 +8,14 @@ Nobody may take another's file away. A name on the shelf can be given to a newco
 the second step runs under the shelf's lock and the writer lock, where nobody else changes the shelf and no row can
 change, and it unlinks a file only if the receipt in it is the version's own.
 
-Held versions are not removed. Damaged ones are evidence: their rows can be closed, their files stay in
-quarantine.
+Held versions are not removed, unless a person overrides that: then the holds are released and the audit trail
+says who did it and why, in the transaction that says `removing`. Damaged versions are evidence: their rows can be
+closed, their files stay in quarantine.
 """
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -22,14 +23,16 @@ from itertools import groupby
 import structlog
 from sqlalchemy import Connection, insert, select, update
 
-from stowkeeper.archive import catalog, patient_tree, versions
+from stowkeeper.archive import audit, catalog, patient_tree, versions
 from stowkeeper.archive.agreement import in_any
 from stowkeeper.archive.catalog_values import Version, VersionState, portions
 from stowkeeper.archive.changes import ChangeKind
 from stowkeeper.archive.examine import read_receipt
+from stowkeeper.archive.holding import delete_all_holds, reasons_of
 from stowkeeper.archive.limits import REMOVAL_BATCH_MAX, REMOVAL_MARK_BATCH_MAX
 from stowkeeper.archive.quarantine import QUARANTINE, Quarantine
 from stowkeeper.archive.shelf_lock import OBJECTS, ShelfLock
+from stowkeeper.archive.versions import find_versions_by_key
 from stowkeeper.database import schema
 from stowkeeper.database.engine import Database, Transaction
 from stowkeeper.durable.filesystem import FileSystem
@@ -37,6 +40,10 @@ from stowkeeper.durable.filesystem import FileSystem
 log = structlog.get_logger("stowkeeper.archive")
 
 GRACE_OVER = "replaced by a newer version, and its grace time is over"
+HOLD_OVERRIDDEN = "hold overridden"
+"""The action in the audit trail when a held version is removed by hand."""
+
+_REMOVED_BY_HAND = (VersionState.KEPT, VersionState.SUPERSEDED)
 
 _NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT})
 
@@ -53,7 +60,8 @@ class HeldVersion:
 class RemovalPlan:
     """What the removal of a study, a series or an instance would take away.
 
-    `removing` were left in the middle of an earlier removal. `size` is in bytes, of the files to be unlinked.
+    `removing` were left in the middle of an earlier removal. `held` are refused; `overridden` are held as well, and among
+    those that go. `size` is in bytes, of the files to be unlinked.
     """
 
     uid: str
@@ -61,6 +69,7 @@ class RemovalPlan:
     removing: list[int] = field(default_factory=list)
     damaged: list[int] = field(default_factory=list)
     held: list[HeldVersion] = field(default_factory=list)
+    overridden: list[HeldVersion] = field(default_factory=list)
     instances: int = 0
     size: int = 0
 
@@ -81,18 +90,25 @@ class RemovalResult:
 
     `closed` are damaged ones whose rows say `removed` now; `quarantined` are their files and others that
     turned out to be damaged, which are never deleted by us. `passed_over` were held or removed by others
-    since the plan was made. `left` are paths whose files could not be unlinked, with the reason in words.
+    since the plan was made; those of them that are held are named in `held`. `left` are paths whose files could not be
+    unlinked, with the reason in words.
     """
 
     removed: int = 0
     closed: int = 0
     passed_over: int = 0
+    held: list[HeldVersion] = field(default_factory=list)
     left: list[tuple[str, str]] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
 
 
 class Removal:
-    """Removes versions from an archive, beside whatever else works on it."""
+    """Removes versions from an archive, beside whatever else works on it.
+
+    With `override_holds` held versions go too; `who` asked for that, a credential or the user of a command. So many
+    as `mark_batch_max` are marked in one transaction. `progress` is told the number of versions of each batch that is done, and 0 between two versions. It may raise: what was marked until
+    then is finished later.
+    """
 
     def __init__(
         self,
@@ -100,8 +116,18 @@ class Removal:
         root: str,
         database: Database,
         *,
+        override_holds: bool = False,
+        who: str = "",
+        mark_batch_max: int = REMOVAL_MARK_BATCH_MAX,
         progress: Callable[[int], None] | None = None,
     ) -> None:
+        """Prepare. Raises ValueError where holds are to be overridden and nobody says who does it."""
+        if override_holds and not who:
+            msg = "who overrides holds has to be named"
+            raise ValueError(msg)
+        self._override_holds = override_holds
+        self._who = who
+        self._mark_batch_max = mark_batch_max
         self._files = files
         self._root = root
         self._database = database
@@ -116,23 +142,27 @@ class Removal:
         held: list[Version] = []
         with self._database.read() as connection:
             for version in catalog.versions_for_removal(connection, uid):
-                if version.is_held and version.state is not VersionState.REMOVING:
+                self._progress(0)
+                is_going = version.state is VersionState.REMOVING
+                if version.is_held and not is_going:
                     held.append(version)
-                    continue
-                keys = plan.removing if version.state is VersionState.REMOVING else plan.kept
-                keys.append(version.version_key)
+                    if not self._override_holds:
+                        continue
+                (plan.removing if is_going else plan.kept).append(version.version_key)
                 plan.size += version.file_size
                 instances.add(version.instance_key)
             for version in _damaged_versions(connection, uid):
                 if version.is_held:
                     held.append(version)
-                else:
-                    plan.damaged.append(version.version_key)
-                    instances.add(version.instance_key)
-            plan.held = [
-                HeldVersion(sop_instance_uid=version.sop_instance_uid, reasons=reasons)
-                for version, reasons in _with_reasons(connection, held)
-            ]
+                    if not self._override_holds:
+                        continue
+                plan.damaged.append(version.version_key)
+                instances.add(version.instance_key)
+            named = _with_reasons(connection, held)
+        if self._override_holds:
+            plan.overridden = named
+        else:
+            plan.held = named
         plan.instances = len(instances)
         return plan
 
@@ -143,15 +173,41 @@ class Removal:
         """
         result = RemovalResult()
         marked: list[int] = []
-        for portion in portions(plan.kept, REMOVAL_MARK_BATCH_MAX):
+        for portion in portions(plan.kept, self._mark_batch_max):
+            self._progress(0)
             with self._database.write() as transaction:
+                if self._override_holds:
+                    self._override(transaction, portion, _REMOVED_BY_HAND, reason)
                 found = catalog.mark_removing(transaction, portion, reason=reason)
-            marked += [version.version_key for version in found]
+                keys = [version.version_key for version in found]
+                result.held += _held_among(transaction.connection, set(portion) - set(keys))
+            marked += keys
         result.passed_over = len(plan.kept) - len(marked)
         self.finish(marked, reason, result)
         self.finish(plan.removing, "", result)
         self._close_damaged(plan.damaged, reason, result)
         return result
+
+    def _override(
+        self,
+        transaction: Transaction,
+        version_keys: Sequence[int],
+        states: Collection[VersionState],
+        reason: str,
+    ) -> None:
+        """Release what holds versions that are about to go, and let the audit trail say so."""
+        found = find_versions_by_key(transaction.connection, version_keys)
+        going = [key for key, version in found.items() if version.is_held and version.state in states]
+        released = delete_all_holds(transaction, going)
+        audit.note_all(
+            transaction,
+            self._who,
+            HOLD_OVERRIDDEN,
+            [
+                (found[key].sop_instance_uid, f"{reason}; it was held: {', '.join(reasons)}")
+                for key, reasons in released.items()
+            ],
+        )
 
     def finish(self, version_keys: Iterable[int], reason: str, result: RemovalResult) -> None:
         """Do the second step for versions that are marked, and add to a result what came of it.
@@ -182,6 +238,7 @@ class Removal:
         ):
             in_folder = list(group)
             for version in in_folder:
+                self._progress(0)
                 try:
                     self._unlink_own(version, result)
                 except OSError as error:
@@ -226,7 +283,11 @@ class Removal:
         """Mark damaged versions as removed. Their files stay in quarantine, and the result names them."""
         for portion in portions(version_keys):
             with self._database.write() as transaction:
+                if self._override_holds:
+                    self._override(transaction, portion, (VersionState.DAMAGED,), reason)
                 closed = _mark_damaged_as_removed(transaction, portion, reason)
+                keys = {version.version_key for version in closed}
+                result.held += _held_among(transaction.connection, set(portion) - keys)
             result.closed += len(closed)
             for version in closed:
                 result.quarantined += self._quarantine_names(os.path.basename(version.path))
@@ -289,19 +350,19 @@ def _damaged_versions(connection: Connection, uid: str) -> list[Version]:
     return _load(connection, connection.execute(query).scalars().all(), VersionState.DAMAGED)
 
 
-def _with_reasons(
-    connection: Connection, held: Iterable[Version]
-) -> Iterator[tuple[Version, tuple[str, ...]]]:
-    """Yield held versions with the reasons of their holds."""
-    for portion in portions(held):
-        keys = [version.version_key for version in portion]
-        rows = connection.execute(
-            select(schema.holds.c.version_key, schema.holds.c.reason)
-            .where(schema.holds.c.version_key.in_(keys))
-            .order_by(schema.holds.c.held_since)
-        ).all()
-        for version in portion:
-            yield version, tuple(row.reason for row in rows if row.version_key == version.version_key)
+def _with_reasons(connection: Connection, held: Sequence[Version]) -> list[HeldVersion]:
+    """Name held versions with the reasons of their holds."""
+    reasons = reasons_of(connection, [version.version_key for version in held])
+    return [
+        HeldVersion(sop_instance_uid=version.sop_instance_uid, reasons=reasons.get(version.version_key, ()))
+        for version in held
+    ]
+
+
+def _held_among(connection: Connection, version_keys: Collection[int]) -> list[HeldVersion]:
+    """Name those of some versions that were not removed because somebody holds them by now."""
+    found = find_versions_by_key(connection, version_keys) if version_keys else {}
+    return _with_reasons(connection, [version for version in found.values() if version.is_held])
 
 
 def _mark_damaged_as_removed(

@@ -11,7 +11,7 @@ happens under the writer lock, where no row can change, and only to a file that 
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,18 +29,16 @@ from stowkeeper.archive.agreement import (
     walk_shelf,
 )
 from stowkeeper.archive.catalog_values import VersionState
-from stowkeeper.archive.examine import Examination, Finding, examine, read_receipt
-from stowkeeper.archive.quarantine import QUARANTINE, Quarantine
+from stowkeeper.archive.examine import Examination, Finding, examine
+from stowkeeper.archive.judging import STANDING, condemn, judge, put_damaged_away
 from stowkeeper.archive.read_ahead import map_ahead
 from stowkeeper.archive.removal import Removal, RemovalResult
 from stowkeeper.archive.shelf import escape
-from stowkeeper.archive.shelf_lock import OBJECTS, ShelfLock
+from stowkeeper.archive.shelf_lock import OBJECTS
 from stowkeeper.database import schema
 from stowkeeper.database.engine import Database
 from stowkeeper.database.limits import ROWS_PER_PAGE
 from stowkeeper.durable.filesystem import FileSystem
-
-_STANDING = (VersionState.KEPT, VersionState.SUPERSEDED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +73,7 @@ class VerificationCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
+class VersionRow:
     """A version as far as verification compares it."""
 
     version_key: int
@@ -89,10 +87,10 @@ class _Row:
 
 
 class Verification:
-    """One verification of an archive; `run` it once.
+    """One verification of an archive; `run` it once, or do its parts in their order: `begin`, `check`, `find_unlisted`.
 
-    `progress` is told the bytes of each block that was read, by several threads. It may wait: so a rate is
-    limited.
+    `progress` is told the bytes of each block that was read, by several threads, and 0 between two looks at folders. It may
+    wait: so a rate is limited. It may raise: so a verification is broken off, and may go on later from a row.
     """
 
     def __init__(
@@ -111,7 +109,6 @@ class Verification:
         self._scope = scope
         self._report_only = report_only
         self._progress = progress or (lambda _count: None)
-        self._quarantine = Quarantine(files, root)
         self.counts = VerificationCounts()
 
     def expected(self) -> tuple[int, int]:
@@ -120,22 +117,32 @@ class Verification:
         with self._database.read() as connection:
             row = connection.execute(
                 _in_scope(query.select_from(schema.versions), self._scope).where(
-                    schema.versions.c.state.in_(_STANDING)
+                    schema.versions.c.state.in_(STANDING)
                 )
             ).one()
         return row[0], row[1]
 
     def run(self) -> Iterator[Discrepancy]:
         """Verify, and yield what is wrong as it is found. Raises DatabaseUnavailable or a folder's OSError."""
-        yield from self._cut_off_steps()
-        yield from self._lost_before()
-        for row, outcome in map_ahead(self._examine, self._rows(_STANDING)):
-            found = self._check(row, outcome)
+        yield from self.begin()
+        for _, found in self.check(self.rows()):
             if found is not None:
                 yield found
-        yield from self._unlisted()
+        yield from self.find_unlisted()
 
     # What others began.
+
+    def begin(self) -> Iterator[Discrepancy]:
+        """Finish what was cut off, and name what was found damaged before and has not come again."""
+        yield from self._cut_off_steps()
+        for row in self._damaged_rows(_NOT_REPAIRED):
+            yield Discrepancy(
+                fault=Fault.DAMAGED,
+                path=row.path,
+                sop_instance_uid=row.sop_instance_uid,
+                receipt_id=row.receipt_id,
+                words=f"it was found damaged on {row.state_since}, send it again or remove it",
+            )
 
     def _cut_off_steps(self) -> Iterator[Discrepancy]:
         """Finish removals, and moves to quarantine, that were cut off."""
@@ -163,97 +170,70 @@ class Verification:
         words = "it was found damaged earlier"
         return sum(1 for row in self._standing_damaged() if self._put_away(row, words))
 
-    def _standing_damaged(self) -> list[_Row]:
+    def _standing_damaged(self) -> list[VersionRow]:
         """Return the damaged versions at whose places there still is a file that no row says is another's."""
         rows = [row for row in self._damaged_rows() if self._is_there(row.path)]
         with self._database.read() as connection:
             listed = listed_paths(connection, [row.path for row in rows])
         return [row for row in rows if row.path not in listed]
 
-    def _lost_before(self) -> Iterator[Discrepancy]:
-        """Name the instances that were found damaged earlier and have not been sent again since."""
-        for row in self._damaged_rows(_NOT_REPAIRED):
-            yield Discrepancy(
-                fault=Fault.DAMAGED,
-                path=row.path,
-                sop_instance_uid=row.sop_instance_uid,
-                receipt_id=row.receipt_id,
-                words=f"it was found damaged on {row.state_since}, send it again or remove it",
-            )
-
     # From the rows to the files.
 
-    def _examine(self, row: _Row) -> Examination:
+    def rows(self, after: int = 0) -> Iterator[VersionRow]:
+        """Yield the rows of the scope whose files have to be there, in the order of their keys, from the next one on."""
+        return self._rows(STANDING, after=after)
+
+    def check(self, rows: Iterable[VersionRow]) -> Iterator[tuple[VersionRow, Discrepancy | None]]:
+        """Read the files of some rows, several at a time, and yield each row with what is wrong with it, if anything is."""
+        for row, outcome in map_ahead(self._examine, rows, weigh=lambda row: row.file_size):
+            yield row, self._check(row, outcome)
+
+    def _examine(self, row: VersionRow) -> Examination:
         """Read the file of a row, on a thread of its own."""
         return examine(self._files, os.path.join(self._root, row.path), progress=self._progress)
 
-    def _check(self, row: _Row, examination: Examination | OSError) -> Discrepancy | None:
+    def _check(self, row: VersionRow, examination: Examination | OSError) -> Discrepancy | None:
         """Compare what a file was found to be with its row."""
-        if isinstance(examination, Examination) and examination.finding is not Finding.WHOLE:
-            words = (
-                f"it read as whole the second time, and before: {examination.words}; check disk and memory"
-            )
-            try:
-                if examine(self._files, os.path.join(self._root, row.path)).finding is Finding.WHOLE:
-                    return self._discrepancy(row, Fault.UNREADABLE, words)
-            except OSError as error:
-                examination = error
-        if isinstance(examination, FileNotFoundError):
-            return self._discrepancy(row, Fault.MISSING, "its file is not there")
-        if isinstance(examination, OSError):
-            words = f"it cannot be read: {examination.strerror}"
-            return self._discrepancy(row, Fault.UNREADABLE, words)
-        self.counts.files += 1
-        self.counts.size += examination.size
-        if examination.finding is not Finding.WHOLE:
-            return self._condemn(row, examination.words)
-        words = _difference(row, examination)
-        if words:
-            other = examination.receipt is None or examination.receipt.receipt_id != row.receipt_id
-            return self._discrepancy(row, Fault.MISSING if other else Fault.DIFFERENT, words)
-        self.counts.whole += 1
-        return None
+        judgement = judge(self._files, self._root, row, examination)
+        if judgement.size is not None:
+            self.counts.files += 1
+            self.counts.size += judgement.size
+        if judgement.fault is None:
+            self.counts.whole += 1
+            return None
+        if judgement.fault is Fault.DAMAGED and not self._report_only:
+            return self._condemn(row, judgement.words)
+        return self._discrepancy(row, judgement.fault, judgement.words)
 
-    def _discrepancy(self, row: _Row, fault: Fault, words: str, *, moved_to: str = "") -> Discrepancy | None:
+    def _discrepancy(self, row: VersionRow, fault: Fault, words: str) -> Discrepancy | None:
         """Return a discrepancy of a row that still says the same; None for one that changed meanwhile."""
-        if not moved_to:
-            with self._database.read() as connection:
-                now = catalog.find_version_by_path(connection, row.path)
-            if now is None or now.version_key != row.version_key or now.state not in _STANDING:
-                return None
+        with self._database.read() as connection:
+            now = catalog.find_version_by_path(connection, row.path)
+        if now is None or now.version_key != row.version_key or now.state not in STANDING:
+            return None
         return Discrepancy(
             fault=fault,
             path=row.path,
             sop_instance_uid=row.sop_instance_uid,
             receipt_id=row.receipt_id,
             words=words,
-            moved_to=moved_to,
         )
 
-    def _condemn(self, row: _Row, words: str) -> Discrepancy | None:
-        """Let the row say that its file is damaged, durably, and then move the file to quarantine."""
-        if self._report_only:
-            return self._discrepancy(row, Fault.DAMAGED, words)
-        with self._database.write() as transaction:
-            now = catalog.find_version_by_path(transaction.connection, row.path)
-            if now is None or now.version_key != row.version_key or now.state not in _STANDING:
-                return None
-            catalog.mark_damaged(transaction, row.path, words)
-        try:
-            moved_to = self._put_away(row, words)
-        except OSError as error:
-            words += f"; it could not be moved to {QUARANTINE}: {error.strerror}"
-            moved_to = ""
+    def _condemn(self, row: VersionRow, words: str) -> Discrepancy | None:
+        """Let the row say that its file is damaged, and put the file away."""
+        condemned = condemn(self._files, self._root, self._database, row, words)
+        if condemned is None:
+            return None
         return Discrepancy(
             fault=Fault.DAMAGED,
             path=row.path,
             sop_instance_uid=row.sop_instance_uid,
             receipt_id=row.receipt_id,
-            words=words,
-            moved_to=moved_to,
+            words=condemned.words,
+            moved_to=condemned.moved_to,
         )
 
-    def _put_away(self, row: _Row, words: str) -> str:
+    def _put_away(self, row: VersionRow, words: str) -> str:
         """Move the file of a damaged version to quarantine, if its name leads to it; return its new path."""
         return put_damaged_away(
             self._files, self._root, self._database, path=row.path, receipt_id=row.receipt_id, words=words
@@ -261,10 +241,11 @@ class Verification:
 
     # From the files to the rows.
 
-    def _unlisted(self) -> Iterator[Discrepancy]:
+    def find_unlisted(self) -> Iterator[Discrepancy]:
         """Walk the shelf for files without a row."""
         for start in self._folders():
             for folder, names in walk_shelf(self._files, self._root, start):
+                self._progress(0)
                 paths = [f"{folder}/{name}" for name in names]
                 with self._database.read() as connection:
                     listed = listed_paths(connection, paths)
@@ -326,18 +307,22 @@ class Verification:
 
     # Rows.
 
-    def _damaged_rows(self, *conditions: Any) -> Iterator[_Row]:  # noqa: ANN401 - as SQLAlchemy takes them
+    def _damaged_rows(self, *conditions: Any) -> Iterator[VersionRow]:  # noqa: ANN401 - as SQLAlchemy takes them
         # In the words of the index, since SQLite does not know that a bound value is the one in it.
         return self._rows((VersionState.DAMAGED,), text(schema.DAMAGED), *conditions)
 
-    def _rows(self, states: Sequence[VersionState], *conditions: Any) -> Iterator[_Row]:  # noqa: ANN401 - as SQLAlchemy takes them
+    def _rows(
+        self,
+        states: Sequence[VersionState],
+        *conditions: Any,  # noqa: ANN401 - as SQLAlchemy takes them
+        after: int = 0,
+    ) -> Iterator[VersionRow]:
         """Yield the rows of the scope page by page, up to the last one that was there at the beginning."""
         table = schema.versions
         query = _in_scope(_ROWS, self._scope).where(table.c.state.in_(states), *conditions)
         query = query.order_by(table.c.version_key).limit(ROWS_PER_PAGE)
         with self._database.read() as connection:
             last = connection.execute(select(func.max(table.c.version_key))).scalar() or 0
-        after = 0
         while True:
             with self._database.read() as connection:
                 found = connection.execute(
@@ -363,43 +348,6 @@ def finish_damaged(files: FileSystem, root: str, database: Database) -> int:
     """
     verification = Verification(files, root, database)
     return verification.finish_damaged()
-
-
-def put_damaged_away(
-    files: FileSystem, root: str, database: Database, *, path: str, receipt_id: str, words: str
-) -> str:
-    """Move the file of a version whose row says `damaged` to quarantine; return its path there.
-
-    An empty string says that the name leads to nothing, or to another's file by now. Raises
-    DatabaseUnavailable and OSError.
-    """
-    # Nobody else unlinks on the shelf, and no row changes.
-    with ShelfLock(files, root).held(), database.write() as transaction:
-        if catalog.find_version_by_path(transaction.connection, path) is not None:
-            return ""
-        try:
-            receipt = read_receipt(files, os.path.join(root, path))
-            if receipt is not None and receipt.receipt_id != receipt_id:
-                return ""
-            return Quarantine(files, root).put_away(path, words)
-        except FileNotFoundError:
-            return ""
-
-
-def _difference(row: _Row, examination: Examination) -> str:
-    """Say what a row says otherwise than a whole file; an empty string when both agree."""
-    receipt = examination.receipt
-    if receipt is None or receipt.receipt_id != row.receipt_id:
-        return "another file stands in its place"
-    stated = (
-        ("SOP Instance UID", row.sop_instance_uid, receipt.sop_instance_uid),
-        ("digest", row.content[0], receipt.digest),
-        ("SOP Class UID", row.content[1], receipt.sop_class_uid),
-        ("Transfer Syntax UID", row.content[2], receipt.transfer_syntax_uid),
-        ("size", row.file_size, examination.size),
-    )
-    different = [name for name, in_row, in_file in stated if in_row != in_file]
-    return f"the catalog has another {' and '.join(different)}, rebuild corrects it" if different else ""
 
 
 def _unlisted(path: str, words: str, examination: Examination | None) -> Discrepancy:
@@ -439,7 +387,7 @@ _NOT_REPAIRED = ~(
     .where(
         and_(
             _twins.c.instance_key == schema.versions.c.instance_key,
-            _twins.c.state.in_(_STANDING),
+            _twins.c.state.in_(STANDING),
             _twins.c.sop_class_uid == schema.versions.c.sop_class_uid,
             _twins.c.transfer_syntax_uid == schema.versions.c.transfer_syntax_uid,
             _twin_receipts.c.receipt_key == _twins.c.version_key,
@@ -451,8 +399,8 @@ _NOT_REPAIRED = ~(
 """No version with the same bytes is kept: nobody has sent it again since."""
 
 
-def _row(row: Any) -> _Row:  # noqa: ANN401 - a row has its query's columns, no type of its own
-    return _Row(
+def _row(row: Any) -> VersionRow:  # noqa: ANN401 - a row has its query's columns, no type of its own
+    return VersionRow(
         version_key=row.version_key,
         sop_instance_uid=row.sop_instance_uid,
         path=row.path,

@@ -1,7 +1,7 @@
 """Versions: the files of the archive as rows, their states, and the pointer to the current one.
 
-Versions of an instance are ordered by (time received, receipt id). The current one is the newest that is
-kept; every move of the pointer is a change row. Two versions are in conflict when they differ in digest, SOP
+Versions of an instance are ordered by (time received, receipt id). The current one is the newest kept one that
+is held, else the newest that is kept; every move of the pointer is a change row. Two versions are in conflict when they differ in digest, SOP
 class or transfer syntax and both count (kept, superseded or damaged). `settle` derives pointer and conflict
 marks from the rows, after whatever changed them.
 
@@ -20,7 +20,6 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
-    delete,
     exists,
     insert,
     or_,
@@ -32,6 +31,8 @@ from sqlalchemy import (
 
 from stowkeeper.archive import patient_tree
 from stowkeeper.archive.catalog_values import Version, VersionState, portions
+from stowkeeper.archive.changes import note_changes
+from stowkeeper.archive.holding import delete_holds, insert_holds, reasons_of
 from stowkeeper.database.engine import Database, Transaction
 from stowkeeper.database.limits import ROWS_PER_PAGE
 from stowkeeper.database.schema import (
@@ -135,6 +136,15 @@ def find_versions(
         for row in rows:
             found[row.sop_instance_uid].append(_version(row))
     return dict(found)
+
+
+def find_versions_by_key(connection: Connection, version_keys: Iterable[int]) -> dict[int, Version]:
+    """Return versions by their keys, whatever their state."""
+    return {
+        row.version_key: _version(row)
+        for portion in portions(sorted(set(version_keys)))
+        for row in connection.execute(_versions().where(versions.c.version_key.in_(portion)))
+    }
 
 
 def find_version_by_receipt(connection: Connection, receipt_id: str) -> Version | None:
@@ -309,27 +319,26 @@ def mark_name_taken(transaction: Transaction, version: Version) -> None:
 
 
 def hold(transaction: Transaction, version_keys: Iterable[int], reason: str) -> None:
-    """Hold versions for a reason: until released they are neither superseded nor removed. Twice is once."""
-    keys = sorted(set(version_keys))
-    held: set[int] = set()
-    for portion in portions(keys):
-        query = select(holds.c.version_key).where(holds.c.version_key.in_(portion), holds.c.reason == reason)
-        held.update(transaction.execute(query).scalars())
-    new = [key for key in keys if key not in held]
-    if new:
-        rows = [{"version_key": key, "reason": reason, "held_since": transaction.at} for key in new]
-        transaction.execute(insert(holds), rows)
-        _note(transaction, "held", new, reason)
+    """Hold versions for a reason: until released they are neither superseded nor removed. Twice is once.
+
+    The newest held one of the kept versions of an instance is the current one from then on.
+    """
+    settle(transaction, _instances_of(transaction, insert_holds(transaction, version_keys, reason)))
 
 
 def release_hold(transaction: Transaction, version_keys: Iterable[int], reason: str) -> None:
     """Release what `hold` held for this reason; other reasons go on holding."""
-    for portion in portions(sorted(set(version_keys))):
-        condition = and_(holds.c.version_key.in_(portion), holds.c.reason == reason)
-        held = transaction.execute(select(holds.c.version_key).where(condition)).scalars().all()
-        if held:
-            transaction.execute(delete(holds).where(condition))
-            _note(transaction, "released", held, reason)
+    settle(transaction, _instances_of(transaction, delete_holds(transaction, version_keys, reason)))
+
+
+def _instances_of(transaction: Transaction, version_keys: Iterable[int]) -> set[int]:
+    return {
+        key
+        for portion in portions(version_keys)
+        for key in transaction.execute(
+            select(versions.c.instance_key).where(versions.c.version_key.in_(portion))
+        ).scalars()
+    }
 
 
 def _load(transaction: Transaction, version_keys: Iterable[int]) -> list[tuple[Version, int | None]]:
@@ -361,27 +370,9 @@ def _mark(
             .where(versions.c.version_key.in_(portion))
             .values(state=state, state_since=transaction.at, removal_due_at=removal_due_at)
         )
-    _note(transaction, state, keys, reason)
+    note_changes(transaction, state, keys, reason)
     settle(transaction, {version.instance_key for version in marked})
     return marked
-
-
-def _note(transaction: Transaction, kind: str, version_keys: Sequence[int], reason: str) -> None:
-    """Write a change row for each version. A version's key is that of its receipt."""
-    if version_keys:
-        transaction.execute(
-            insert(changes),
-            [
-                {
-                    "at": transaction.at,
-                    "kind": kind,
-                    "receipt_key": key,
-                    "version_key": key,
-                    "detail": reason or None,
-                }
-                for key in version_keys
-            ],
-        )
 
 
 # The pointer and the conflict marks.
@@ -408,6 +399,7 @@ _OF_INSTANCES = (
         versions.c.transfer_syntax_uid,
         receipts.c.digest,
         instances.c.current_version_key,
+        exists().where(holds.c.version_key == versions.c.version_key).label("is_held"),
     )
     .join(instances, instances.c.instance_key == versions.c.instance_key)
     .join(receipts, receipts.c.receipt_key == versions.c.version_key)
@@ -416,25 +408,21 @@ _OF_INSTANCES = (
 
 
 def settle(transaction: Transaction, instance_keys: Iterable[int]) -> None:
-    """Derive the pointer and the conflict marks of some instances from their versions."""
+    """Derive the pointer and the conflict marks of some instances from their versions and holds."""
     for portion in portions(sorted(set(instance_keys))):
         rows = transaction.execute(_OF_INSTANCES.where(versions.c.instance_key.in_(portion))).all()
         marks: list[dict[str, int]] = []
         moves: list[dict[str, int | None]] = []
-        heirs: dict[int, int] = {}
+        held = _inherit_holds(transaction, _heirs(rows)) | {row.version_key for row in rows if row.is_held}
         for instance_key, group in groupby(rows, lambda row: row.instance_key):
             found = list(group)
             contents = {_content(row) for row in found if row.state in COUNTED}
-            kept = {_content(row): row.version_key for row in found if row.state == VersionState.KEPT}
             for row in found:
                 conflict = int(len(contents) > 1 and row.state in COUNTED)
                 if conflict != row.conflict:
                     marks.append({"the_key": row.version_key, "conflict": conflict})
-                if row.state == VersionState.DAMAGED and _content(row) in kept:
-                    heirs[row.version_key] = kept[_content(row)]
-            current = next(
-                (row.version_key for row in reversed(found) if row.state == VersionState.KEPT), None
-            )
+            kept = [row.version_key for row in found if row.state == VersionState.KEPT]
+            current = next((key for key in reversed(kept) if key in held), kept[-1] if kept else None)
             if current != found[0].current_version_key:
                 moves.append(
                     {"the_key": instance_key, "current": current, "previous": found[0].current_version_key}
@@ -444,21 +432,42 @@ def settle(transaction: Transaction, instance_keys: Iterable[int]) -> None:
         if moves:
             transaction.execute(_SET_CURRENT, moves)
             _note_moves(transaction, moves)
-        _inherit_holds(transaction, heirs)
+
+
+def _heirs(rows: Iterable[Any]) -> dict[int, int]:
+    """Return for damaged versions the newest kept one of the same instance with the same bytes.
+
+    For kept ones too: a second file of the same bytes was kept only because the first could not be found whole.
+    """
+    ordered = list(rows)
+    kept = {
+        (row.instance_key, *_content(row)): row.version_key
+        for row in ordered
+        if row.state == VersionState.KEPT
+    }
+    return {
+        row.version_key: heir
+        for row in ordered
+        if row.state in (VersionState.DAMAGED, VersionState.KEPT)
+        and (heir := kept.get((row.instance_key, *_content(row)), row.version_key)) != row.version_key
+    }
 
 
 def _content(row: Any) -> tuple[str, str, str]:  # noqa: ANN401 - a row has its query's columns, no type of its own
     return row.digest, row.sop_class_uid, row.transfer_syntax_uid
 
 
-def _inherit_holds(transaction: Transaction, heirs: Mapping[int, int]) -> None:
-    """Hold the re-send that repairs a damaged version for the same reasons: the promise was of these bytes."""
-    for portion in portions(heirs):
-        held = transaction.execute(
-            select(holds.c.version_key, holds.c.reason).where(holds.c.version_key.in_(portion))
-        ).all()
-        for row in held:
-            hold(transaction, [heirs[row.version_key]], row.reason)
+def _inherit_holds(transaction: Transaction, heirs: Mapping[int, int]) -> set[int]:
+    """Hold the re-send that repairs a damaged version for the same reasons: the promise was of these bytes.
+
+    Returns the versions that are held by that.
+    """
+    inherited: set[int] = set()
+    for key, reasons in reasons_of(transaction.connection, heirs).items():
+        for reason in reasons:
+            insert_holds(transaction, [heirs[key]], reason)
+        inherited.add(heirs[key])
+    return inherited
 
 
 def _note_moves(transaction: Transaction, moves: Iterable[dict[str, int | None]]) -> None:

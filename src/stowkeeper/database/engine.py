@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, Self
 
 import sqlalchemy.exc
@@ -37,6 +38,7 @@ from sqlalchemy.sql import ClauseElement
 
 from stowkeeper import __version__
 from stowkeeper.database import migrations
+from stowkeeper.database.backup import Backup, back_up
 from stowkeeper.database.errors import (
     DatabaseDamaged,
     DatabaseError,
@@ -129,6 +131,13 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def free_backup_path(path: str) -> str:
+    """Return where a database is copied to before its schema is changed to the newest: beside it, under a free name."""
+    base = f"{path}.before-{migrations.HEAD}"
+    names = (base if number == 1 else f"{base}.{number}" for number in count(1))
+    return next(name for name in names if not os.path.lexists(name))
+
+
 def utc_now() -> str:
     """Return the time as UTC in ISO 8601 with microseconds and a Z."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -137,7 +146,9 @@ def utc_now() -> str:
 class Database:
     """An open database. Make one by `Database.open`, close it with `close` or a with block.
 
-    `put_aside` names the log of an earlier database that was in the way of a new one.
+    `put_aside` names the log of an earlier database that was in the way of a new one. `migrated_from` is the revision of
+    the schema that it had when it was opened, and `backup` the copy that was made before that was changed; both are None
+    where it was not.
     """
 
     read_only = False
@@ -145,6 +156,8 @@ class Database:
     def __init__(self, path: str, lock: WriterLock, *, sync: bool, clock: Callable[[], str]) -> None:
         self.path = path
         self.put_aside: list[str] = []
+        self.migrated_from: str | None = None
+        self.backup: Backup | None = None
         self._file: tuple[int, int] | None = None
         self._lock = lock
         self._sync = sync
@@ -175,10 +188,12 @@ class Database:
     ) -> Self:
         """Open the database at `path`, make it when there is none, and bring its schema up to date.
 
+        Before a schema that is there is changed, the database is copied beside itself.
+
         `lock_path` is the writer lock's file, the same for every process. `mode` is the mode of files that are made,
         whatever the umask says; SQLite gives its -wal and -shm files that of the database. With `sync` false commits are not
         synced: a power cut can lose the last ones, or with bad luck the database. The caller has made sure
-        that the file system is a local one. Raises DatabaseForeign and DatabaseUnavailable.
+        that the file system is a local one. Raises DatabaseForeign, DatabaseUnavailable and BackupRefusedError.
         """
         if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
             needed = ".".join(map(str, SQLITE_VERSION_MIN))
@@ -189,8 +204,27 @@ class Database:
         try:
             with lock.held(), database._words():
                 database._make_file(mode)
-                database._prepare()
                 database._file = _identity(path)
+                database._prepare(mode)
+                database._file = _identity(path)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @classmethod
+    def open_as_it_is(cls, path: str, *, lock_path: str) -> Self:
+        """Open the database at `path` and leave its schema alone, older than ours or newer: to copy it, or to look what is due.
+
+        Raises DatabaseForeign and DatabaseUnavailable.
+        """
+        if not os.path.exists(path):
+            raise DatabaseUnavailable(f"{path} is not there")
+        database = cls(path, WriterLock(lock_path), sync=True, clock=utc_now)
+        try:
+            database._file = _identity(path)
+            with database._lock.held(), database._words():
+                database._refuse_foreign(database._open_writer())
         except BaseException:
             database.close()
             raise
@@ -370,15 +404,17 @@ class Database:
             finally:
                 os.close(descriptor)
 
-    def _prepare(self) -> None:
+    def _prepare(self, mode: int) -> None:
         """Make or migrate the schema where that is due. Called under the writer lock."""
         connection = self._open_writer()
         driver = connection.connection.driver_connection
         # Outside of a transaction, where alone the journal mode can be changed; it is kept in the file.
         self._refuse_foreign(connection)
-        mode = driver.execute("PRAGMA journal_mode = WAL").fetchone()[0]  # type: ignore[union-attr]  # it is open
-        if mode != "wal":
-            msg = f"{self.path} cannot have a write-ahead log ({mode}): its file system lacks shared memory"
+        journal = driver.execute("PRAGMA journal_mode = WAL").fetchone()[0]  # type: ignore[union-attr]  # it is open
+        if journal != "wal":
+            msg = (
+                f"{self.path} cannot have a write-ahead log ({journal}): its file system lacks shared memory"
+            )
             raise DatabaseUnavailable(msg)
         with connection.begin():
             revision = migrations.current_revision(connection)
@@ -386,7 +422,20 @@ class Database:
                 return
             if revision is not None and not migrations.is_known(revision):
                 raise self._too_new(connection, revision)
-            self._migrate(connection)
+            if revision is None:
+                self._migrate(connection)
+                return
+        # Nobody else writes until the writer lock is free, so what is copied is what is changed then.
+        backup = back_up(self, free_backup_path(self.path), mode=mode)
+        try:
+            with connection.begin():
+                self._migrate(connection)
+        except BaseException:
+            # Nothing was changed, and a start that is tried again and again must not fill the disk with copies.
+            with suppress(OSError):
+                os.unlink(backup.path)
+            raise
+        self.migrated_from, self.backup = revision, backup
 
     def _refuse_foreign(self, connection: Connection) -> None:
         with connection.begin():

@@ -64,3 +64,6 @@ is given back after some milliseconds."""
 
 APPLICATION_ID = 0x53_74_77_6B
 """Stands in the header of our database file ("Stwk"), where `file` and SQLite itself look for it."""
+
+BACKUP_PAGES = 4096
+"""Pages that a backup copies between two words of progress: 16 MB, some ten milliseconds. All are of one snapshot."""

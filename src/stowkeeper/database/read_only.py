@@ -29,6 +29,8 @@ class ReadOnlyDatabase(Database):
     def __init__(self, path: str) -> None:
         self.path = path
         self.put_aside = []
+        self.migrated_from = None
+        self.backup = None
         self._clock = utc_now
         self._process = os.getpid()
         self._closed = False

@@ -219,8 +219,8 @@ instances = Table(
     Column(
         "current_version_key",
         Integer,
-        comment="the newest kept version by (received_at, receipt_id), null when none is kept; without a foreign key,"
-        " since versions refer to instances already",
+        comment="the newest kept version that is held by (received_at, receipt_id), else the newest that is kept, null when"
+        " none is; without a foreign key, since versions refer to instances already",
     ),
     Column("uid_hash", Integer, nullable=False, comment="`uid_hash` of the UID; instances are found by it"),
     Index("instances_uid_hash", "uid_hash"),
@@ -541,13 +541,18 @@ jobs = Table(
         "failures", Integer, nullable=False, comment="in a row, without progress: the back-off follows them"
     ),
     Column(
+        "faults", Integer, nullable=False, comment="in a row: runs that ended with an exception or a death"
+    ),
+    Column(
         "error", Text, nullable=False, comment="why the last attempt ended so, in words without patient data"
     ),
     Column("owner", Text, nullable=False, comment="the process that runs it, '' when none does"),
     Column("heartbeat", Integer, nullable=False, comment="counted up by the owner while it lives"),
     UniqueConstraint("job_id", name="jobs_id"),
-    Index("jobs_waiting", "due_at", "job_key", sqlite_where=text(WAITING)),
+    # By lane first: however many wait in a blocked lane, looking for what is due passes over them in one step.
+    Index("jobs_waiting", "lane", "due_at", "kind", "priority", "state", sqlite_where=text(WAITING)),
     Index("jobs_running", "lane", sqlite_where=text(RUNNING)),
+    Index("jobs_wished", "job_key", sqlite_where=text("wish <> ''")),
     Index("jobs_finished", "finished_at", sqlite_where=text("finished_at IS NOT NULL")),
     Index("jobs_of_kind", "kind", "job_key"),
     Index("jobs_of_peer", "peer", "job_key", sqlite_where=text("peer <> ''")),

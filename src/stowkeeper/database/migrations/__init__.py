@@ -31,6 +31,15 @@ def is_known(revision: str) -> bool:
     return any(known.revision == revision for known in script.walk_revisions())
 
 
+def steps_from(revision: str | None) -> list[tuple[str, str]]:
+    """Return the migrations from a revision of ours to HEAD, in order: each with its number and what it is for."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - as above
+
+    script = ScriptDirectory(str(Path(__file__).parent))
+    steps = script.iterate_revisions(HEAD, revision or "base")
+    return [(step.revision, step.doc.strip().partition("\n")[0]) for step in steps][::-1]
+
+
 def upgrade(connection: Connection) -> None:
     """Bring the schema to HEAD, inside the connection's transaction: a crash leaves the old schema, whole."""
     from alembic import command  # noqa: PLC0415 - an up-to-date database never needs its 11 MB

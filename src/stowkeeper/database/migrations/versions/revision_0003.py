@@ -49,15 +49,18 @@ def _make_jobs() -> None:
         *_texts("subject", "peer", "created_at", "created_by", "due_at"),
         *_optional_texts("started_at", "finished_at"),
         Column("seconds_run", Float, nullable=False),
-        *_integers("attempts", "failures"),
+        *_integers("attempts", "failures", "faults"),
         *_texts("error", "owner"),
         *_integers("heartbeat"),
         UniqueConstraint("job_id", name="jobs_id"),
         sqlite_autoincrement=True,
     )
     waiting = text("state IN ('pending', 'retry')")
-    op.create_index("jobs_waiting", "jobs", ["due_at", "job_key"], sqlite_where=waiting)
+    op.create_index(
+        "jobs_waiting", "jobs", ["lane", "due_at", "kind", "priority", "state"], sqlite_where=waiting
+    )
     op.create_index("jobs_running", "jobs", ["lane"], sqlite_where=text("state = 'running'"))
+    op.create_index("jobs_wished", "jobs", ["job_key"], sqlite_where=text("wish <> ''"))
     op.create_index("jobs_finished", "jobs", ["finished_at"], sqlite_where=text("finished_at IS NOT NULL"))
     op.create_index("jobs_of_kind", "jobs", ["kind", "job_key"])
     op.create_index("jobs_of_peer", "jobs", ["peer", "job_key"], sqlite_where=text("peer <> ''"))
