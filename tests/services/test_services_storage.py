@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from stowkeeper.archive import listing
 from stowkeeper.archive.archive import Archive
-from stowkeeper.archive.intake import DuplicatePolicy
+from stowkeeper.archive.arrival import DuplicatePolicy
 from stowkeeper.archive.ledger import RequestRecord
 from stowkeeper.dimse.message_types import CStoreRequest
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer

@@ -14,9 +14,10 @@ from sqlalchemy import text
 
 from stowkeeper.archive import catalog, listing
 from stowkeeper.archive.admission import Admission, DiskMarks
+from stowkeeper.archive.arrival import Content, Received, content_of
 from stowkeeper.archive.examine import Finding, examine
 from stowkeeper.archive.finisher import Finisher
-from stowkeeper.archive.intake import Content, Incoming, Intake, Received, content_of
+from stowkeeper.archive.intake import Incoming, Intake
 from stowkeeper.archive.outcome import Outcome
 from stowkeeper.archive.receipt import Receipt
 from stowkeeper.archive.recovery import Recovery, RecoveryCounts

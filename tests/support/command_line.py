@@ -20,7 +20,7 @@ from stowkeeper.durable.filesystem import NoSyncFileSystem
 from support.archive_rig import ArchiveRig
 from support.catalog_rows import open_database
 from support.instances import Instance
-from support.processes import Program, running
+from support.processes import WITHOUT_HTTP, Program, running
 
 SOURCE = Path(stowkeeper.__file__).parents[1]
 
@@ -53,11 +53,11 @@ class CommandLine:
         self._capsys = capsys
 
     def __call__(self, command: str, *arguments: str | Path) -> Ended:
-        """Run a command on the archive."""
+        """Run a command on the archive; that of a group is two words."""
         configuration = structlog.get_config()
         self._capsys.readouterr()
         try:
-            code = run([command, "--archive", str(self.archive), *map(str, arguments)])
+            code = run([*command.split(), "--archive", str(self.archive), *map(str, arguments)])
         finally:
             structlog.configure(**configuration)
         out, err = self._capsys.readouterr()
@@ -111,7 +111,7 @@ def program(*arguments: str | Path) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Return the environment in which `program` finds the package."""
-    return {**os.environ, "PYTHONPATH": str(SOURCE)}
+    return {**WITHOUT_HTTP, **os.environ, "PYTHONPATH": str(SOURCE)}
 
 
 @contextmanager

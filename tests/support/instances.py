@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Self
 
-from stowkeeper.archive.intake import Arrival, DuplicatePolicy
+from stowkeeper.archive.arrival import Arrival, DuplicatePolicy
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 HANGING_PROTOCOL_STORAGE = "1.2.840.10008.5.1.4.38.1"
@@ -23,6 +23,7 @@ class Instance:
     sop_class_uid: str = CT_IMAGE_STORAGE
     transfer_syntax_uid: str = EXPLICIT_VR_LITTLE_ENDIAN
     duplicates: DuplicatePolicy = DuplicatePolicy.KEEP
+    calling_ae_title: str = "SCANNER"
 
     def arrival(self) -> Arrival:
         """Return what the sender names with it."""
@@ -31,7 +32,7 @@ class Instance:
             sop_instance_uid=self.sop_instance_uid,
             transfer_syntax_uid=self.transfer_syntax_uid,
             received_by="C-STORE",
-            calling_ae_title="SCANNER",
+            calling_ae_title=self.calling_ae_title,
             called_ae_title="STOWKEEPER",
             writing_ae_title="STOWKEEPER",
             peer_address="192.0.2.17",
@@ -42,6 +43,10 @@ class Instance:
     def under_policy(self, duplicates: DuplicatePolicy) -> Self:
         """Return the same, sent by a peer with another policy for duplicates."""
         return replace(self, duplicates=duplicates)
+
+    def sent_by(self, calling_ae_title: str) -> Self:
+        """Return the same, sent by another peer."""
+        return replace(self, calling_ae_title=calling_ae_title)
 
 
 def make_instance(

@@ -91,6 +91,10 @@ class Program:
         return "\n".join(self.log_text().splitlines()[-20:])
 
 
+WITHOUT_HTTP = {"STOWKEEPER_HTTP__PORT": "off"}
+"""For servers that tests start: the port as shipped would be the same for all of them. A flag outweighs it."""
+
+
 @contextlib.contextmanager
 def running(
     name: str, argv: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
@@ -103,7 +107,7 @@ def running(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=None if environment is None else {**os.environ, **environment},
+            env={**WITHOUT_HTTP, **os.environ, **(environment or {})},
             start_new_session=True,
         )
     program = Program(name=name, process=process, log=log)

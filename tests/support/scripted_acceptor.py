@@ -180,7 +180,8 @@ class _Association:
         elif isinstance(event, ReleaseConfirmed):
             self._acceptor.releases += 1
         elif isinstance(event, ReleaseRequested) and self._script.answers_release:
-            self._upper_layer.respond_to_release(time.monotonic())
+            if self._upper_layer.can_respond_to_release:  # else the requestor gave up in the bytes behind it
+                self._upper_layer.respond_to_release(time.monotonic())
 
     def _negotiate(self, request: AssociateRQ) -> None:
         self._acceptor.requests.append(request)

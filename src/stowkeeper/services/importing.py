@@ -1,10 +1,7 @@
 """Importing: files and folders into the archive, by the one path that instances take, beside a server or not.
 
-A file is read once, straight into intake; nothing but the data set and its transfer syntax is taken from it.
-SOP class and instance are those of the data set, as for `send`: the file meta information of real files often
-names others. What has no file meta information is taken for a data set in one of the three uncompressed
-encodings, by its first element; whether that is right shows when it is parsed to its end, as everything is
-before it is kept. Sources are only read.
+A file is read once, straight into intake; nothing but the data set and its transfer syntax is taken from it (see
+`file_head.py`), and it is parsed to its end before it is kept. Sources are only read.
 """
 
 import os
@@ -17,21 +14,13 @@ from queue import SimpleQueue
 from typing import IO, Final
 
 from stowkeeper.archive.archive import Archive
+from stowkeeper.archive.arrival import Arrival, DuplicatePolicy
 from stowkeeper.archive.inquiries import receipt_outcomes
-from stowkeeper.archive.intake import Arrival, DuplicatePolicy, Incoming
+from stowkeeper.archive.intake import Incoming
 from stowkeeper.archive.outcome import Outcome
-from stowkeeper.dicom.header import HeaderScanner
-from stowkeeper.dicom.part10 import FileMeta, MoreNeeded, NotPart10, Part10Error, read_file_meta
-from stowkeeper.dicom.sop_classes import SOP_CLASS_UID, SOP_INSTANCE_UID
-from stowkeeper.dicom.transfer_syntaxes import (
-    EXPLICIT_VR_BIG_ENDIAN,
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    TRANSFER_SYNTAXES,
-)
-from stowkeeper.dicom.uid import is_acceptable_uid, strip_uid
+from stowkeeper.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
+from stowkeeper.services.file_head import DescribedHead, NoInstanceError, describe_head
 from stowkeeper.services.limits import (
-    FILE_HEAD_BYTES,
     IMPORT_BUFFER_BYTES,
     IMPORT_BUFFERS,
     IMPORT_LISTING_SECONDS,
@@ -40,8 +29,6 @@ from stowkeeper.services.limits import (
 from stowkeeper.upperlayer.negotiation import is_storage
 
 RECEIVED_BY: Final = "import"
-MEDIA_STORAGE_DIRECTORY: Final = "1.2.840.10008.1.3.10"
-_IDENTIFIERS: Final = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID})
 _WAIT_SECONDS: Final = 1.0
 
 
@@ -80,25 +67,6 @@ class ImportResult:
 
 class ImportStoppedError(Exception):
     """The archive takes nothing more now; the text says why. What was kept until then is kept."""
-
-
-class _NoInstanceError(Exception):
-    """A file is not imported; the text says why. `skippable` where it is of another kind than an instance."""
-
-    def __init__(self, words: str, *, skippable: bool = False) -> None:
-        super().__init__(words)
-        self.skippable = skippable
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _DataSet:
-    """What the first bytes of a file tell: where its data set begins, and what it is."""
-
-    offset: int
-    transfer_syntax_uid: str
-    sop_class_uid: str
-    sop_instance_uid: str
-    words: str
 
 
 def find_files(paths: Iterable[str], *, leave_out: str) -> Iterator[SourceFile | ImportResult]:
@@ -200,7 +168,7 @@ class Importer:
         try:
             with open(source.path, "rb", buffering=0) as stream:
                 count, is_whole = _fill(stream, memoryview(buffer))
-                described = _describe(memoryview(buffer)[:count], is_whole=is_whole)
+                described = describe_head(memoryview(buffer)[:count], is_whole=is_whole)
                 self._refuse_unknown(described)
                 result = ImportResult(
                     path=source.path,
@@ -213,7 +181,7 @@ class Importer:
                 incoming = self._begin(result)
                 first, buffer = buffer, bytearray()  # intake gives it back from now on
                 self._feed(incoming, stream, first, described.offset, count, is_whole=is_whole)
-        except _NoInstanceError as error:
+        except NoInstanceError as error:
             skipped = error.skippable and not source.is_named
             outcome = ImportOutcome.SKIPPED if skipped else ImportOutcome.REFUSED
             return ImportResult(path=source.path, outcome=outcome, words=str(error))
@@ -224,9 +192,9 @@ class Importer:
                 self._buffers.put(buffer)
         return None
 
-    def _refuse_unknown(self, described: _DataSet) -> None:
+    def _refuse_unknown(self, described: DescribedHead) -> None:
         if described.transfer_syntax_uid not in TRANSFER_SYNTAXES and not self._accept_unknown:
-            raise _NoInstanceError(
+            raise NoInstanceError(
                 f"its transfer syntax {described.transfer_syntax_uid} is not known, so nothing in it could be"
                 " checked (negotiation.accept_unknown_transfer_syntaxes takes it all the same)"
             )
@@ -314,91 +282,3 @@ def _fill(stream: IO[bytes], view: memoryview) -> tuple[int, bool]:
             return count, True
         count += size
     return count, False
-
-
-def _describe(head: memoryview, *, is_whole: bool) -> _DataSet:
-    """Find the data set of a file and what it is, from its first bytes. Raises _NoInstanceError."""
-    meta = _read_meta(head, is_whole=is_whole)
-    offset = meta.length if meta is not None else 0
-    if meta is not None and meta.media_storage_sop_class_uid == MEDIA_STORAGE_DIRECTORY:
-        raise _NoInstanceError("it is a DICOMDIR, which lists other files", skippable=True)
-    syntax = meta.transfer_syntax_uid if meta is not None else ""
-    syntax = syntax or _guess_transfer_syntax(head[offset:])
-    if not syntax:
-        raise _NoInstanceError(
-            "its file meta information names no transfer syntax, and its data set does not show it"
-        )
-    sop_class, sop_instance = _identify(head[offset:], syntax)
-    words = ""
-    if meta is not None:
-        stated = meta.media_storage_sop_instance_uid
-        if stated and sop_instance and stated != sop_instance:
-            words = f"its file meta information names another instance ({stated})"
-        sop_class = sop_class or meta.media_storage_sop_class_uid
-        sop_instance = sop_instance or stated
-    for what, uid in (("SOP Class UID", sop_class), ("SOP Instance UID", sop_instance)):
-        if not is_acceptable_uid(uid):
-            raise _NoInstanceError(f"it has {'a malformed' if uid else 'no'} {what}")
-    return _DataSet(
-        offset=offset,
-        transfer_syntax_uid=syntax,
-        sop_class_uid=sop_class,
-        sop_instance_uid=sop_instance,
-        words=words,
-    )
-
-
-def _read_meta(head: memoryview, *, is_whole: bool) -> FileMeta | None:
-    """Read file meta information, with a preamble or without; None in front of a bare data set."""
-    wanted = FILE_HEAD_BYTES
-    preamble_required = True
-    while True:
-        part = head[:wanted]
-        try:
-            return read_file_meta(
-                part, whole=is_whole and len(part) == len(head), preamble_required=preamble_required
-            )
-        except MoreNeeded as more:
-            if more.total > len(head):
-                raise _NoInstanceError(
-                    f"its file meta information is longer than {len(head)} bytes"
-                ) from None
-            wanted = more.total
-        except NotPart10:
-            if _guess_transfer_syntax(head):
-                return None
-            if not preamble_required:
-                raise _NoInstanceError("it is no DICOM file", skippable=True) from None
-            preamble_required = False
-        except Part10Error as error:
-            if not preamble_required:
-                raise _NoInstanceError("it is no DICOM file", skippable=True) from None
-            raise _NoInstanceError(str(error)) from None
-
-
-def _guess_transfer_syntax(data: memoryview) -> str:
-    """Tell the encoding of a bare data set by its first element, one of group 0008; '' if it is none.
-
-    Explicit VR shows its two letters; implicit VR, the default (PS3.5 §10.1), a length that is small.
-    """
-    tag, vr = bytes(data[:4]), bytes(data[4:6])
-    has_vr = len(vr) == 2 and vr.isalpha() and vr.isupper()
-    if tag[:2] == b"\x08\0" and tag[2:] <= b"\x18\0" and tag[3:] == b"\0":
-        if has_vr:
-            return EXPLICIT_VR_LITTLE_ENDIAN
-        return IMPLICIT_VR_LITTLE_ENDIAN if bytes(data[6:8]) == b"\0\0" else ""
-    if tag[:2] == b"\0\x08" and tag[2:] <= b"\0\x18" and has_vr:
-        return EXPLICIT_VR_BIG_ENDIAN
-    return ""
-
-
-def _identify(data: memoryview, transfer_syntax_uid: str) -> tuple[str, str]:
-    """Return SOP Class and SOP Instance UID of a data set; what is not among the bytes given is empty."""
-    values: dict[int, bytes] = {}
-    for length in (FILE_HEAD_BYTES, len(data)):
-        scanner = HeaderScanner(transfer_syntax_uid, _IDENTIFIERS)
-        scanner.feed(data[:length])
-        values = scanner.finish().values
-        if values.keys() >= _IDENTIFIERS:
-            break
-    return strip_uid(values.get(SOP_CLASS_UID, b"")), strip_uid(values.get(SOP_INSTANCE_UID, b""))

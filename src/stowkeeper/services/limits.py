@@ -52,3 +52,74 @@ IMPORT_LOOKUP_BATCH = 256
 
 IMPORT_LISTING_SECONDS = 30.0
 """How long an import waits in the end until the catalog lists all that it kept; it is kept even without."""
+
+PEER_NAME_LETTERS_MAX = 64
+"""Longest name of a peer: it stands in log lines, in tables and in the names of lanes."""
+
+PEER_MANUFACTURER_LETTERS_MAX = 64
+"""Longest name of a manufacturer, as long as VR LO has it (PS3.5 §6.2)."""
+
+PEER_ADDRESSES_MAX = 1000
+"""Addresses and networks of one peer: each association that its AE title opens is compared with all of them."""
+
+PEERS_MAX = 10_000
+"""Peers of a database: all are in memory, and compared with an association that comes for the first time."""
+
+PEER_CONNECT_SECONDS = 10.0
+"""How long a peer has for the connection, and again for its answer to the association request, unless it is set
+otherwise: both take a moment when there is anybody."""
+
+PEER_ANSWER_SECONDS = 30.0
+"""How long a peer may stand still in an association, unless it is set otherwise: a slow disk answers within."""
+
+PEER_SECONDS_MIN = 0.1
+"""Shortest time limit of a peer: less fails on a busy machine without a fault."""
+
+PEER_SECONDS_MAX = 3600.0
+"""Longest time limit of a peer, an hour: a job that waits for it holds its lane up as long."""
+
+PEERS_LOOK_SECONDS = 1.0
+"""How often the peers of the database are looked at, since another process may have changed them: one small query."""
+
+PEER_ANSWERS_REMEMBERED = 1024
+"""Callers that the book of peers remembers: AE title and address come from outside, so there is a bound."""
+
+PEER_RELEASE_SECONDS = 10.0
+"""Longest wait for a peer to agree to the end of an association: by then all is answered, and it is aborted instead."""
+
+STORE_INSTANCES_MAX = 100_000
+"""Instances that one job sends to a peer: as many as a job may have items."""
+
+UNKNOWN_UIDS_NAMED_MAX = 5
+"""UIDs that an error names of those of which nothing is kept: enough to see what is wrong with the list."""
+
+STORE_PORTION = 1000
+"""Instances that are looked up in the catalog, and sent over one association, at a time: what is looked up goes out within
+minutes, and the rest of a large job is not in memory."""
+
+STORE_WRITE_SECONDS = 0.5
+"""Least time between two transactions in which a job writes down what was answered. What was answered within it may be sent
+again after a crash; each transaction costs a sync that the reception of instances shares."""
+
+STORE_RETRIES = 3
+"""How often within a run an instance is sent again after a lost association; then it is the job that waits."""
+
+STORE_BACK_OFF_SECONDS = 1.0
+"""Wait before a lost association is opened anew; it doubles."""
+
+STORE_TURN_SECONDS = 10.0
+"""How long a job sends before it looks whether others wait for the same peer; it looks as often."""
+
+STORE_PASS_ON_SECONDS = 1.0
+"""How long a job that gave its turn to others keeps away: they are taken within."""
+
+STORE_GIVE_UP_SECONDS = 7 * 24 * 3600.0
+"""How long sending is tried again, as long as reports of storage commitment are: a peer that is away for a holiday gets what
+was to go there."""
+
+STORE_LOST_RUNS_MAX = 5
+"""Runs in which an instance has no answer however often it is sent, while others are answered, until it has failed: with
+the pauses between them a quarter of an hour, in which a peer that is started anew is back."""
+
+STORE_SUSPECTS_MAX = 1000
+"""Instances of a job whose lost associations are counted. A peer that breaks at more is broken itself."""

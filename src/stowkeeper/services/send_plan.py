@@ -24,7 +24,10 @@ _IDENTIFIERS: Final = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendableFile:
-    """A Part 10 file with an instance. `offset` is where its data set begins, `size` the whole file's, in bytes."""
+    """A Part 10 file with an instance. `offset` is where its data set begins, `size` the whole file's, in bytes.
+
+    `digest` is the BLAKE3-256 of the data set in hexadecimal, where it is known: other bytes are not sent.
+    """
 
     path: str
     sop_class_uid: str
@@ -32,6 +35,7 @@ class SendableFile:
     transfer_syntax_uid: str
     offset: int
     size: int
+    digest: str = ""
 
     @property
     def data_set_length(self) -> int:

@@ -10,13 +10,22 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
-from typing import Self
+from typing import BinaryIO, Final, Self
+
+from blake3 import blake3
 
 from stowkeeper.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
 from stowkeeper.services.conversion import convert
 from stowkeeper.services.limits import READ_AHEAD_PIECES, READ_PIECE_BYTES
 from stowkeeper.services.reencoding import ConversionError
 from stowkeeper.services.send_plan import SendableFile
+
+DAMAGED: Final = "its bytes are not those that it was kept with"
+"""Why a file whose digest is another is not sent; see `SendableFile.digest`."""
+
+
+UNCONVERTIBLE: Final = "it cannot be converted"
+"""How the words begin on a file that is whole and cannot be sent as the peer wants it."""
 
 
 class SourceError(Exception):
@@ -140,7 +149,7 @@ class FileReader:
         except OSError as failure:
             error = SourceError(f"it cannot be read: {failure.strerror or type(failure).__name__}")
         except ConversionError as failure:
-            error = SourceError(f"it cannot be converted: {failure}")
+            error = SourceError(f"{UNCONVERTIBLE}: {failure}")
         except Exception as failure:  # noqa: BLE001 - whatever it is, it goes to who waits for the file
             error = failure
         source.finish(error)
@@ -151,17 +160,33 @@ class FileReader:
             if os.fstat(stream.fileno()).st_size != file.size:
                 raise SourceError("it has changed since it was looked at")
             if source.target is not None:
+                if file.digest:
+                    for _ in self._bytes_of(stream, file):
+                        pass
+                    stream.seek(0)
                 converted = convert(stream, file.offset, file.transfer_syntax_uid, source.target)
                 yield from _cut(converted, self._piece_bytes)
                 return
-            stream.seek(file.offset)
             left = file.data_set_length
-            while left:
-                piece = stream.read(min(left, self._piece_bytes))
-                if not piece or (len(piece) % 2 and len(piece) < left):
-                    raise SourceError("it has become shorter")
+            for piece in self._bytes_of(stream, file):
                 left -= len(piece)
                 yield piece if left else piece + b"\0" * source.padding
+
+    def _bytes_of(self, stream: BinaryIO, file: SendableFile) -> Iterator[bytes]:
+        """Read a data set in pieces; the last one is given only when all of it is what it has to be."""
+        seen = blake3() if file.digest else None
+        stream.seek(file.offset)
+        left = file.data_set_length
+        while left:
+            piece = stream.read(min(left, self._piece_bytes))
+            if not piece or (len(piece) % 2 and len(piece) < left):
+                raise SourceError("it has become shorter")
+            left -= len(piece)
+            if seen is not None:
+                seen.update(piece)
+                if not left and seen.hexdigest() != file.digest:
+                    raise SourceError(DAMAGED)
+            yield piece
 
 
 def _cut(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Final, Protocol
 
 from stowkeeper.dicom.sop_classes import SOP_CLASSES
-from stowkeeper.dicom.status import StatusCategory, category_of, meaning_of
+from stowkeeper.dicom.status import Status, StatusCategory, category_of, meaning_of
 from stowkeeper.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
 from stowkeeper.dimse.message_types import CStoreRequest, Response
 from stowkeeper.net.association_errors import AssociationError, AssociationRejectedError
@@ -46,7 +46,8 @@ class SendOptions:
     """How to send.
 
     `back_off_seconds` is the first wait before a peer is tried again; each further one is twice as long, up to a bound.
-    With `tls`, the peer is asked for `server_name`, or for its host where there is none.
+    With `tls`, the peer is asked for `server_name`, or for its host where there is none. Without `waits_for_resources` an
+    instance that the peer has no resources for (A7xx) has failed for now, at once.
     """
 
     calling_ae_title: str
@@ -57,6 +58,7 @@ class SendOptions:
     timeouts: ClientTimeouts = ClientTimeouts()  # noqa: RUF009 - an immutable value
     tls: TLSContext | None = None
     server_name: str | None = None
+    waits_for_resources: bool = True
 
 
 class Result(Enum):
@@ -72,7 +74,8 @@ class Outcome:
     """What became of one file.
 
     `status` is the peer's last, None when it gave none. `words` say why it failed, or what the warning is. `sent_as`
-    is the transfer syntax that it went in, empty when it was not sent. `attempts` counts how often it was sent.
+    is the transfer syntax that it went in, empty when it was not sent. `attempts` counts how often it was sent. Of a file
+    that failed, `may_pass` says that it was for now: the peer was out of resources, or gone.
     """
 
     file: SendableFile
@@ -81,6 +84,7 @@ class Outcome:
     status: int | None
     sent_as: str
     attempts: int
+    may_pass: bool = False
 
 
 class SendObserver(Protocol):
@@ -115,30 +119,48 @@ class _Entry:
 
 
 async def send_files(
-    files: Sequence[SendableFile], destination: Destination, options: SendOptions, observer: SendObserver
+    files: Sequence[SendableFile],
+    destination: Destination,
+    options: SendOptions,
+    observer: SendObserver,
+    stop: asyncio.Event | None = None,
 ) -> AssociationError | None:
     """Send files; the observer gets an outcome for each.
 
+    Once `stop` is set no further file is begun: what is on the way is answered and the associations are released. The
+    observer hears nothing of the files that are left.
+
     Returns what kept the peer from ever being reached: then no file was sent. None otherwise.
     """
-    sender = _Sender(destination, options, observer)
-    for planned in plan_associations(files, can_convert):
-        await sender.send(planned)
+    sender = _Sender(destination, options, observer, stop)
+    watch = asyncio.ensure_future(sender.watch_for_stop())
+    try:
+        for planned in plan_associations(files, can_convert):
+            await sender.send(planned)
+    finally:
+        watch.cancel()
     return None if sender.was_reached else sender.last_error
 
 
 class _Sender:
     """Sends the files of one plan. What all its associations share is here."""
 
-    def __init__(self, destination: Destination, options: SendOptions, observer: SendObserver) -> None:
+    def __init__(
+        self,
+        destination: Destination,
+        options: SendOptions,
+        observer: SendObserver,
+        stop: asyncio.Event | None = None,
+    ) -> None:
         self.destination = destination
         self.options = options
         self.observer = observer
         self.pending: deque[_Entry] = deque()
         self.was_reached = False
         self.last_error: AssociationError | None = None
+        self._stop = stop or asyncio.Event()
         self._undecided = 0
-        self._all_decided = asyncio.Event()
+        self._is_over = asyncio.Event()
         self._pause_until = 0.0
         self._pauses = 0
 
@@ -146,17 +168,27 @@ class _Sender:
         """Send the files of one association request, over as many associations as allowed."""
         self.pending.extend(_Entry(file) for file in planned.files)
         self._undecided = len(planned.files)
-        self._all_decided.clear()
+        self._is_over.clear()
         if self.last_error is None or self.was_reached:
             count = min(self.options.associations, len(planned.files))
             async with asyncio.TaskGroup() as lanes:
                 for _ in range(count):
                     lanes.create_task(_Lane(self, planned).run())
         reason = self.last_error or "the peer was lost"
-        for entry in self.pending:
+        for entry in self.pending if not self.is_stopping else ():
             words = f"not sent: {reason}" if not entry.attempts else entry.words
-            self.decide(entry, Result.FAILED, words, entry.status)
+            self.decide(entry, Result.FAILED, words, entry.status, may_pass=True)
         self.pending.clear()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no further file is to be begun."""
+        return self._stop.is_set()
+
+    async def watch_for_stop(self) -> None:
+        """Wake who waits once no further file is to be begun."""
+        await self._stop.wait()
+        self._is_over.set()
 
     def back_off(self, times: int) -> float:
         """Return how long to wait before trying for the `times`th time again, in seconds."""
@@ -172,17 +204,17 @@ class _Sender:
             self.observer.notice(f"{words}: sending goes on in {seconds:g} s.")
 
     async def wait_out_pause(self) -> None:
-        """Wait until nothing speaks against sending."""
+        """Wait until nothing speaks against sending, or nothing more is to be begun."""
         while True:
             seconds = self._pause_until - asyncio.get_running_loop().time()
-            if seconds <= 0:
+            if seconds <= 0 or self.is_stopping:
                 return
-            await asyncio.sleep(seconds)
+            await self.wait_until_over(seconds)
 
-    async def wait_until_decided(self, seconds: float | None = None) -> None:
-        """Wait until all files of the request have their outcome, but not longer than so many seconds."""
+    async def wait_until_over(self, seconds: float | None = None) -> None:
+        """Wait until all files of the request have their outcome, or no more are begun, but not longer than that."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._all_decided.wait(), seconds)
+            await asyncio.wait_for(self._is_over.wait(), seconds)
 
     def judge(self, entry: _Entry, response: Response) -> None:
         """Take the peer's answer to a file."""
@@ -196,24 +228,27 @@ class _Sender:
         elif category is StatusCategory.WARNING:
             self._pauses = 0
             self.decide(entry, Result.WARNING, words, response.status)
-        elif 0xA700 <= response.status <= 0xA7FF:
+        elif 0xA700 <= response.status <= 0xA7FF and self.options.waits_for_resources:
             self.pause(f"The peer is out of resources ({words})")
             self.try_again(entry, words, response.status)
         else:
-            self.decide(entry, Result.FAILED, words, response.status)
+            may_pass = 0xA700 <= response.status <= 0xA7FF or response.status == Status.RESOURCE_LIMITATION
+            self.decide(entry, Result.FAILED, words, response.status, may_pass=may_pass)
 
     def try_again(self, entry: _Entry, words: str, status: int | None = None) -> None:
         """Put a file at the end of the queue, unless it was tried often enough."""
         entry.words = words
         entry.status = status
         if entry.attempts > self.options.retries:
-            self.decide(entry, Result.FAILED, words, status)
+            self.decide(entry, Result.FAILED, words, status, may_pass=True)
             return
         self.observer.sent(-entry.sent)
         entry.sent = 0
         self.pending.append(entry)
 
-    def decide(self, entry: _Entry, result: Result, words: str, status: int | None = None) -> None:
+    def decide(
+        self, entry: _Entry, result: Result, words: str, status: int | None = None, *, may_pass: bool = False
+    ) -> None:
         """Tell the outcome of a file."""
         outcome = Outcome(
             file=entry.file,
@@ -222,12 +257,13 @@ class _Sender:
             status=status,
             sent_as=entry.sent_as,
             attempts=entry.attempts,
+            may_pass=may_pass,
         )
         self.observer.sent(entry.file.data_set_length - entry.sent)  # a conversion has another length
         self.observer.decided(outcome)
         self._undecided -= 1
         if not self._undecided:
-            self._all_decided.set()
+            self._is_over.set()
 
 
 class _Lane:
@@ -241,7 +277,7 @@ class _Lane:
         """Send what is pending; end when nothing is, or the peer is not to be had."""
         sender = self._sender
         fruitless = 0
-        while sender.pending:
+        while sender.pending and not sender.is_stopping:
             decided = 0
             error: AssociationError | None
             try:
@@ -265,7 +301,7 @@ class _Lane:
                 return
             seconds = sender.back_off(max(1, fruitless))
             sender.observer.notice(f"{error} A new association is tried in {seconds:g} s.")
-            await sender.wait_until_decided(seconds)
+            await sender.wait_until_over(seconds)
 
     def _is_worth_another_try(self, error: AssociationError) -> bool:
         if isinstance(error, AssociationRejectedError):
@@ -273,7 +309,7 @@ class _Lane:
         return self._sender.was_reached
 
     async def _open(self) -> ClientAssociation | None:
-        """Ask for an association; None when there is nothing left to send before it is there."""
+        """Ask for an association; None when there is nothing more to send before it is there."""
         sender = self._sender
         destination = sender.destination
         request = association_request(
@@ -292,14 +328,14 @@ class _Lane:
                 server_name=sender.options.server_name,
             )
         )
-        decided = asyncio.ensure_future(sender.wait_until_decided())
+        over = asyncio.ensure_future(sender.wait_until_over())
         try:
-            await asyncio.wait({opening, decided}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({opening, over}, return_when=asyncio.FIRST_COMPLETED)
             if opening.done():
                 return opening.result()
             return None
         finally:
-            decided.cancel()
+            over.cancel()
             if not opening.done():
                 opening.cancel()
                 await asyncio.wait({opening})
@@ -325,7 +361,7 @@ class _Course:
         """Send what is pending. Returns what ended the association too early, None when it was released."""
         reader = FileReader(self._association.data_length_per_pdu)
         try:
-            while await self._has_next(reader):
+            while not self._sender.is_stopping and await self._has_next(reader):
                 await self._send_next()
             await self._association.release()
         except AssociationError as error:
@@ -369,6 +405,8 @@ class _Course:
             # A conversion that fails half-way ends the association: nothing else is to be on the way then.
             await self._association.wait_until_answered()
         await self._association.wait_for_room()
+        if sender.is_stopping:
+            return
         self._ahead.popleft()
         file = entry.file
         request = CStoreRequest(

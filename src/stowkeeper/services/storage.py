@@ -8,17 +8,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Protocol
 
 import structlog
 
 from stowkeeper.archive.archive import Archive
-from stowkeeper.archive.intake import Arrival, DuplicatesOf, Incoming, keep_from_everyone
+from stowkeeper.archive.arrival import Arrival, DuplicatesOf, keep_from_everyone
+from stowkeeper.archive.intake import Incoming
 from stowkeeper.archive.ledger import RequestRecord
 from stowkeeper.archive.outcome import Outcome, Refusal, SenderAnswer
 from stowkeeper.archive.receipt import timestamp
 from stowkeeper.dicom.status import Status
-from stowkeeper.dicom.uid import UID_LENGTH_MAX, VERIFICATION
-from stowkeeper.dimse.message_types import CStoreRequest, Response
+from stowkeeper.dicom.uid import STORAGE_COMMITMENT_PUSH_MODEL, UID_LENGTH_MAX, VERIFICATION
+from stowkeeper.dimse.message_types import CEchoRequest, CStoreRequest, Response
 from stowkeeper.dimse.messages import Message
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer, answer_verification
 from stowkeeper.services.association_lines import bounded_uid, closed_line, opened_line
@@ -39,6 +41,25 @@ log = structlog.get_logger("stowkeeper.storage")
 
 Network = IPv4Network | IPv6Network
 
+_NEVER_STORED = frozenset({VERIFICATION, STORAGE_COMMITMENT_PUSH_MODEL})
+"""What is accepted for other services than storage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permissions:
+    """What somebody may ask for in an association."""
+
+    may_store: bool = True
+    may_echo: bool = True
+
+
+EVERYTHING = Permissions()
+
+
+def permit_everything(_calling_ae_title: str, _address: str) -> Permissions:
+    """Permit everything to everybody."""
+    return EVERYTHING
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -47,7 +68,7 @@ class Rules:
     `acceptance` decides on presentation contexts; `acceptance_of`, where given, has the policy for a calling AE title
     and an address in its place. `networks` empty lets every address pass. `knows_peer` tells whether a calling AE title and an address are
     those of a configured peer; None asks for none. `duplicates_of` gives the policy for a second version of an
-    instance from such a peer.
+    instance from such a peer, and `permissions_of` what it may ask for, at each request anew.
     """
 
     ae_title: str
@@ -56,6 +77,7 @@ class Rules:
     knows_peer: Callable[[str, str], bool] | None = None
     duplicates_of: DuplicatesOf = keep_from_everyone
     acceptance_of: Callable[[str, str], AcceptancePolicy] | None = None
+    permissions_of: Callable[[str, str], Permissions] = permit_everything
 
     def policy_for(self, calling_ae_title: str, address: str) -> AcceptancePolicy:
         """Return what is agreed to in an association with this calling AE title and IP address."""
@@ -64,11 +86,38 @@ class Rules:
         )
 
 
-class StorageService:
-    """Answers the network room from the archive. All its methods run on the event loop and wait for nothing."""
+class OtherRequests(Protocol):
+    """A service for messages that are neither C-STORE nor C-ECHO. None of its methods waits."""
 
-    def __init__(self, archive: Archive, rules: Rules) -> None:
+    def takes(self, message: Message) -> bool:
+        """Tell whether a message is one of its own."""
+        ...
+
+    def data_set_bytes_max(self, context: AcceptedContext, message: Message) -> int:
+        """Say how long the data set of one of its messages may be, as `Handlers.data_set_bytes_max`."""
+        ...
+
+    def answer(
+        self,
+        facts: AssociationFacts,
+        context: AcceptedContext,
+        message: Message,
+        data_set: bytes,
+        answer: Callable[[Response], None],
+    ) -> Response | None:
+        """Answer one of its messages, now or later, as `Handlers.other_message`."""
+        ...
+
+
+class StorageService:
+    """Answers the network room from the archive. All its methods run on the event loop and wait for nothing.
+
+    `requests` takes what it is for besides; without it every request but C-STORE and C-ECHO is answered that it is not performed.
+    """
+
+    def __init__(self, archive: Archive, rules: Rules, requests: OtherRequests | None = None) -> None:
         self._archive = archive
+        self._requests = requests
         self.rules = rules
         # By association, so that rules that are read anew hold from the next one on.
         self._policies: dict[str, AcceptancePolicy] = {}
@@ -134,21 +183,43 @@ class StorageService:
         self._archive.finisher.record(lambda: record)
         _log_refusal(record.association_id, record.sop_instance_uid, answer, length=0, level=log.warning)
 
+    def data_set_bytes_max(self, context: AcceptedContext, message: Message) -> int:
+        """Leave it to the service that takes the message; nobody reads what comes with others."""
+        requests = self._requests
+        if requests is None or not requests.takes(message):
+            return 0
+        return requests.data_set_bytes_max(context, message)
+
     def other_message(
         self,
-        facts: AssociationFacts,  # noqa: ARG002 - whoever asks is answered alike
-        context: AcceptedContext,  # noqa: ARG002 - likewise
+        facts: AssociationFacts,
+        context: AcceptedContext,
         message: Message,
+        data_set: bytes,
+        answer: Callable[[Response], None],
     ) -> Response | None:
-        """Answer C-ECHO, and every other request that it is not performed."""
+        """Answer C-ECHO, leave to the other service what it takes, and answer the rest that it is not performed."""
+        if isinstance(message, CEchoRequest) and not self._permissions(facts).may_echo:
+            return message.respond(
+                Status.SOP_CLASS_NOT_SUPPORTED, error_comment="this peer may not ask for an echo"
+            )
+        if self._requests is not None and self._requests.takes(message):
+            return self._requests.answer(facts, context, message, data_set, answer)
         return answer_verification(message)
+
+    def _permissions(self, facts: AssociationFacts) -> Permissions:
+        return self.rules.permissions_of(facts.calling_ae_title, facts.peer_address)
+
+    def may_store(self, facts: AssociationFacts) -> bool:
+        """Tell whether who called may store, by the rules of now."""
+        return self._permissions(facts).may_store
 
     def accepts_class(self, facts: AssociationFacts, sop_class_uid: str) -> bool:
         """Tell whether instances of a class are taken on an association, whatever context they come in."""
         policy = self._policies.get(facts.association_id)
         if policy is None:
             policy = self.rules.policy_for(facts.calling_ae_title, facts.peer_address)
-        return sop_class_uid != VERIFICATION and policy.accepts_abstract_syntax(sop_class_uid)
+        return sop_class_uid not in _NEVER_STORED and policy.accepts_abstract_syntax(sop_class_uid)
 
     def association_opened(self, facts: AssociationFacts) -> None:
         """Log how the negotiation ended, and open the association's line in the ledger."""
@@ -271,7 +342,9 @@ class StoreInProgress:
             ),
             self._done,
             class_accepted=service.accepts_class(facts, request.affected_sop_class_uid or ""),
+            sender_authorized=service.may_store(facts),
             answer=self._sender_answer,
+            may_wait=facts.may_wait,
         )
 
     def write(self, piece: memoryview, release: Callable[[], None] | None) -> None:

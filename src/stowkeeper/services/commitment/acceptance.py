@@ -1,0 +1,231 @@
+"""Taking a request for storage commitment: the one place where it becomes rows and a job, by DIMSE and by HTTP alike.
+
+A Transaction UID that is new makes a transaction. The same references asked for by the same peer, while nobody was told
+their result, are the same transaction: nothing is checked twice. Anything else with a known UID is a transaction of its
+own, in which every instance fails with 0131H, duplicate transaction UID (decision 11).
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from stowkeeper.archive import audit
+from stowkeeper.database.engine import Database, Transaction
+from stowkeeper.dicom.commitment_information import ActionInformation, Reference
+from stowkeeper.dicom.status import Status
+from stowkeeper.jobs import rows as jobs
+from stowkeeper.jobs.job import JobRequest
+from stowkeeper.jobs.options import DISK_LANE
+from stowkeeper.jobs.states import JobState
+from stowkeeper.services.commitment import rows
+from stowkeeper.services.commitment.commitment_values import (
+    WAY_DIMSE,
+    WAY_WEB,
+    Commitment,
+    CommitmentInstance,
+    CommitmentRequest,
+    CommitmentRole,
+    CommitmentState,
+)
+from stowkeeper.services.commitment.options import COMMITMENT_JOB, peer_lane
+
+
+class Taken(StrEnum):
+    """What became of a request."""
+
+    NEW = "new"
+    REPEATED = "repeated"
+    DUPLICATE = "duplicate"
+
+
+class CommitmentNotFoundError(LookupError):
+    """There is no such transaction; the text is for people."""
+
+
+class CommitmentStateError(Exception):
+    """The transaction is in a state in which it cannot be asked for this (409 by HTTP); the text says so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """Who asks for a commitment. `peer` is the name of the configured peer; of a web client that of its credential."""
+
+    way: str
+    peer: str
+    peer_ae_title: str = ""
+    own_ae_title: str = ""
+    peer_address: str = ""
+    association_id: str = ""
+
+
+def take(transaction: Transaction, asker: Asker, information: ActionInformation) -> tuple[Taken, Commitment]:
+    """Write a request with its job, or find the transaction that it repeats. Durable with the caller's transaction."""
+    uid = information.transaction_uid
+    known = rows.find(transaction.connection, CommitmentRole.PROVIDER, uid)
+    if known is not None:
+        content = rows.content_of(information.references)
+        repeated = rows.find_unreported(
+            transaction.connection, CommitmentRole.PROVIDER, uid, asker.peer, content
+        )
+        if repeated is not None and repeated.way == asker.way:
+            return Taken.REPEATED, _asked_again(transaction, repeated, asker)
+    job_id = str(uuid.uuid4())
+    commitment = rows.insert(
+        transaction,
+        CommitmentRequest(
+            role=CommitmentRole.PROVIDER,
+            way=asker.way,
+            transaction_uid=uid,
+            state=CommitmentState.RECEIVED,
+            peer=asker.peer,
+            peer_ae_title=asker.peer_ae_title,
+            own_ae_title=asker.own_ae_title,
+            peer_address=asker.peer_address,
+            association_id=asker.association_id,
+            duplicate_of=known.commitment_key if known is not None else None,
+            job_id=job_id,
+            requested_at=transaction.at,
+        ),
+        information.references,
+    )
+    jobs.submit(transaction, _job(commitment, job_id, lane=DISK_LANE, created_by=_named(asker)))
+    return Taken.NEW if known is None else Taken.DUPLICATE, commitment
+
+
+def _asked_again(transaction: Transaction, commitment: Commitment, asker: Asker) -> Commitment:
+    """Go on with a transaction that is asked for again: on the association of now, and anew where it was given up."""
+    key = commitment.commitment_key
+    if asker.association_id:
+        rows.change(transaction, key, association_id=asker.association_id)
+    if commitment.state is CommitmentState.UNDELIVERED:
+        _report_again(transaction, commitment, created_by=_named(asker))
+    return rows.find_by_key(transaction.connection, key) or commitment
+
+
+def resend(transaction: Transaction, commitment_key: int, who: str) -> str:
+    """Have a transaction reported again, or now, to its peer; return the id of the job that does it.
+
+    What is reported does not change by that, once a peer answered. A report that is on its way is left to go; one that
+    waits for its next attempt is tried at once. `who` is for the audit trail.
+
+    Raises:
+        CommitmentNotFoundError: there is no such transaction that was asked of us.
+        CommitmentStateError: it is still being checked, its job is paused, or it was asked for by HTTP.
+
+    """
+    commitment = rows.find_by_key(transaction.connection, commitment_key)
+    if commitment is None or commitment.role is not CommitmentRole.PROVIDER:
+        raise CommitmentNotFoundError(
+            "there is no such transaction that was asked of us: `stowkeeper commitments ls` lists them"
+        )
+    if commitment.way == WAY_WEB:
+        raise CommitmentStateError(
+            "it was asked for by HTTP: its result is fetched there, and nobody is called"
+        )
+    if commitment.state is CommitmentState.RECEIVED:
+        raise CommitmentStateError("its instances are still being checked: it is reported when that is done")
+    job = jobs.find(transaction.connection, commitment.job_id) if commitment.job_id else None
+    if job is not None and job.state is JobState.PAUSED:
+        raise CommitmentStateError(f"its job {job.job_id} is paused: resume that")
+    if job is not None and job.state in (JobState.PENDING, JobState.RUNNING):
+        return job.job_id
+    if job is not None and job.state is JobState.RETRY:
+        return jobs.resubmit(transaction, job.job_id, who).job_id
+    job_id = _report_again(transaction, commitment, created_by=who)
+    audit.note(transaction, who, "commitment resent", commitment.transaction_uid, commitment.peer)
+    return job_id
+
+
+def _report_again(transaction: Transaction, commitment: Commitment, *, created_by: str) -> str:
+    """Put in a job of its own that goes straight to the report."""
+    job_id = str(uuid.uuid4())
+    jobs.submit(transaction, _job(commitment, job_id, lane=peer_lane(commitment.peer), created_by=created_by))
+    rows.change(transaction, commitment.commitment_key, job_id=job_id)
+    if commitment.state is CommitmentState.UNDELIVERED:
+        rows.change(transaction, commitment.commitment_key, state=CommitmentState.CHECKED)
+    return job_id
+
+
+def _job(commitment: Commitment, job_id: str, *, lane: str, created_by: str) -> JobRequest:
+    return JobRequest(
+        kind=COMMITMENT_JOB,
+        arguments={"commitment_key": commitment.commitment_key},
+        subject=commitment.transaction_uid,
+        peer=commitment.peer if commitment.way == WAY_DIMSE else "",
+        lane=lane,
+        created_by=created_by,
+        job_id=job_id,
+    )
+
+
+def _named(asker: Asker) -> str:
+    return f"peer {asker.peer}" if asker.way == WAY_DIMSE else asker.peer
+
+
+# By HTTP (PS3.18 chapter 13).
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebResult:
+    """A transaction that was asked for by HTTP, and what became of its instances, None while some are open."""
+
+    commitment: Commitment
+    instances: tuple[CommitmentInstance, ...] | None
+
+
+def accept_web(
+    database: Database, transaction_uid: str, references: Sequence[Reference], *, client: str, address: str
+) -> tuple[Taken, Commitment | None]:
+    """Take a request by HTTP, durably; `client` names the credential, "" for none. Blocks.
+
+    For a repeat, REPEATED and the transaction; where the UID is in use otherwise (409), DUPLICATE and None, and nothing
+    is written. Wake the jobs afterwards. Raises DatabaseUnavailable (503).
+    """
+    asker = Asker(way=WAY_WEB, peer=client, peer_address=address)
+    information = ActionInformation(transaction_uid, tuple(references))
+    with database.read() as connection:
+        known = rows.find(connection, CommitmentRole.PROVIDER, transaction_uid)
+    if known is None:
+        with database.write() as transaction:
+            # Somebody may have been faster.
+            known = rows.find(transaction.connection, CommitmentRole.PROVIDER, transaction_uid)
+            if known is None:
+                return take(transaction, asker, information)
+    is_same = (
+        known.way == WAY_WEB
+        and known.peer == client
+        and known.reported_at is None
+        and known.content == rows.content_of(references)
+    )
+    return (Taken.REPEATED, known) if is_same else (Taken.DUPLICATE, None)
+
+
+def web_result(database: Database, transaction_uid: str) -> WebResult | None:
+    """Return what can be said of a transaction that was asked for by HTTP; None for one that was not. Blocks.
+
+    The first result that is fetched is noted as its report. Raises DatabaseUnavailable.
+    """
+    with database.read() as connection:
+        commitment = rows.find(connection, CommitmentRole.PROVIDER, transaction_uid)
+        if commitment is None or commitment.way != WAY_WEB:
+            return None
+        if commitment.state is CommitmentState.RECEIVED:
+            return WebResult(commitment=commitment, instances=None)
+        instances = tuple(
+            rows.instances_of(connection, commitment.commitment_key, limit=commitment.instances)
+        )
+    if commitment.reported_at is None:
+        commitment = _note_fetched(database, commitment)
+    return WebResult(commitment=commitment, instances=instances)
+
+
+def _note_fetched(database: Database, commitment: Commitment) -> Commitment:
+    key = commitment.commitment_key
+    with database.write() as transaction:
+        now = rows.find_by_key(transaction.connection, key)
+        if now is None or now.reported_at is not None:
+            return now or commitment
+        rows.change(transaction, key, state=CommitmentState.REPORTED, reported_at=transaction.at, error="")
+        rows.note_report(transaction, key, at=transaction.at, way=WAY_WEB, status=Status.SUCCESS)
+        return rows.find_by_key(transaction.connection, key) or commitment

@@ -1,0 +1,344 @@
+"""The step `check`: what is certain of each instance is written with the holds and the job's progress, portion by portion.
+
+Blocks; it runs in a thread of the job engine. What it leaves open is looked at again in another run of the job, which is
+due then and does not run meanwhile.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from stowkeeper.archive.archive import ArchiveReader
+from stowkeeper.archive.checking import hold_for_commitment
+from stowkeeper.database.engine import Transaction
+from stowkeeper.dicom.status import Status
+from stowkeeper.jobs.job import JSON
+from stowkeeper.jobs.kind import Ending, Finished, JobRun, NextStep, TryAgain
+from stowkeeper.jobs.options import DISK_LANE
+from stowkeeper.jobs.states import JobWish
+from stowkeeper.services.commitment import rows
+from stowkeeper.services.commitment.arrivals import (
+    OpenAssociations,
+    may_still_come,
+    refused_for_room,
+    unlisted_instances,
+)
+from stowkeeper.services.commitment.commitment_values import (
+    WAY_DIMSE,
+    WAY_WEB,
+    Commitment,
+    CommitmentInstance,
+    CommitmentState,
+    InstanceOutcome,
+    Outcome,
+)
+from stowkeeper.services.commitment.instance_look import Circumstances, Look, failed, look_at
+from stowkeeper.services.commitment.limits import (
+    CHECK_PORTION,
+    CHECK_TRIES_IN_ONE_RUN_MAX,
+    FAILURES_TO_GIVE_UP_MIN,
+    GRACE_LOOK_SECONDS_MAX,
+    GRACE_LOOK_SECONDS_MIN,
+    UNKNOWN_SECONDS_MIN,
+    UNREADABLE_LOOK_SECONDS,
+    UNREADABLE_LOOKS_MAX,
+)
+from stowkeeper.services.commitment.options import CommitmentOptions, peer_lane
+from stowkeeper.services.commitment.policies import CheckContext, CheckPolicy, PolicyError
+from stowkeeper.services.commitment.times import DAY_SECONDS, age_seconds, utc_now
+
+log = structlog.get_logger("stowkeeper.commitment")
+
+CHECK, REPORT = "check", "report"
+WAITED, UNREADABLE_LOOKS, CANCELLED, REPORTING_SINCE = (
+    "waited_seconds",
+    "unreadable_looks",
+    "is_cancelled",
+    "reporting_since",
+)
+"""What stands in the checkpoint of the job."""
+
+AcceptsClass = Callable[[str, str, str], bool]
+"""Tells whether a peer, by calling AE title and address, may store instances of a SOP class here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckTools:
+    """What a check is made with. `open_associations` are those of this process, None where it receives nothing."""
+
+    archive: ArchiveReader
+    policy: CheckPolicy
+    options: CommitmentOptions
+    accepts_class: AcceptsClass
+    open_associations: OpenAssociations | None = None
+
+
+def asker_of(commitment: Commitment) -> str:
+    """Return for whom versions are chosen and held: the peer's AE title, or words for a client by HTTP.
+
+    The words are longer than an AE title can be, so they are nobody else's.
+    """
+    if commitment.way == WAY_WEB:
+        return f"a client by HTTP: {commitment.peer}"
+    return commitment.peer_ae_title
+
+
+def is_to_be_given_up(run: JobRun, since: str, options: CommitmentOptions) -> bool:
+    """Tell whether something has failed for so long that it is not tried any more."""
+    is_late = age_seconds(since) > options.report_days * DAY_SECONDS
+    return is_late and run.job.failures >= FAILURES_TO_GIVE_UP_MIN
+
+
+@dataclass(slots=True)
+class _Open:
+    """What was left open in a run, by the reason."""
+
+    arriving: int = 0
+    unknown: int = 0
+    unreadable: int = 0
+    not_yet: int = 0
+    changed: int = 0
+
+    def count(self, look: Look) -> None:
+        self.arriving += len(look.arriving)
+        self.unknown += len(look.unknown)
+        self.unreadable += len(look.unreadable)
+        self.not_yet += len(look.not_yet)
+        self.changed += len(look.changed)
+
+    def __bool__(self) -> bool:
+        return any((self.arriving, self.unknown, self.unreadable, self.not_yet, self.changed))
+
+
+@dataclass(slots=True)
+class CheckStep:
+    """One run of the check of one transaction."""
+
+    run: JobRun
+    commitment: Commitment
+    tools: CheckTools
+    _done: int = 0
+    _checkpoint: JSON = field(default_factory=dict)
+
+    def check(self) -> Ending:
+        """Check what is open, and say how it goes on.
+
+        Raises CheckStoppedError when the run is to stop, LeaseLostError and DatabaseUnavailable.
+        """
+        self._checkpoint = dict(self.run.job.checkpoint)
+        self._done = self.commitment.instances - self._count_open()
+        if self.run.job.wish is JobWish.CANCEL:
+            self._checkpoint[CANCELLED] = True
+            return self._fail_what_is_open(Status.PROCESSING_FAILURE, "the check was cancelled")
+        if self.commitment.duplicate_of is not None:
+            return self._fail_what_is_open(
+                Status.DUPLICATE_TRANSACTION_UID, "its transaction UID was used before"
+            )
+        try:
+            circumstances = self._circumstances()
+            left = self._look_through(circumstances)
+        except PolicyError as error:
+            return self._again_or_never(str(error))
+        except OSError as error:  # of the depot: nobody knows what is on its way
+            return self._again_or_never(f"the depot cannot be read: {error.strerror or error}")
+        return self._wait_for(left) if left else self._ended()
+
+    # The look.
+
+    def _circumstances(self) -> Circumstances:
+        commitment, tools = self.commitment, self.tools
+        # Before any row is read: what is neither here nor there then was never answered before the request.
+        unlisted = unlisted_instances(tools.archive)
+        return Circumstances(
+            asker=asker_of(commitment),
+            context=context_of(commitment),
+            unlisted=unlisted,
+            grace_is_over=self._is_grace_over(),
+            is_last_look=int(self._checkpoint.get(UNREADABLE_LOOKS, 0)) + 1 >= UNREADABLE_LOOKS_MAX,
+            accepts_class=lambda sop_class_uid: tools.accepts_class(
+                commitment.peer_ae_title, commitment.peer_address, sop_class_uid
+            ),
+        )
+
+    def _is_grace_over(self) -> bool:
+        """Tell whether an instance that is unknown now is not waited for any longer."""
+        # By the pauses that were made, too: the clock may have been set back.
+        waited = max(age_seconds(self.commitment.requested_at), float(self._checkpoint.get(WAITED, 0.0)))
+        if waited >= self.tools.options.grace_seconds:
+            return True
+        if waited < UNKNOWN_SECONDS_MIN:
+            return False
+        with self.tools.archive.database.read() as connection:
+            return not may_still_come(
+                connection,
+                self.commitment.peer_ae_title,
+                self.commitment.peer_address,
+                self.tools.open_associations,
+            )
+
+    def _look_through(self, circumstances: Circumstances) -> _Open:
+        """Look at all that is open, and write what is certain; return what is left."""
+        left = _Open()
+        for _ in range(CHECK_TRIES_IN_ONE_RUN_MAX):
+            left = _Open()
+            for portion in self._open_instances():
+                look = look_at(
+                    portion,
+                    circumstances,
+                    policy=self.tools.policy,
+                    database=self.tools.archive.database,
+                    root=self.tools.archive.root,
+                    stopping=self.run.stopping,
+                )
+                left.count(look)
+                left.changed += self._write(self._with_refusals_for_room(look.certain, portion))
+            if not left.changed:
+                break
+        return left
+
+    def _with_refusals_for_room(
+        self, outcomes: Sequence[Outcome], portion: Sequence[CommitmentInstance]
+    ) -> list[Outcome]:
+        """Say 0213H of what is not there since it was refused for lack of room when it was sent."""
+        asked = {instance.position: instance.sop_instance_uid for instance in portion}
+        uids = {
+            outcome.position: asked[outcome.position]
+            for outcome in outcomes
+            if outcome.reason == Status.NO_SUCH_SOP_INSTANCE
+        }
+        if not uids:
+            return list(outcomes)
+        with self.tools.archive.database.read() as connection:
+            refused = refused_for_room(connection, uids.values())
+        words = "it was refused when it was sent, since there was no room for it"
+        return [
+            failed(outcome.position, Status.RESOURCE_LIMITATION, words)
+            if uids.get(outcome.position) in refused
+            else outcome
+            for outcome in outcomes
+        ]
+
+    def _open_instances(self) -> Iterator[list[CommitmentInstance]]:
+        """Yield what is open, portion by portion, each read when the one before is written."""
+        after = -1
+        while True:
+            with self.tools.archive.database.read() as connection:
+                portion = rows.instances_of(
+                    connection,
+                    self.commitment.commitment_key,
+                    after,
+                    CHECK_PORTION,
+                    InstanceOutcome.OPEN,
+                )
+            if not portion:
+                return
+            yield portion
+            after = portion[-1].position
+
+    def _count_open(self) -> int:
+        with self.tools.archive.database.read() as connection:
+            return rows.open_of(connection, self.commitment.commitment_key)
+
+    # Writing.
+
+    def _write(self, outcomes: Sequence[Outcome]) -> int:
+        """Write outcomes with their holds, in one transaction; return how many have to be looked at again."""
+        if not outcomes:
+            return 0
+        commitment = self.commitment
+        keys = [
+            outcome.version_key
+            for outcome in outcomes
+            if outcome.outcome is InstanceOutcome.COMMITTED and outcome.version_key is not None
+        ]
+        with self.run.write() as transaction:
+            refused = hold_for_commitment(transaction, keys, commitment.transaction_uid, asker_of(commitment))
+            certain = [
+                outcome
+                for outcome in outcomes
+                if outcome.outcome is not InstanceOutcome.COMMITTED or outcome.version_key not in refused
+            ]
+            rows.set_outcomes(transaction, commitment.commitment_key, certain)
+            done = self._done + len(certain)
+            self.run.progress(transaction, done=done, total=commitment.instances)
+            if done == commitment.instances:
+                self._close(transaction)
+        self._done = done
+        return len(outcomes) - len(certain)
+
+    def _close(self, transaction: Transaction) -> None:
+        """Write that everything is certain now, in the transaction in which it became so."""
+        key = self.commitment.commitment_key
+        rows.change(
+            transaction,
+            key,
+            state=CommitmentState.CHECKED,
+            checked_at=transaction.at,
+            failures=rows.failures_of(transaction.connection, key),
+            error="",
+        )
+
+    def _fail_what_is_open(self, reason: int, words: str) -> Ending:
+        for portion in self._open_instances():
+            self._write([failed(instance.position, reason, words) for instance in portion])
+        return self._ended()
+
+    # How it goes on.
+
+    def _again_or_never(self, words: str) -> Ending:
+        if is_to_be_given_up(self.run, self.commitment.requested_at, self.tools.options):
+            return self._fail_what_is_open(Status.PROCESSING_FAILURE, f"it could not be checked: {words}")
+        return TryAgain(words)
+
+    def _wait_for(self, left: _Open) -> Ending:
+        """Say when the job is due again for what is open."""
+        age = max(age_seconds(self.commitment.requested_at), float(self._checkpoint.get(WAITED, 0.0)))
+        is_young = age < max(self.tools.options.grace_seconds, GRACE_LOOK_SECONDS_MAX)
+        if not (left.unknown or left.unreadable or left.changed or (left.arriving and is_young)):
+            words = [
+                *(
+                    [f"{left.arriving} instances were received and are not listed yet"]
+                    if left.arriving
+                    else []
+                ),
+                *([f"the policy asks to wait for {left.not_yet} instances"] if left.not_yet else []),
+            ]
+            return self._again_or_never(", ".join(words))
+        pause = min(max(GRACE_LOOK_SECONDS_MIN, age / 2), GRACE_LOOK_SECONDS_MAX)
+        if left.unreadable:
+            pause = UNREADABLE_LOOK_SECONDS
+            self._checkpoint[UNREADABLE_LOOKS] = int(self._checkpoint.get(UNREADABLE_LOOKS, 0)) + 1
+        self._checkpoint[WAITED] = float(self._checkpoint.get(WAITED, 0.0)) + pause
+        return NextStep(CHECK, DISK_LANE, self._checkpoint, pause)
+
+    def _ended(self) -> Ending:
+        """Go on to the report, now that everything is certain."""
+        commitment = self.commitment
+        with self.tools.archive.database.read() as connection:
+            failures = rows.failures_of(connection, commitment.commitment_key)
+        log.info(
+            "commitment",
+            what="checked",
+            transaction=commitment.transaction_uid,
+            peer=commitment.peer,
+            instances=commitment.instances,
+            failures=failures,
+            policy=self.tools.policy.name,
+            seconds=round(age_seconds(commitment.requested_at), 3),
+            job=self.run.job.job_id,
+        )
+        if commitment.way != WAY_DIMSE:
+            return Finished()
+        self._checkpoint[REPORTING_SINCE] = utc_now()
+        return NextStep(REPORT, peer_lane(commitment.peer), self._checkpoint)
+
+
+def context_of(commitment: Commitment) -> CheckContext:
+    """Return what a policy is told of a transaction."""
+    return CheckContext(
+        transaction_uid=commitment.transaction_uid,
+        peer=commitment.peer,
+        peer_ae_title=commitment.peer_ae_title,
+        own_ae_title=commitment.own_ae_title,
+    )

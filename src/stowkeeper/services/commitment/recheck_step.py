@@ -1,0 +1,182 @@
+"""Another look at what was certain, before a report goes out late (decision 11).
+
+Nobody was told the outcomes, or nobody said that he was. What is committed is checked again in the version that is held,
+and what turned bad is reported as such. What had failed may have become good, since its sender may have sent it again; but
+only where no report ever left this machine: the same transaction never turns from bad to good in the eyes of a peer.
+Blocks; it runs in a thread of the job engine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from stowkeeper.archive.checking import hold_for_commitment
+from stowkeeper.dicom.status import Status
+from stowkeeper.jobs.job import JSON
+from stowkeeper.jobs.kind import Ending, JobRun, NextStep, TryAgain
+from stowkeeper.jobs.states import JobWish
+from stowkeeper.services.commitment import rows
+from stowkeeper.services.commitment.arrivals import unlisted_instances
+from stowkeeper.services.commitment.checking_step import (
+    REPORT,
+    CheckTools,
+    asker_of,
+    context_of,
+    is_to_be_given_up,
+)
+from stowkeeper.services.commitment.commitment_values import (
+    Commitment,
+    CommitmentInstance,
+    InstanceOutcome,
+    Outcome,
+)
+from stowkeeper.services.commitment.instance_look import Circumstances, Look, failed, look_at
+from stowkeeper.services.commitment.limits import CHECK_PORTION, UNREADABLE_LOOKS_MAX
+from stowkeeper.services.commitment.options import peer_lane
+from stowkeeper.services.commitment.policies import PolicyError
+
+log = structlog.get_logger("stowkeeper.commitment")
+
+RECHECKED_UP_TO = "rechecked_up_to"
+"""Stands in the checkpoint while a transaction is checked again: the position of the last instance that was."""
+
+
+@dataclass(slots=True)
+class RecheckStep:
+    """One run of the second look at one transaction."""
+
+    run: JobRun
+    commitment: Commitment
+    tools: CheckTools
+
+    def check(self) -> Ending:
+        """Go on behind the last position that was looked at, and say how it goes on.
+
+        Raises CheckStoppedError when the run is to stop, LeaseLostError and DatabaseUnavailable.
+        """
+        checkpoint: JSON = dict(self.run.job.checkpoint)
+        if self.run.job.wish is JobWish.CANCEL:
+            checkpoint.pop(RECHECKED_UP_TO, None)
+            return NextStep(REPORT, peer_lane(self.commitment.peer), checkpoint)
+        with self.tools.archive.database.read() as connection:
+            was_sent = rows.was_sent(connection, self.commitment.commitment_key)
+        while portion := self._portion(int(checkpoint[RECHECKED_UP_TO])):
+            words = ""
+            try:
+                look = self._look(portion)
+            except PolicyError as error:
+                look, words = Look(), str(error)
+            except OSError as error:
+                look, words = Look(), f"the depot cannot be read: {error.strerror or error}"
+            words = words or _open_words(look)
+            if words and not self._is_given_up():
+                return TryAgain(words)
+            certain = {outcome.position for outcome in look.certain}
+            look.certain += [
+                failed(
+                    instance.position, Status.PROCESSING_FAILURE, f"it could not be checked again: {words}"
+                )
+                for instance in portion
+                if instance.position not in certain
+            ]
+            if not self._write(portion, look.certain, checkpoint, was_sent=was_sent):
+                return TryAgain("the versions of some instances changed while they were checked", 1.0)
+        return self._ended(checkpoint)
+
+    def _portion(self, after: int) -> list[CommitmentInstance]:
+        with self.tools.archive.database.read() as connection:
+            return rows.instances_of(connection, self.commitment.commitment_key, after, CHECK_PORTION)
+
+    def _look(self, portion: Sequence[CommitmentInstance]) -> Look:
+        commitment, tools = self.commitment, self.tools
+        circumstances = Circumstances(
+            asker=asker_of(commitment),
+            context=context_of(commitment),
+            unlisted=unlisted_instances(tools.archive),
+            grace_is_over=True,
+            is_last_look=self.run.job.failures + 1 >= UNREADABLE_LOOKS_MAX,
+            accepts_class=lambda sop_class_uid: tools.accepts_class(
+                commitment.peer_ae_title, commitment.peer_address, sop_class_uid
+            ),
+        )
+        return look_at(
+            portion,
+            circumstances,
+            policy=tools.policy,
+            database=tools.archive.database,
+            root=tools.archive.root,
+            stopping=self.run.stopping,
+        )
+
+    def _is_given_up(self) -> bool:
+        since = self.commitment.checked_at or self.commitment.requested_at
+        return is_to_be_given_up(self.run, since, self.tools.options)
+
+    def _write(
+        self,
+        portion: Sequence[CommitmentInstance],
+        outcomes: Sequence[Outcome],
+        checkpoint: JSON,
+        *,
+        was_sent: bool,
+    ) -> bool:
+        """Write what changed, with holds, and how far the look has come; False when it has to be done again."""
+        before = {instance.position: instance for instance in portion}
+        changed = [
+            outcome for outcome in outcomes if _counts(before[outcome.position], outcome, was_sent=was_sent)
+        ]
+        keys = [
+            outcome.version_key
+            for outcome in changed
+            if outcome.outcome is InstanceOutcome.COMMITTED and outcome.version_key is not None
+        ]
+        with self.run.write() as transaction:
+            refused = hold_for_commitment(
+                transaction, keys, self.commitment.transaction_uid, asker_of(self.commitment)
+            )
+            if refused:
+                return False  # some may be held now: they are looked at again all the same
+            rows.set_outcomes(transaction, self.commitment.commitment_key, changed)
+            checkpoint[RECHECKED_UP_TO] = portion[-1].position
+            self.run.progress(transaction, checkpoint=checkpoint)
+        return True
+
+    def _ended(self, checkpoint: JSON) -> Ending:
+        commitment = self.commitment
+        del checkpoint[RECHECKED_UP_TO]
+        with self.run.write() as transaction:
+            failures = rows.failures_of(transaction.connection, commitment.commitment_key)
+            rows.change(transaction, commitment.commitment_key, checked_at=transaction.at, failures=failures)
+            self.run.progress(transaction, checkpoint=checkpoint)
+        log.info(
+            "commitment",
+            what="checked again",
+            transaction=commitment.transaction_uid,
+            peer=commitment.peer,
+            instances=commitment.instances,
+            failures=failures,
+            failures_before=commitment.failures,
+            policy=self.tools.policy.name,
+            job=self.run.job.job_id,
+        )
+        return NextStep(REPORT, peer_lane(commitment.peer), checkpoint)
+
+
+def _counts(before: CommitmentInstance, now: Outcome, *, was_sent: bool) -> bool:
+    """Tell whether a second look changes what stands there."""
+    if before.outcome is now.outcome:
+        is_other = before.reason != now.reason or before.version_key != now.version_key
+        return is_other and not (was_sent and now.outcome is InstanceOutcome.FAILED)
+    return now.outcome is InstanceOutcome.FAILED or not was_sent
+
+
+def _open_words(look: Look) -> str:
+    """Say what kept some instances from being looked at; empty when all of them were."""
+    reasons = (
+        (look.arriving, "were received just now and are not listed yet"),
+        (look.unreadable, "could not be read"),
+        (look.not_yet, "are not ready by what the policy says"),
+        (look.changed, "changed while they were checked"),
+    )
+    return ", ".join(f"{len(some)} instances {words}" for some, words in reasons if some)

@@ -1,0 +1,15 @@
+"""The bounds of files that come by HTTP, each with its reason."""
+
+INGEST_BYTES_AHEAD_MAX = 2 * 1024 * 1024
+"""Bytes of a file that wait for the disk, beside its first megabyte: so a slow disk slows the sender, and a file takes no more
+memory whatever its size."""
+
+INGEST_LISTING_SECONDS = 15.0
+"""How long the answer waits until the catalog lists the instance. While others come without a pause it takes some three seconds;
+after this long the answer is given all the same, since it is kept."""
+
+INGEST_LOOK_SECONDS_MIN = 0.02
+"""First pause between two looks whether it is listed: on a quiet machine it takes some 40 ms. It doubles up to the next bound."""
+
+INGEST_LOOK_SECONDS_MAX = 0.25
+"""Longest pause between two looks: each is one small query."""
