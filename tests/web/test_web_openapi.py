@@ -1,0 +1,237 @@
+"""The OpenAPI document, whether it says all there is, and the page that is made of it."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from stowkeeper.web.openapi_page import STYLE
+from stowkeeper.web.roles import Role
+from stowkeeper.web.routes import rules_of
+from support.web_server import web_client
+
+METHODS = {"get", "post", "put", "delete", "patch"}
+PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with web_client(tmp_path_factory.mktemp("web") / "archive") as (found, _):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def document(client: httpx.Client) -> dict[str, Any]:
+    answer = client.get("/api/openapi.json")
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield path, method and operation."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert method in METHODS
+            yield path, method, operation
+
+
+def test_every_operation_is_described_whole(document: dict[str, Any]) -> None:
+    names = []
+    for path, method, operation in operations(document):
+        names.append(operation["operationId"])
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)+", operation["operationId"])
+        assert operation["summary"][0].isupper(), (path, method)
+        assert not operation["summary"].endswith(".")
+        assert len(operation["tags"]) == 1
+        assert operation["description"]
+        successes = [status for status in operation["responses"] if status.startswith("2")]
+        assert successes, (path, method)
+        for status in successes:
+            answer = operation["responses"][status]
+            if status != "204":
+                assert answer["content"], (path, method)
+            for content in answer.get("content", {}).values():
+                assert content["schema"], (path, method, status)
+        for parameter in operation.get("parameters", ()):
+            assert parameter["in"] in {"path", "query"}
+    assert len(names) == len(set(names))
+
+
+def test_every_operation_says_which_problems_it_can_have(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        answers = operation["responses"]
+        needed = {"400", "406", "429", "500", "503", "403"}
+        if path != "/api/live":
+            needed |= {"401"}
+        if "{" in path:
+            needed |= {"404"}
+        if "requestBody" in operation or operation.get("parameters"):
+            needed |= {"422"}
+        if method in {"post", "put", "delete"}:
+            needed |= {"408", "413", "415"}
+        assert needed <= set(answers), (path, method, needed - set(answers))
+        for status, answer in answers.items():
+            if status[0] in "45":
+                assert answer["content"] == PROBLEM, (path, method, status)
+                assert answer["description"]
+
+
+def test_every_operation_says_who_may(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        if path == "/api/live":
+            assert "security" not in operation
+            continue
+        assert operation["security"] == [{"token": []}, {"password": []}]
+        assert operation["x-role"] in set(Role)
+        if method != "get":
+            assert operation["x-role"] != "read", (path, method)
+        assert f"`{operation['x-role']}`" in operation["description"]
+
+
+def test_the_document_has_every_native_route_and_no_other(tmp_path: Path, document: dict[str, Any]) -> None:
+    with web_client(tmp_path / "archive") as (_, rig):
+        there = {
+            (route.path_format, method.lower())
+            for route in rig.application.router.routes
+            if (rules_of(route.endpoint) is not None and route.path.startswith("/api"))  # type: ignore[attr-defined]  # they are ours
+            for method in route.methods  # type: ignore[attr-defined]  # likewise
+        }
+    assert {(path, method) for path, method, _ in operations(document)} == there
+
+
+def test_references_lead_somewhere_and_shapes_are_described(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    for name in re.findall(r"#/components/schemas/([^\"']+)", str(document)):
+        assert name in schemas
+    assert "HTTPValidationError" not in schemas
+    for name, schema in schemas.items():
+        if schema.get("type") == "object" and name != "Problem":
+            assert schema.get("description"), name
+
+
+# The page
+
+
+class Page(HTMLParser):
+    """What a page holds."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.attributes: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in {"meta", "br"}:
+            self.open.append(tag)
+        for name, value in attrs:
+            self.attributes.add(name)
+            if name == "id":
+                self.ids.append(value or "")
+            if name == "href":
+                self.links.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_its_links_lead_somewhere(
+    client: httpx.Client, document: dict[str, Any]
+) -> None:
+    answer = client.get("/api/docs", headers={"Accept": "text/html"})
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    page = Page(answer.text)
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        assert link == "/api/openapi.json" or link[1:] in page.ids, link
+    for path, method, operation in operations(document):
+        assert operation["operationId"] in page.ids
+        assert f"{method.upper()}</span>" in answer.text
+        assert path in answer.text
+    assert page.tags.count("h1") == page.tags.count("main") == 1
+    assert {"details", "summary", "nav", "th"} <= set(page.tags)
+
+
+def test_the_page_runs_nothing_and_loads_nothing(client: httpx.Client) -> None:
+    answer = client.get("/api/docs")
+    page = Page(answer.text)
+    assert not {"script", "iframe", "img", "link", "form", "object", "embed"} & set(page.tags)
+    assert not any(name.startswith("on") or name in {"src", "style"} for name in page.attributes)
+    assert "http://" not in answer.text.replace("http://www.w3.org", "")
+    assert "https://" not in answer.text
+    assert "url(" not in STYLE
+    policy = answer.headers["content-security-policy"]
+    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    assert f"<style>{STYLE}</style>" in answer.text
+
+
+def test_the_page_is_for_light_and_dark() -> None:
+    assert "color-scheme: light dark" in STYLE
+    assert "prefers-color-scheme: dark" in STYLE
+    assert ":focus-visible" in STYLE
+    used, defined = set(re.findall(r"var\((--\w+)\)", STYLE)), re.findall(r"(--\w+):", STYLE)
+    assert all(defined.count(name) == 2 for name in used)
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours (WCAG 2.1)."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_page_can_be_read_in_both() -> None:
+    light, dark = STYLE.split("@media")
+    for half in (light, dark):
+        colours = dict(re.findall(r"--(\w+): (#\w{6})", half))
+        for name in ("text", "link", "get", "post", "put", "delete"):
+            assert contrast(colours[name], colours["back"]) >= 4.5, name
+            assert contrast(colours[name], colours["soft"]) >= 4.5, name
+
+
+def test_the_page_escapes_what_the_document_says(client: httpx.Client) -> None:
+    from stowkeeper.web.openapi_page import render
+
+    nasty = "<script>alert(1)</script>"
+    text = render(
+        {
+            "info": {"title": nasty, "version": "1", "description": nasty},
+            "paths": {
+                f"/{nasty}": {
+                    "get": {
+                        "tags": [nasty],
+                        "operationId": nasty,
+                        "summary": nasty,
+                        "x-role": nasty,
+                        "parameters": [{"name": nasty, "in": "query", "schema": {"pattern": nasty}}],
+                        "responses": {"200": {"description": nasty}},
+                    }
+                }
+            },
+            "components": {
+                "schemas": {nasty: {"properties": {nasty: {"enum": [nasty], "description": nasty}}}}
+            },
+        }
+    )
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text

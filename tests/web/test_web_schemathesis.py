@@ -1,0 +1,129 @@
+"""Schemathesis over the OpenAPI document: whatever fits it, and whatever just does not, is answered as it says."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stowkeeper.jobs.job import JobRequest
+from stowkeeper.jobs.rows import submit
+from stowkeeper.services.peers import Peer
+from stowkeeper.web.roles import Role
+from stowkeeper.web.services import WebOptions
+from support.orthanc_rig import OrthancRig, orthanc_rig
+from support.quiet_log import quiet_log
+
+RUN_SECONDS_MAX = 500
+EXAMPLES = 12
+SEED = 4
+PEERS = (
+    Peer(name="away", ae_title="AWAY", host="127.0.0.1", port=1, connect_seconds=1),
+    Peer(name="nowhere", ae_title="NOWHERE"),
+)
+
+CONFIGURATION = """
+[generation]
+max-examples = {examples}
+database = "none"
+
+[phases.stateful]
+enabled = true
+max-steps = 4
+
+[checks]
+# A request that fits the document may break a rule that goes over several of its parts, such as that a peer with a
+# host has a port: 422 says which. Others meet what is not there, what is in a state for something else, or a peer that
+# does not answer to an echo: 502 says so.
+not_a_server_error.expected-statuses = ["2xx", "4xx", "502"]
+positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404", "409", "422", "502"]
+
+[dictionaries]
+{dictionaries}
+
+[parameters]
+{parameters}
+"""
+
+
+def fill(rig: OrthancRig) -> dict[str, list[Any]]:
+    """Put something of everything in; return what it is called, by the parameter that names it."""
+    rig.keep(1, 2, 3)
+    rig.keep(1, content=1)
+    rig.settle()
+    with rig.database.write() as transaction:
+        jobs = [submit(transaction, JobRequest(kind="test", arguments={}, items=["1.2", "1.3"])) for _ in range(4)]
+    keys = [
+        rig.client.post("/api/commitments", json={"peer": "away", "uids": [uid]}).json()["commitment_key"]
+        for uid in ("1.2.3.1", "1.2.3.2")
+    ]
+    receipts = [one["receipt_id"] for one in rig.get("/api/receipts")["items"]]
+    return {
+        "uid": ["1.2.10", "1.2.10.1", "1.2.3.1", "1.2.3.2", "1.2.3.3"],
+        "job_id": [job.job_id for job in jobs],
+        "commitment_key": keys,
+        "receipt_id": receipts,
+        "name": [*(peer.name for peer in PEERS), "spare"],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(RUN_SECONDS_MAX + 60)
+def test_the_native_interface_is_what_it_says(tmp_path: Path) -> None:
+    program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
+    assert program is not None
+    options = WebOptions(requests_burst=1e9, failed_authentications_burst=1e9)
+    with quiet_log(), orthanc_rig(tmp_path / "archive", *PEERS, runs_jobs=False, options=options) as rig:
+        names = fill(rig)
+        token = rig.token("schemathesis", Role.ADMIN)["Authorization"]
+        rig.token("spare", Role.READ)
+        configuration = tmp_path / "schemathesis.toml"
+        configuration.write_text(
+            CONFIGURATION.format(
+                examples=EXAMPLES,
+                dictionaries="\n".join(
+                    f"{name} = {{ values = {json.dumps(values)} }}" for name, values in names.items()
+                ),
+                parameters="\n".join(
+                    f'"path.{name}" = {{ dictionary = "{name}", probability = 0.7 }}' for name in names
+                ),
+            )
+        )
+        run = run_it(program, configuration, rig, token)
+        # Whatever was asked of it, it lives, and the credential that it was asked with is in force.
+        assert rig.client.get("/api/statistics", headers={"Authorization": token}).status_code == 200
+    assert run.returncode == 0, run.stdout[-12_000:]
+    assert "Tested: " in run.stdout
+
+
+def run_it(program: str, configuration: Path, rig: OrthancRig, token: str) -> "subprocess.CompletedProcess[str]":
+    """Run Schemathesis against a server until it ends."""
+    arguments: list[Any] = [
+        program,
+        "--config-file",
+        configuration,
+        "run",
+        f"{str(rig.client.base_url).rstrip('/')}/api/openapi.json",
+        "--header",
+        f"Authorization: {token}",
+        "--continue-on-failure",
+        "--seed",
+        SEED,
+        "--request-timeout",
+        30,
+        "--no-color",
+        # It removes what the others are about: its own credential and the archive's one study.
+        "--exclude-operation-id",
+        "delete_study",
+    ]
+    return subprocess.run(
+        list(map(str, arguments)),
+        cwd=configuration.parent,
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS_MAX,
+        check=False,
+    )
