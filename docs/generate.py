@@ -18,14 +18,15 @@ from typing import Any
 from stowkeeper.app.exit_codes import MEANINGS
 from stowkeeper.app.setting_fields import Setting, Table, toml_text
 from stowkeeper.app.setting_sources import all_settings, entry_settings
+from stowkeeper.app.settings_of_peers import Peer
 from stowkeeper.app.settings_of_profiles import Profile, ProfileContext
+from stowkeeper.app.settings_of_services import CommitmentSettings, HTTPSettings, JobsSettings
 from stowkeeper.app.settings_of_tls import TLSSettings
 from stowkeeper.app.settings_tables import (
     AccessSettings,
     DicomSettings,
     LogSettings,
     NegotiationSettings,
-    Peer,
     StorageSettings,
 )
 from stowkeeper.dcmtk.dcmrecv_options import dcmrecv_table
@@ -44,6 +45,7 @@ from stowkeeper.dicom.uid import (
     IMPLEMENTATION_VERSION_NAME,
 )
 from stowkeeper.net.tls_profiles import PROFILES, ProfileRules, TLSVersion
+from stowkeeper.upperlayer.negotiation import is_accepted_as_shipped
 
 FOLDER = Path(__file__).resolve().parent
 COMMAND = "PYTHONPATH=src python docs/generate.py"
@@ -88,14 +90,10 @@ def _storage_classes() -> str:
 
 
 def _other_classes() -> str:
-    others = (known for known in SOP_CLASSES.values() if known.kind is SOPClassKind.OTHER)
+    refused = (known for known in SOP_CLASSES.values() if not is_accepted_as_shipped(known.uid))
     return _table(
         ("SOP Class", "UID", "Origin"),
-        [
-            (known.name, f"`{known.uid}`", known.origin.value)
-            for known in others
-            if known.keyword != "Verification"
-        ],
+        [(known.name, f"`{known.uid}`", known.origin.value) for known in refused],
     )
 
 
@@ -139,6 +137,9 @@ _SETTINGS_TABLES: Mapping[str, type[Table]] = {
     "negotiation": NegotiationSettings,
     "access": AccessSettings,
     "storage": StorageSettings,
+    "http": HTTPSettings,
+    "jobs": JobsSettings,
+    "commitment": CommitmentSettings,
     "log": LogSettings,
 }
 _ENTRIES: Mapping[str, type[Table]] = {

@@ -312,6 +312,10 @@ def test_settings_options_hold_a_flag_for_every_setting_that_has_one(install: In
         "0",
         "--ae-title",
         "X",
+        "--http-host",
+        "::1",
+        "--http-port",
+        "off",
         "--no-sync",
         "--config",
         "c.toml",
@@ -325,6 +329,8 @@ def test_settings_options_hold_a_flag_for_every_setting_that_has_one(install: In
         "dicom.host": "::",
         "dicom.port": "0",
         "dicom.ae_title": "X",
+        "http.host": "::1",
+        "http.port": "off",
     }
     assert {setting.key for setting in all_settings().values() if setting.flag} == set(given.overrides)
 

@@ -372,7 +372,9 @@ def test_a_reload_puts_them_in_force() -> None:
 # `check-config` and `serve`.
 
 
-def test_check_config_shows_them_as_a_file_that_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_config_shows_them_as_a_file_that_says_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     Path("site.cfg").write_text(ASCONFIG, encoding="ascii")
     first = load(in_default(WRITTEN_OUT + FROM_A_FILE + PEERS, "radiology"))
     assert run(["check-config", "--config", "site.toml"]) == ExitCode.OK

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from stowkeeper.app.commands.acting_user import acting_user
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.limits import HELD_SHOWN_MAX
-from stowkeeper.archive import catalog
+from stowkeeper.archive import audit, catalog
 from support.catalog_rows import open_database
 from support.command_line import CommandLine, environment, keep, program, serving, write_part10
 from support.instances import make_instance
@@ -98,6 +99,29 @@ def test_held_versions_stay_and_the_reason_is_told(stow: CommandLine) -> None:
     assert ended.lines[0]["held"] == [
         {"sop_instance_uid": "1.2.3.1", "reasons": ["storage commitment 2.25.7"]}
     ]
+
+
+def test_an_override_removes_what_is_held_and_leaves_a_line(stow: CommandLine) -> None:
+    hold(stow, stow.path_of("1.2.3.1"))
+    ended = stow("rm", "--reason", REASON, "--override-holds", STUDY)
+    assert ended.code == ExitCode.OK
+    assert "1.2.10: 1 held, and to go all the same:\n  1.2.3.1: storage commitment 2.25.7" in ended.err
+    assert uids(stow) == {"1.2.3.3"}
+    with open_database(stow.archive) as database, database.read() as connection:
+        (entry,) = audit.list_audit(connection)
+    assert entry.who == acting_user()
+    assert (entry.action, entry.subject) == ("hold overridden", "1.2.3.1")
+    assert REASON in entry.detail
+
+
+def test_a_dry_run_of_an_override_says_what_would_go_and_releases_nothing(stow: CommandLine) -> None:
+    hold(stow, stow.path_of("1.2.3.1"))
+    ended = stow("rm", "--reason", REASON, "--override-holds", "--dry-run", STUDY, "--json")
+    assert (ended.code, ended.lines[0]["versions"], ended.lines[0]["held"]) == (ExitCode.OK, 3, [])
+    assert [held["sop_instance_uid"] for held in ended.lines[0]["overridden"]] == ["1.2.3.1"]
+    assert stow("rm", "--reason", REASON, STUDY).code == ExitCode.FINDINGS
+    with open_database(stow.archive) as database, database.read() as connection:
+        assert audit.list_audit(connection) == []
 
 
 def test_of_many_held_ones_some_are_named(stow: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

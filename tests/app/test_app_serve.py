@@ -277,7 +277,7 @@ def test_without_sync_its_catalog_is_not_synced_either(
 ) -> None:
     found: list[Any] = []
 
-    def look(serving: serve_module._Serving, host: str, port: int) -> None:
+    def look(serving: serve_module._Serving, *_places: object) -> None:
         with serving._archive.database.write() as transaction:
             found.append(transaction.connection.exec_driver_sql("PRAGMA synchronous").scalar())
         os.kill(os.getpid(), signal.SIGTERM)

@@ -19,7 +19,7 @@ FUNCTION_LINES_MAX = 70
 REASON_LETTERS_MIN = 6
 
 LONGER_FILES: dict[str, str] = {
-    # "src/stowkeeper/room/file.py": "why it is better whole than in two",
+    "src/stowkeeper/database/schema.py": "all tables of the one schema; a comment at every column",
 }
 
 _SILENCER = re.compile(
@@ -55,11 +55,19 @@ def long_files(paths: list[Path]) -> Iterator[str]:
             yield f"{name_of(path)} has {lines} lines: take it out of LONGER_FILES"
 
 
+def _lines_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
 def long_functions(path: Path) -> Iterator[str]:
-    """Find functions longer than a screen."""
+    """Find functions longer than a screen. Functions inside of one count for themselves alone."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            lines = _lines_of(node) - sum(
+                _lines_of(inner)
+                for inner in node.body
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)
+            )
             if lines > FUNCTION_LINES_MAX:
                 yield f"{name_of(path)}:{node.lineno} {node.name} has {lines} lines"
 

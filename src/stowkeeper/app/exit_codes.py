@@ -25,8 +25,9 @@ class ExitCode(IntEnum):
 MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "The command did what it was asked. A server that was told to stop ends with this one too.",
     ExitCode.FINDINGS: (
-        "The command ran to its end, and not all is well: an instance was not accepted (`send`, `import`), a file"
-        " is damaged or missing (`verify`), a UID was not found (`rm`). What exactly, it has printed."
+        "The command ran to its end, and not all is well: an instance was not accepted (`send`, `import`) or not"
+        " committed (`commit`, `send --commit`), a file is damaged or missing (`verify`), a UID was not found (`rm`). What"
+        " exactly, it has printed."
     ),
     ExitCode.USAGE: "The command line was wrong: an unknown command or option, a value that does not fit.",
     ExitCode.NO_INPUT: (
@@ -34,8 +35,8 @@ MEANINGS: dict[ExitCode, str] = {
         " cannot be used as it is: the message says what to do about it."
     ),
     ExitCode.UNAVAILABLE: (
-        "The network was not to be had: the peer does not answer or rejected the association, or the server's own"
-        " address and port are taken."
+        "The network was not to be had: the peer does not answer, rejected the association or does not do what it was"
+        " asked for (`send --commit`), or the server's own address and port are taken."
     ),
     ExitCode.INTERNAL: "An error in Stowkeeper itself. The last line says where the details are.",
     ExitCode.IO_ERROR: (
@@ -43,7 +44,9 @@ MEANINGS: dict[ExitCode, str] = {
         " damaged disk or database."
     ),
     ExitCode.TRY_AGAIN: (
-        "Another process holds the archive, or it cannot be used right now. The same command may work later."
+        "Another process holds the archive, or it cannot be used right now. The same command may work later. Of `commit`"
+        " and `send --commit`: what the peer was asked for is not known to be committed, since no report came while the"
+        " command waited."
     ),
     ExitCode.SETTINGS: "The settings are wrong. All problems are printed, each with its place.",
     ExitCode.INTERRUPTED: "Ended by Ctrl-C (SIGINT) before it was done.",

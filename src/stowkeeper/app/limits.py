@@ -113,3 +113,21 @@ LISTING_SAMPLE_ROWS = 200
 
 HELD_SHOWN_MAX = 20
 """Held instances that `rm` names one by one: the reasons repeat themselves, and --json names all."""
+
+DISK_JOBS_MAX = 64
+"""Most jobs at a time on one disk: more only wait for each other's reads."""
+
+RUNNING_JOBS_MAX = 1024
+"""Most jobs at a time in a process: each that calls a peer has a connection open."""
+
+RETENTION_DAYS_MIN = 0.01
+"""Shortest time for which finished jobs are listed: a quarter of an hour, in which somebody can look."""
+
+REPORT_DAYS_MIN = 0.001
+"""Shortest time for which a report is tried or awaited: a minute and a half, for tries on a bench."""
+
+DAYS_MAX = 3650.0
+"""Longest of the times in days."""
+
+KEEP_OPEN_SECONDS_MAX = 600.0
+"""Longest time for which an association stays open for a report on it: it takes a place with the peer."""

@@ -24,8 +24,9 @@ from stowkeeper.app.setting_fields import (
     describe_entry,
 )
 from stowkeeper.app.setting_problems import Problem, guess_setting, problems_of, unknown_setting
+from stowkeeper.app.settings_of_peers import Peer
 from stowkeeper.app.settings_of_profiles import Profile, ProfileContext
-from stowkeeper.app.settings_tables import Peer, Settings
+from stowkeeper.app.settings_tables import Settings
 
 CONFIG_VARIABLE = "STOWKEEPER_CONFIG"
 """Names the settings file, as --config does."""

@@ -237,6 +237,9 @@ MaximumLength = Annotated[int, AfterValidator(_check_maximum_length)]
 AETitle = Annotated[str, AfterValidator(_check_ae_title)]
 """An AE title without the blanks around it (PS3.5 §6.2)."""
 
+AETitleOrNone = Annotated[str, AfterValidator(lambda title: title and _check_ae_title(title))]
+"""An AE title, or nothing."""
+
 AETitles = Annotated[tuple[AETitle, ...], BeforeValidator(entries)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_parse_networks)]
 AbstractSyntaxes = Annotated[

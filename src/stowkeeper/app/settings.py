@@ -22,6 +22,7 @@ from stowkeeper.app.setting_sources import (
     read_variables,
 )
 from stowkeeper.app.settings_of_profiles import profile_contradictions, profile_warnings
+from stowkeeper.app.settings_of_services import services_contradictions
 from stowkeeper.app.settings_of_tls import tls_contradictions, tls_warnings
 from stowkeeper.app.settings_tables import Settings
 
@@ -145,6 +146,11 @@ def warnings_of(settings: Settings) -> Iterator[str]:
             "instances are not synced (sync = false): a power cut can lose what was answered with Success, and the"
             " catalog with it"
         )
+    if access.only_known_peers and not settings.peers:
+        yield (
+            "access.only_known_peers without [[peers]]: only peers of the archive's database may associate, which"
+            " `stowkeeper peers add` puts in"
+        )
     if access.called_ae_titles and not access.check_called_ae_title:
         yield "access.called_ae_titles has no effect without access.check_called_ae_title = true"
     yield from tls_warnings(settings.tls)
@@ -171,11 +177,10 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
             if uid not in negotiation.transfer_syntaxes:
                 text = f"{uid} is not among negotiation.transfer_syntaxes, so it is never accepted"
                 yield _problem(settings, "negotiation.preference", text)
-    if settings.access.only_known_peers and not settings.peers:
-        text = "no peer is known, so nobody could store: add [[peers]]"
-        yield _problem(settings, "access.only_known_peers", text)
     for name, text in tls_contradictions(settings.tls):
         yield _problem(settings, f"tls.{name}", text)
+    for key, text in services_contradictions(settings):
+        yield _problem(settings, key, text)
     for key, within, text in profile_contradictions(settings):
         yield Problem(place=settings.origin_of(key).place_of(key) + within, text=text)
     names = [peer.name for peer in settings.peers]

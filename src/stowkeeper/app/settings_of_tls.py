@@ -1,6 +1,7 @@
 """The settings of TLS, and the way from them to a context: what is wrong with a file is a problem of its setting."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from stowkeeper.app.setting_fields import About, Table
@@ -13,6 +14,7 @@ from stowkeeper.net.tls_context import (
     TLSContext,
     TLSOptions,
     acceptor_context,
+    requestor_context,
 )
 from stowkeeper.net.tls_errors import TLSFault, TLSSetupError
 from stowkeeper.net.tls_material import FileFormat, password_in
@@ -170,6 +172,25 @@ def tls_context(settings: "Settings") -> TLSContext | None:
         key = f"tls.{_key_of(settings.tls, error)}"
         place = settings.origin_of(key).place_of(key)
         raise SettingsError([Problem(place=place, text=str(error).removesuffix("."))]) from error
+
+
+def calling_tls_context(settings: "Settings") -> TLSContext:
+    """Set TLS up for calls to the peers that want it: with the server's own certificate, by the settings of `[tls]`.
+
+    A peer that is called must have a certificate of one of `tls.ca_files` and `tls.ca_directories`, where there are none of
+    an authority that the machine trusts, and it must hold for the host that is called. Raises TLSSetupError.
+    """
+    if not settings.tls.certificate:
+        return requestor_context(TLSOptions(trusts_system=True, checks_name=True))
+    tls = settings.tls
+    return requestor_context(
+        replace(
+            _options(settings),
+            verification=PeerVerification.REQUIRE,
+            trusts_system=not tls.ca_files and not tls.ca_directories,
+            checks_name=True,
+        )
+    )
 
 
 def tls_contradictions(tls: TLSSettings) -> Iterator[tuple[str, str]]:

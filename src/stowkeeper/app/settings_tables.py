@@ -9,9 +9,9 @@ guessing.
 
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr
 
 from stowkeeper.app import limits
 from stowkeeper.app.setting_fields import About, Origin, Table
@@ -30,9 +30,10 @@ from stowkeeper.app.setting_values import (
     TransferSyntaxes,
     TransferSyntaxList,
     entries,
-    is_in_networks,
 )
+from stowkeeper.app.settings_of_peers import AE_TITLE_TEXT, NETWORKS_TEXT, DuplicatesPolicy, Peer
 from stowkeeper.app.settings_of_profiles import Profile
+from stowkeeper.app.settings_of_services import CommitmentSettings, HTTPSettings, JobsSettings
 from stowkeeper.app.settings_of_tls import TLSSettings
 from stowkeeper.archive.limits import SYNC_EVERY_BYTES, UNCATALOGUED_MAX, WORKER_THREADS
 from stowkeeper.durable.limits import RESERVE_SIZE, SLOT_POOL_SIZE
@@ -46,13 +47,10 @@ from stowkeeper.net.limits import (
 MB = 10**6
 GB = 10**9
 
-DuplicatesPolicy = Literal["keep", "replace", "refuse"]
 Seconds = Annotated[float, Field(ge=limits.SECONDS_MIN, le=limits.SECONDS_MAX, allow_inf_nan=False)]
 SecondsOrOff = Annotated[float, Field(ge=0, le=limits.SECONDS_MAX, allow_inf_nan=False)]
 
-_AE_TITLE = "an AE title: 1 to 16 printable ASCII characters without backslash"
 _AE_TITLES = "a list of AE titles"
-_NETWORKS = 'a list of IP addresses and networks, such as `["10.1.2.3", "10.2.0.0/16", "fd00::/8"]`'
 _CLASSES = "a list of SOP class UIDs or keywords"
 _SYNTAXES = "a list of transfer syntax UIDs or keywords"
 
@@ -75,7 +73,7 @@ class DicomSettings(Table):
     ] = 11112
     ae_title: Annotated[
         AETitle,
-        About("AE title of the server.", allowed=_AE_TITLE, flag="--ae-title"),
+        About("AE title of the server.", allowed=AE_TITLE_TEXT, flag="--ae-title"),
     ] = "STOWKEEPER"
     maximum_length: Annotated[
         MaximumLength,
@@ -239,60 +237,17 @@ class AccessSettings(Table):
     addresses: Annotated[
         Networks,
         About(
-            "Addresses and networks that may call. Empty: any. Names are not looked up.", allowed=_NETWORKS
+            "Addresses and networks that may call. Empty: any. Names are not looked up.",
+            allowed=NETWORKS_TEXT,
         ),
     ] = ()
     only_known_peers: Annotated[
         bool,
-        About("Reject an association from anyone who matches no `[[peers]]` entry."),
+        About(
+            "Reject an association from anyone who is no peer: neither by a `[[peers]]` entry nor by one that"
+            " `stowkeeper peers` or the HTTP interface put into the archive's database."
+        ),
     ] = False
-
-
-class Peer(Table):
-    """A system that is known by its AE title, its addresses, or both.
-
-    The first entry that matches the calling AE title and the address of an association holds for it.
-    """
-
-    name: Annotated[
-        str,
-        Field(min_length=1, max_length=limits.PEER_NAME_LETTERS_MAX, pattern=r"^[!-~]([ -~]*[!-~])?$"),
-        About(
-            "Name of the peer in logs and lists; no two peers share one.",
-            allowed=f"1 to {limits.PEER_NAME_LETTERS_MAX} printable ASCII characters",
-        ),
-    ]
-    ae_title: Annotated[AETitle | None, About("Its calling AE title. Not given: any.", allowed=_AE_TITLE)] = (
-        None
-    )
-    addresses: Annotated[
-        Networks, About("Addresses and networks it calls from. Empty: any.", allowed=_NETWORKS)
-    ] = ()
-    duplicates: Annotated[
-        DuplicatesPolicy | None,
-        About(
-            "Its own policy, in place of `storage.duplicates`.", allowed='`"keep"`, `"replace"`, `"refuse"`'
-        ),
-    ] = None
-    profile: Annotated[
-        str | None,
-        About(
-            "Its own negotiation profile, in place of `negotiation.profile` and the other keys of `[negotiation]`.",
-            allowed="the name of a profile",
-        ),
-    ] = None
-
-    @model_validator(mode="after")
-    def _check_that_it_matches_someone(self) -> Self:
-        if self.ae_title is None and not self.addresses:
-            raise ValueError("a peer needs ae_title, addresses, or both")
-        return self
-
-    def matches(self, calling_ae_title: str, address: str) -> bool:
-        """Tell whether an association with this calling AE title and IP address is this peer's."""
-        if self.ae_title is not None and self.ae_title != calling_ae_title:
-            return False
-        return not self.addresses or is_in_networks(address, self.addresses)
 
 
 class StorageSettings(Table):
@@ -450,6 +405,9 @@ class Settings(Table):
     negotiation: NegotiationSettings = NegotiationSettings()
     access: AccessSettings = AccessSettings()
     storage: StorageSettings = StorageSettings()
+    http: HTTPSettings = HTTPSettings()
+    jobs: JobsSettings = JobsSettings()
+    commitment: CommitmentSettings = CommitmentSettings()
     log: LogSettings = LogSettings()
     profiles: Annotated[
         tuple[Profile, ...],

@@ -1,19 +1,24 @@
 """From settings to the values that the rooms below understand."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from typing import Protocol
 
 from stowkeeper.app.negotiation_profiles import NegotiationProfiles, ProfilePolicy
 from stowkeeper.app.settings import Settings
 from stowkeeper.archive.admission import DiskMarks
 from stowkeeper.archive.archive import ArchiveOptions
-from stowkeeper.archive.intake import DuplicatePolicy, DuplicatesOf
+from stowkeeper.archive.arrival import DuplicatePolicy, DuplicatesOf
 from stowkeeper.dicom.sop_classes import SOP_CLASSES, SOPClassKind
 from stowkeeper.dicom.transfer_syntaxes import SHIPPED_TRANSFER_SYNTAXES
-from stowkeeper.dicom.uid import VERIFICATION
+from stowkeeper.dicom.uid import STORAGE_COMMITMENT_PUSH_MODEL, VERIFICATION
 from stowkeeper.net.server_options import ServerOptions
-from stowkeeper.services.storage import Rules
-from stowkeeper.upperlayer.negotiation import AcceptancePolicy, is_storage
+from stowkeeper.services.commitment.asking import AskTerms
+from stowkeeper.services.commitment.options import CommitmentOptions
+from stowkeeper.services.peer_definition import PeerDuplicates
+from stowkeeper.services.storage import EVERYTHING, Permissions, Rules
+from stowkeeper.upperlayer.negotiation import AcceptancePolicy, is_accepted_as_shipped, is_storage
 
 _ANSWERS_REMEMBERED = 1024
 """Classes and peers whose answer is remembered: both come from peers, so there is a bound."""
@@ -60,39 +65,107 @@ def server_options(settings: Settings) -> ServerOptions:
     )
 
 
-def duplicates_rule(settings: Settings) -> DuplicatesOf:
-    """Return what happens to a second version of an instance, by its sender."""
+class PeerRules(Protocol):
+    """What the rules need to know of a peer, be it of the settings or of the database."""
 
-    @lru_cache(maxsize=_ANSWERS_REMEMBERED)
+    @property
+    def duplicates(self) -> PeerDuplicates | None:
+        """Return its own policy for duplicates, if it has one."""
+        ...
+
+    @property
+    def profile(self) -> str | None:
+        """Return the name of its own negotiation profile, if it has one."""
+        ...
+
+    @property
+    def may_store(self) -> bool:
+        """Return whether it may store."""
+        ...
+
+    @property
+    def may_echo(self) -> bool:
+        """Return whether its C-ECHO is answered Success."""
+        ...
+
+
+PeerOf = Callable[[str, str], PeerRules | None]
+"""Gives the peer of a calling AE title and an address, None for a stranger."""
+
+
+def commitment_options(settings: Settings) -> CommitmentOptions:
+    """Return how storage commitment is provided."""
+    commitment = settings.commitment
+    return CommitmentOptions(
+        policy=commitment.policy,
+        policy_seconds=commitment.policy_seconds,
+        grace_seconds=commitment.grace_seconds,
+        recheck_after_seconds=commitment.recheck_after_seconds,
+        report_days=commitment.report_days,
+        retrieve_ae_title=commitment.retrieve_ae_title,
+    )
+
+
+def ask_terms(settings: Settings) -> AskTerms:
+    """Return how peers are asked for storage commitment."""
+    commitment = settings.commitment
+    return AskTerms(
+        keep_open_seconds=commitment.keep_open_seconds,
+        report_awaited_seconds=commitment.await_days * 86_400,
+        re_ask_times=commitment.ask_again_times,
+    )
+
+
+def duplicates_rule(settings: Settings, peer_of: PeerOf | None = None) -> DuplicatesOf:
+    """Return what happens to a second version of an instance, by its sender; `peer_of` as for `storage_rules`."""
+    found = peer_of or _configured(settings)
+
     def duplicates_of(calling_ae_title: str, address: str) -> DuplicatePolicy:
-        return DuplicatePolicy(settings.duplicates_policy_of(calling_ae_title, address))
+        peer = found(calling_ae_title, address)
+        own = None if peer is None else peer.duplicates
+        return DuplicatePolicy(settings.storage.duplicates if own is None else own)
 
     return duplicates_of
 
 
-def storage_rules(settings: Settings, profiles: NegotiationProfiles) -> Rules:
+def _configured(settings: Settings) -> PeerOf:
+    return lru_cache(maxsize=_ANSWERS_REMEMBERED)(settings.peer_of)
+
+
+def storage_rules(settings: Settings, profiles: NegotiationProfiles, peer_of: PeerOf | None = None) -> Rules:
     """Return who may associate, what is accepted, and what happens to duplicates.
 
-    `profiles` are those that the settings name, as `negotiation_profiles` read them.
+    `profiles` are those that the settings name, as `negotiation_profiles` read them. `peer_of` is asked often and answers
+    from memory; without it the peers of the settings are all there are.
     """
+    found = peer_of or _configured(settings)
     access = settings.access
     acceptance = _acceptance(settings)
     policies = {name: _by_profile(acceptance, profile) for name, profile in profiles.policies.items()}
+    policies[""] = acceptance
+    without_storage = {name: _without_storage(policy) for name, policy in policies.items()}
 
-    @lru_cache(maxsize=_ANSWERS_REMEMBERED)
     def acceptance_of(calling_ae_title: str, address: str) -> AcceptancePolicy:
-        name = settings.profile_of(calling_ae_title, address)
-        return policies[name] if name else acceptance
+        peer = found(calling_ae_title, address)
+        if peer is None:
+            return policies[settings.negotiation.profile]
+        name = settings.negotiation.profile if peer.profile is None else peer.profile
+        return (policies if peer.may_store else without_storage)[name]
+
+    def permissions_of(calling_ae_title: str, address: str) -> Permissions:
+        peer = found(calling_ae_title, address)
+        return EVERYTHING if peer is None else Permissions(may_store=peer.may_store, may_echo=peer.may_echo)
 
     return Rules(
         ae_title=settings.dicom.ae_title,
         acceptance=acceptance,
         acceptance_of=acceptance_of,
         networks=tuple(access.addresses),
-        knows_peer=(lambda title, address: settings.peer_of(title, address) is not None)
+        knows_peer=(lambda title, address: found(title, address) is not None)
         if access.only_known_peers
         else None,
-        duplicates_of=duplicates_rule(settings),
+        duplicates_of=duplicates_rule(settings, found),
+        permissions_of=permissions_of,
     )
 
 
@@ -111,7 +184,7 @@ def _acceptance(settings: Settings) -> AcceptancePolicy:
             return True
         if abstract_syntax in refused:
             return False
-        return is_storage(abstract_syntax) if accepted is None else abstract_syntax in accepted
+        return is_accepted_as_shipped(abstract_syntax) if accepted is None else abstract_syntax in accepted
 
     return AcceptancePolicy(
         accepts_abstract_syntax=accepts,
@@ -139,11 +212,23 @@ def _by_profile(acceptance: AcceptancePolicy, profile: ProfilePolicy) -> Accepta
     )
 
 
+def _without_storage(acceptance: AcceptancePolicy) -> AcceptancePolicy:
+    """Return a policy that accepts no storage class any more."""
+    accepts = acceptance.accepts_abstract_syntax
+    return replace(
+        acceptance,
+        accepts_abstract_syntax=lambda abstract_syntax: (
+            not is_storage(abstract_syntax) and accepts(abstract_syntax)
+        ),
+    )
+
+
 def _accepted_classes(settings: Settings) -> frozenset[str] | None:
-    """Return the classes that alone are accepted; None when every storage class is."""
+    """Return the classes that alone are accepted; None when every storage class is, and storage commitment."""
     chosen = settings.negotiation.abstract_syntaxes
     if chosen == "all":
         return None
     if chosen == "standard":
-        return frozenset(uid for uid, known in SOP_CLASSES.items() if known.kind is not SOPClassKind.OTHER)
+        stored = (uid for uid, known in SOP_CLASSES.items() if known.kind is not SOPClassKind.OTHER)
+        return frozenset({STORAGE_COMMITMENT_PUSH_MODEL, *stored})
     return frozenset(chosen)

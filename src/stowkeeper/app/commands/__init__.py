@@ -43,6 +43,17 @@ COMMANDS: dict[str, CommandEntry] = {
     "rm": CommandEntry("rm", "Remove studies, series or instances."),
     "verify": CommandEntry("verify", "Read the archive again and check every byte."),
     "rebuild": CommandEntry("rebuild", "Restore the catalog from the files."),
+    "backup": CommandEntry("backup", "Copy the catalog of the archive to TARGET, also while a server runs."),
+    "migrate": CommandEntry("migrate", "Bring the catalog to the schema of this version."),
+    "commit": CommandEntry(
+        "commit", "Ask a peer to commit instances of the archive (DICOM storage commitment)."
+    ),
+    "commitments": CommandEntry(
+        "commitments", "Look at storage commitments, and have them reported or asked for again."
+    ),
+    "jobs": CommandEntry("jobs", "Look at jobs, and pause, resume, cancel or retry them."),
+    "peers": CommandEntry("peers", "List, add, remove and ask peers."),
+    "token": CommandEntry("token", "Say who may use the HTTP interface."),
     "storescp": CommandEntry(
         "storescp", "Receive into a folder as DCMTK's storescp does, by its command line.", logs=False
     ),

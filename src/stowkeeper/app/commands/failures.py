@@ -31,6 +31,8 @@ KNOWN_ERRORS: Mapping[str, ExitCode] = {
     "stowkeeper.durable.errors.DurableError": ExitCode.IO_ERROR,
     "stowkeeper.durable.server_lock.ArchiveInUseError": ExitCode.TRY_AGAIN,
     "stowkeeper.net.association_errors.AssociationError": ExitCode.UNAVAILABLE,
+    "stowkeeper.web.security.ExposureError": ExitCode.SETTINGS,
+    "stowkeeper.web.server.ServerTLSError": ExitCode.SETTINGS,
 }
 """Exit codes of our own errors, by the full name of their class; a class inherits that of its base.
 

@@ -19,7 +19,7 @@ from stowkeeper.app.log_lines import printable
 from stowkeeper.app.settings import Settings
 from stowkeeper.app.wiring import archive_options, duplicates_rule
 from stowkeeper.archive.archive import Archive, ArchiveOptions
-from stowkeeper.archive.intake import DuplicatePolicy
+from stowkeeper.archive.arrival import DuplicatePolicy
 from stowkeeper.services.importing import (
     Importer,
     ImportOutcome,

@@ -109,4 +109,11 @@ def settings_options(command: Callable[..., R]) -> Callable[..., R]:
     )(decorated)
 
 
-_METAVARS = {"archive": "DIR", "dicom.host": "H", "dicom.port": "N", "dicom.ae_title": "AET"}
+_METAVARS = {
+    "archive": "DIR",
+    "dicom.host": "H",
+    "dicom.port": "N",
+    "dicom.ae_title": "AET",
+    "http.host": "H",
+    "http.port": "N|off",
+}

@@ -27,8 +27,11 @@ class PeerAddress:
         return f"{self.ae_title}@{host}:{self.port}"
 
 
-def _peer_address(_context: click.Context, _parameter: click.Parameter, value: str) -> PeerAddress:
-    """Take the text apart; an AE title may hold an @ itself, a numeric IPv6 address stands in brackets."""
+def parse_peer_address(value: str) -> PeerAddress:
+    """Take the text apart; an AE title may hold an @ itself, a numeric IPv6 address stands in brackets.
+
+    Raises click.BadParameter.
+    """
     ae_title, at, where = value.rpartition("@")
     host, colon, port = where.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
@@ -42,6 +45,10 @@ def _peer_address(_context: click.Context, _parameter: click.Parameter, value: s
     if defect:
         raise click.BadParameter(f"{ae_title!r} in {value!r} is no AE title: {defect}.")
     return PeerAddress(ae_title=ae_title, host=host, port=int(port))
+
+
+def _peer_address(_context: click.Context, _parameter: click.Parameter, value: str) -> PeerAddress:
+    return parse_peer_address(value)
 
 
 def _calling_ae_title(_context: click.Context, _parameter: click.Parameter, value: str) -> str:

@@ -25,7 +25,7 @@ from stowkeeper.app.limits import FAILURES_SHOWN_MAX
 from stowkeeper.app.log_lines import printable
 from stowkeeper.dicom.sop_classes import SOP_CLASSES
 from stowkeeper.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
-from stowkeeper.services.send_plan import PlannedAssociation, SendPlan
+from stowkeeper.services.send_plan import PlannedAssociation, SendableFile, SendPlan
 from stowkeeper.services.sending import Outcome, Result
 
 PLAIN_WIDTH = 4096
@@ -43,9 +43,12 @@ class SendReport:
         self._counts: Counter[str] = Counter()
         self._failures = _Cases()
         self._warnings = _Cases()
+        self._uncommitted = _Cases()
+        self._commitments: Counter[str] | None = None
         self._accepted_bytes = 0
         self._plan = SendPlan()
         self._began = time.monotonic()
+        self._ended: float | None = None
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
@@ -139,6 +142,29 @@ class SendReport:
         else:
             click.echo(printable(words), err=True)
 
+    def sending_ended(self) -> None:
+        """Know that what comes from here on takes no part in the rate."""
+        self._ended = time.monotonic()
+
+    def _elapsed(self) -> float:
+        return (time.monotonic() if self._ended is None else self._ended) - self._began
+
+    def commitment(self, file: SendableFile, what: str, reason: str | None, words: str) -> None:
+        """Take what the peer said of a file that it was asked to commit: committed, not committed, or unknown."""
+        self._commitments = Counter() if self._commitments is None else self._commitments
+        self._commitments[what] += 1
+        if what != "committed":
+            self._uncommitted.add(reason or "", words, file.path)
+        self._print_line(
+            {
+                "path": file.path,
+                "sop_instance_uid": file.sop_instance_uid,
+                "commitment": what,
+                "reason": reason,
+                "words": words or None,
+            }
+        )
+
     # The end.
 
     def print_end(self) -> None:
@@ -149,6 +175,7 @@ class SendReport:
         console = _console()
         self._warnings.print(console, "Accepted with a warning")
         self._failures.print(console, "Not accepted")
+        self._uncommitted.print(console, "Accepted, and not known to be committed")
         click.echo(self._sentence())
 
     def print_for_scripts(self) -> None:
@@ -158,25 +185,29 @@ class SendReport:
 
     def _summary(self) -> dict[str, object]:
         accepted, warned, failed = (self._counts[result.value] for result in Result)
+        committed = self._commitments
         return {
             "accepted": accepted + warned,
             "warnings": warned,
             "failed": failed,
+            **({} if committed is None else {"committed": committed["committed"]}),
             "not_dicom": self._plan.other_files,
             "dicomdirs": len(self._plan.directories),
             "bytes": self._accepted_bytes,
-            "seconds": round(time.monotonic() - self._began, 3),
+            "seconds": round(self._elapsed(), 3),
         }
 
     def _sentence(self) -> str:
         summary = self._summary()
         total = len(self._plan.files) + len(self._plan.unsendable)
-        seconds = max(time.monotonic() - self._began, 0.001)
+        seconds = max(self._elapsed(), 0.001)
         text = f"{summary['accepted']} of {total} instances accepted"
         if summary["warnings"]:
             text += f", {summary['warnings']} of them with a warning"
         megabytes = self._accepted_bytes / 1e6
         text += f": {megabytes:.1f} MB in {seconds:.1f} s, {megabytes / seconds:.1f} MB/s."
+        if self._commitments is not None:
+            text += f" {self._commitments['committed']} committed."
         return text + left_out(self._plan)
 
     def _print_line(self, line: dict[str, object]) -> None:

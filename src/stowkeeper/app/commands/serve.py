@@ -8,6 +8,7 @@ import click
 import structlog
 
 from stowkeeper import __version__
+from stowkeeper.app.beside import Beside
 from stowkeeper.app.commands.archive_folder import check_archive_folder
 from stowkeeper.app.commands.event_loop import event_loop
 from stowkeeper.app.commands.held_signals import HeldSignals
@@ -21,7 +22,7 @@ from stowkeeper.app.settings import Settings, warnings_of
 from stowkeeper.app.settings_of_tls import tls_context
 from stowkeeper.app.wiring import archive_options, server_options, storage_rules
 from stowkeeper.archive.archive import Archive
-from stowkeeper.archive.intake import DuplicatePolicy
+from stowkeeper.archive.arrival import DuplicatePolicy
 from stowkeeper.net.server import AssociationServer
 from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.services.storage import StorageService
@@ -43,9 +44,9 @@ for Python's default of 5 ms."""
 def serve(*, settings_arguments: SettingsArguments) -> ExitCode:
     """Receive instances over DICOM and keep them.
 
-    Prints one line to standard output when it accepts: stowkeeper ready dicom=HOST:PORT aet=AET archive=DIR. Then it
-    runs until Ctrl-C or SIGTERM: it stops accepting, answers what is in flight, and ends. SIGHUP reads access rules,
-    negotiation profiles, keys and certificates, and the log level anew.
+    Prints one line to standard output when it accepts: stowkeeper ready dicom=HOST:PORT aet=AET http=HOST:PORT
+    archive=DIR. Then it runs until Ctrl-C or SIGTERM: it stops accepting, answers what is in flight, and ends. SIGHUP
+    reads access rules, peers, negotiation profiles, keys and certificates, and the log level anew.
     """
     with HeldSignals() as signals:
         settings = settings_arguments.load()
@@ -59,9 +60,15 @@ def serve(*, settings_arguments: SettingsArguments) -> ExitCode:
                 log.warning("start", what=too_few_files)
             archive = Archive(settings.archive, archive_options(settings))
             try:
-                with event_loop() as runner:
-                    serving = _Serving(archive, settings, profiles, settings_arguments, logs, signals)
-                    runner.run(serving.run(tls))
+                beside = Beside(archive, settings)
+                try:
+                    with event_loop() as runner:
+                        serving = _Serving(
+                            archive, beside, settings, profiles, settings_arguments, logs, signals
+                        )
+                        runner.run(serving.run(tls))
+                finally:
+                    beside.close()
             finally:
                 archive.close()
                 log.info("start", what="stopped")
@@ -74,6 +81,7 @@ class _Serving:
     def __init__(
         self,
         archive: Archive,
+        beside: Beside,
         settings: Settings,
         profiles: NegotiationProfiles,
         settings_arguments: SettingsArguments,
@@ -81,12 +89,15 @@ class _Serving:
         signals: HeldSignals,
     ) -> None:
         self._archive = archive
+        self._beside = beside
         self._settings = settings
         self._profiles = profiles
         self._arguments = settings_arguments
         self._logs = logs
         self._signals = signals
-        self._service = StorageService(archive, storage_rules(settings, profiles))
+        self._service = StorageService(
+            archive, storage_rules(settings, profiles, beside.peers.matching), requests=beside.commitment
+        )
         self._stop = asyncio.Event()
         self._server: AssociationServer | None = None
 
@@ -98,21 +109,24 @@ class _Serving:
         settings = self._settings
         self._server = server = AssociationServer(self._service, server_options(settings), tls)
         host, port = await server.start(settings.dicom.host, settings.dicom.port)
-        _leave_the_start_uncollected()
-        with self._signals.heard(stop=self._stop.set, reload=self._reload):
-            try:
-                self._announce(host, port)
+        try:
+            http = await self._beside.start(server, self._service, (host, port))
+            _leave_the_start_uncollected()
+            with self._signals.heard(stop=self._stop.set, reload=self._reload):
+                self._announce(host, port, http)
                 self._archive.look_after_the_dead(self._duplicates_of)
                 await self._stop.wait()
-            finally:
                 log.info("start", what="stopping", associations=server.associations)
-                await server.stop()
+                await asyncio.gather(server.stop(), self._beside.stop())
+        finally:
+            await server.stop()
+            await self._beside.stop()
 
     def _duplicates_of(self, calling_ae_title: str, address: str) -> DuplicatePolicy:
         """Return the policy by the rules in force at this moment; called on the archive's own thread."""
         return self._service.rules.duplicates_of(calling_ae_title, address)
 
-    def _announce(self, host: str, port: int) -> None:
+    def _announce(self, host: str, port: int, http: tuple[str, int] | None) -> None:
         settings = self._settings
         tls = None if self._server is None else self._server.tls
         log.info(
@@ -122,6 +136,7 @@ class _Serving:
             host=host,
             port=port,
             ae_title=settings.dicom.ae_title,
+            http="off" if http is None else _shown(*http),
             archive=self._archive.root,
             sync=settings.sync,
             tls=str(tls.profile) if tls is not None else "off",
@@ -133,11 +148,10 @@ class _Serving:
             *self._archive.storage.warnings,
         ):
             log.warning("start", what=warning)
-        shown = f"[{host}]" if ":" in host else host
-        print(
-            f"stowkeeper ready dicom={shown}:{port} aet={settings.dicom.ae_title} archive={self._archive.root}",
-            flush=True,
-        )
+        places = f"dicom={_shown(host, port)} aet={settings.dicom.ae_title}"
+        if http is not None:
+            places += f" http={_shown(*http)}"
+        print(f"stowkeeper ready {places} archive={self._archive.root}", flush=True)
 
     def _reload(self) -> None:
         """Put new access rules, profiles, keys and the log's settings in force; what needs a restart is named."""
@@ -149,7 +163,8 @@ class _Serving:
             log.error("error", what="the settings were not read anew, the old ones stay", reason=str(error))
             return
         self._settings = reload.settings
-        self._service.rules = storage_rules(reload.settings, profiles)
+        self._beside.take_settings(reload.settings)
+        self._service.rules = storage_rules(reload.settings, profiles, self._beside.peers.matching)
         if self._server is not None:
             self._server.tls = tls
         self._logs.apply(reload.settings.log, reload.settings.log_directory)
@@ -161,6 +176,10 @@ class _Serving:
         )
         for warning in (*_warnings_of_tls(tls), *profiles.warnings):
             log.warning("start", what=warning)
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _warnings_of_tls(tls: TLSContext | None) -> tuple[str, ...]:

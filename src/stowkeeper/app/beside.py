@@ -1,0 +1,181 @@
+"""What runs beside the receiver of `serve`: peers, storage commitment, the job engine, and HTTP."""
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from stowkeeper.app.background import Background
+from stowkeeper.app.commands.event_loop import new_event_loop
+from stowkeeper.app.peer_book import configured_peers
+from stowkeeper.app.settings import Settings
+from stowkeeper.app.settings_of_services import OFF
+from stowkeeper.app.settings_of_tls import calling_tls_context
+from stowkeeper.app.wiring import commitment_options
+from stowkeeper.archive.archive import Archive
+from stowkeeper.archive.folder import JOBS
+from stowkeeper.database.engine import utc_now
+from stowkeeper.jobs.engine import JobEngine, JobOptions
+from stowkeeper.net.server import AssociationServer
+from stowkeeper.services.archive_jobs import archive_job_kinds
+from stowkeeper.services.commitment.checking_step import CheckTools
+from stowkeeper.services.commitment.external_policies import policy_named
+from stowkeeper.services.commitment.provider_job import CommitmentJob
+from stowkeeper.services.commitment.reporting import Reporter
+from stowkeeper.services.commitment.request_job import CommitmentRequestJob
+from stowkeeper.services.commitment.requests import CommitmentService
+from stowkeeper.services.dialing import OwnSide
+from stowkeeper.services.peers import PeerBook
+from stowkeeper.services.scrubbing import keep_scrubbing
+from stowkeeper.services.storage import StorageService
+from stowkeeper.services.store_job import StoreJob
+from stowkeeper.upperlayer.negotiation import is_storage
+
+if TYPE_CHECKING:  # FastAPI takes 0.3 s, which a server without HTTP need not pay
+    from stowkeeper.web.server import WebServer
+
+log = structlog.get_logger("stowkeeper.app")
+
+JOBS_STOP_SECONDS: Final = 5.0
+"""How long running jobs get to give way when the server stops; their rows wait for the next server in any case."""
+
+
+class Beside:
+    """Everything that is not the receiver: made before it, started when it listens, stopped with it.
+
+    Raises PolicyUnknownError for a commitment policy that there is not, and DatabaseUnavailable.
+    """
+
+    def __init__(self, archive: Archive, settings: Settings) -> None:
+        self._archive = archive
+        self._settings = settings
+        self._options = commitment_options(settings)
+        self._policy = policy_named(
+            self._options.policy, self._options.policy_seconds, archive.files, archive.root, archive.database
+        )
+        self._background = Background(new_event_loop)
+        self._engine: JobEngine | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._asking: CommitmentRequestJob | None = None
+        self._web: WebServer | None = None
+        self.peers = PeerBook(configured_peers(settings), archive.database)
+        self.commitment = CommitmentService(
+            archive.database, self.peers, refusal=archive.admission.association_refusal, wake=self.wake_jobs
+        )
+
+    def wake_jobs(self) -> None:
+        """Have jobs looked for that were submitted just now; from any thread."""
+        if self._engine is not None:
+            self._engine.wake()
+
+    async def start(
+        self, server: AssociationServer, service: StorageService, dicom: tuple[str, int]
+    ) -> tuple[str, int] | None:
+        """Start jobs and HTTP, and return where HTTP is served; None where it is off. `dicom` is where the server listens.
+
+        Raises OSError when the address cannot be had, ExposureError, ServerTLSError.
+        """
+        self._background.start()
+        self.peers.start()
+        self.commitment.start()
+        self._engine = engine = self._make_engine(server, service)
+        await asyncio.get_running_loop().run_in_executor(None, self._keep_scrubbing)
+        await self._background.run(self._start_jobs(engine))
+        if self._settings.http.port == OFF:
+            return None
+        return await self._background.run(self._start_http(server, dicom))
+
+    async def stop(self) -> None:
+        """Stop HTTP and jobs. What waits of storage commitment requests is still written and answered."""
+        await self._background.run(self._stop())
+        await asyncio.get_running_loop().run_in_executor(None, self.commitment.stop)
+
+    def close(self) -> None:
+        """End the threads. Twice is fine."""
+        self.peers.close()
+        self._background.close()
+
+    def take_settings(self, settings: Settings) -> None:
+        """Put in force what can be without a restart: the peers, and the TLS that they are called with."""
+        self._settings = settings
+        self.peers.replace_configured(configured_peers(settings))
+
+    # On the background's event loop.
+
+    def _make_engine(self, server: AssociationServer, service: StorageService) -> JobEngine:
+        archive, database = self._archive, self._archive.database
+        own = OwnSide(ae_title=self._settings.dicom.ae_title, tls=lambda: calling_tls_context(self._settings))
+
+        def accepts_class(calling_ae_title: str, address: str, sop_class_uid: str) -> bool:
+            policy = service.rules.policy_for(calling_ae_title, address)
+            return is_storage(sop_class_uid) and policy.accepts_abstract_syntax(sop_class_uid)
+
+        tools = CheckTools(
+            archive=archive,
+            policy=self._policy,
+            options=self._options,
+            accepts_class=accepts_class,
+            open_associations=server.open_associations,
+        )
+        reporter = Reporter(
+            database=database,
+            peers=self.peers,
+            own=own,
+            options=self._options,
+            invoke=server.invoke,
+            open_associations=server.open_associations,
+        )
+        self._asking = CommitmentRequestJob(database, self.peers, own)
+        jobs = self._settings.jobs
+        return JobEngine(
+            database,
+            [
+                CommitmentJob(tools=tools, reporter=reporter),
+                self._asking,
+                StoreJob(archive, self.peers, own),
+                *archive_job_kinds(archive, scrub_days=jobs.scrub_days),
+            ],
+            owner=archive.receiver,
+            lock_folder=os.path.join(archive.root, JOBS),
+            options=JobOptions(
+                disk_lanes=jobs.disk_max, running_max=jobs.running_max, retention_days=jobs.retention_days
+            ),
+        )
+
+    def _keep_scrubbing(self) -> None:
+        if self._settings.jobs.scrub_days:
+            with self._archive.database.write() as transaction:
+                keep_scrubbing(transaction, created_by="settings")
+
+    async def _start_jobs(self, engine: JobEngine) -> None:
+        self._running = asyncio.get_running_loop().create_task(self._run_jobs(engine), name="jobs")
+
+    async def _run_jobs(self, engine: JobEngine) -> None:
+        try:
+            await engine.run()
+        except OSError as error:
+            log.error("error", what="jobs cannot run here", reason=str(error))
+        except Exception:
+            log.exception("error", what="jobs do not run any more: restart the server")
+
+    async def _start_http(self, server: AssociationServer, dicom: tuple[str, int]) -> tuple[str, int]:
+        from stowkeeper.app.http_wiring import web_server  # noqa: PLC0415 - see above
+
+        make = asyncio.to_thread(
+            web_server, self._archive, self._settings, self, server, dicom, started_at=utc_now()
+        )
+        self._web = await make
+        return await self._web.start()
+
+    async def _stop(self) -> None:
+        if self._web is not None:
+            await self._web.stop()
+        if self._engine is not None:
+            await self._engine.stop(JOBS_STOP_SECONDS)
+        if self._running is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._running
+        if self._asking is not None:
+            await self._asking.close()

@@ -1,0 +1,230 @@
+"""`stowkeeper jobs`: look at jobs, and pause, resume, cancel or retry them; with a running server and without."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stowkeeper.app.commands.acting_user import acting_user
+from stowkeeper.app.commands.columns import Column, Row, lay_out
+from stowkeeper.app.commands.failures import CommandError
+from stowkeeper.app.commands.options import archive_option, json_option
+from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.app.limits import FAILURES_SHOWN_MAX
+from stowkeeper.app.log_lines import printable
+from stowkeeper.archive.archive import ArchiveReader
+from stowkeeper.database.engine import Database, Transaction
+from stowkeeper.jobs import rows
+from stowkeeper.jobs.job import Job, JobFilter, JobItem, JobNotFoundError
+from stowkeeper.jobs.limits import PAGE_MAX
+from stowkeeper.jobs.states import FINISHED, JobState, JobStateError
+
+
+@click.group(epilog="A running server does what is asked within a second. docs/commands.md tells more.")
+def jobs() -> None:
+    """Look at jobs, and pause, resume, cancel or retry them.
+
+    A job is what is done after an answer: checking and reporting a storage commitment, sending to a peer, verifying.
+    Jobs stand in the archive's database; a server works on them, and without one they wait.
+    """
+
+
+def _moment(key: str) -> Callable[[Row], str]:
+    return lambda row: (row[key] or "")[:19].replace("T", " ")
+
+
+def _progress(row: Row) -> str:
+    return f"{row['items_done']}/{row['items_total']}" if row["items_total"] else ""
+
+
+def _state(row: Row) -> str:
+    return f"{row['state']}, to {row['wish']}" if row["wish"] else str(row["state"])
+
+
+_COLUMNS = (
+    Column(title="Job", text=lambda row: row["job_id"]),
+    Column(title="Kind", text=lambda row: row["kind"]),
+    Column(title="State", text=_state),
+    Column(title="Step", text=lambda row: row["step"], drop=2),
+    Column(title="Done", text=_progress, right=True, drop=4),
+    Column(title="Peer", text=lambda row: row["peer"], cut_to=8, drop=5),
+    Column(title="Submitted (UTC)", text=_moment("created_at"), drop=3),
+    Column(title="Due (UTC)", text=lambda row: "" if row["finished_at"] else _moment("due_at")(row), drop=1),
+    Column(title="Last word", text=lambda row: row["error"], cut_to=12),
+)
+
+
+@jobs.command("ls", epilog="Example: stowkeeper jobs ls --state failure --state retry")
+@archive_option
+@click.option(
+    "--kind", metavar="KIND", default="", help="Only jobs of this kind, such as commitment or store."
+)
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice([state.value for state in JobState]),
+    multiple=True,
+    help="Only jobs in this state; several may be named.",
+)
+@click.option("--unfinished", is_flag=True, help="Only jobs with which something is still to happen.")
+@click.option("--peer", metavar="NAME", default="", help="Only jobs about this peer.")
+@click.option("--subject", metavar="UID", default="", help="Only jobs about this UID.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="At most so many."
+)
+@json_option
+def ls(
+    *,
+    archive: Path,
+    kind: str,
+    states: tuple[str, ...],
+    unfinished: bool,
+    peer: str,
+    subject: str,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List jobs, the newest first."""
+    wanted = [JobState(state) for state in states]
+    if unfinished:
+        wanted += [state for state in JobState if state not in FINISHED and state not in wanted]
+    only = JobFilter(kind=kind, state=tuple(wanted), peer=peer, subject=subject, limit=min(limit, PAGE_MAX))
+    with closing(ArchiveReader(str(archive))) as reader:
+        found = (_as_row(job) for job in _pages(reader.database, only, limit))
+        if as_json:
+            for row in found:
+                click.echo(json.dumps(row))
+            return
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        is_empty = True
+        for line in lay_out(_COLUMNS, found, width):
+            click.echo(line)
+            is_empty = False
+    if is_empty:
+        click.echo("There are no such jobs.", err=True)
+
+
+def _pages(database: Database, only: JobFilter, limit: int) -> Iterator[Job]:
+    """Yield jobs page by page, each from a short look of its own."""
+    left, before = limit, only.before_key
+    while left > 0:
+        with database.read() as connection:
+            page = rows.list_jobs(
+                connection,
+                JobFilter(
+                    kind=only.kind,
+                    state=only.state,
+                    peer=only.peer,
+                    subject=only.subject,
+                    before_key=before,
+                    limit=min(left, PAGE_MAX),
+                ),
+            )
+        yield from page
+        if len(page) < min(left, PAGE_MAX):
+            return
+        left -= len(page)
+        before = page[-1].job_key
+
+
+@jobs.command("show", epilog="Exit code 66 when there is no such job.")
+@archive_option
+@click.argument("job_id", metavar="JOB")
+@json_option
+def show(*, archive: Path, job_id: str, as_json: bool) -> None:
+    """Show a job, and what became of each thing that it is about."""
+    with closing(ArchiveReader(str(archive))) as reader, reader.database.read() as connection:
+        job = rows.find(connection, job_id)
+        if job is None:
+            raise _not_found(job_id)
+        items = rows.items_of(connection, job.job_key)
+        if as_json:
+            while items:
+                page = rows.items_of(connection, job.job_key, after=items[-1].position)
+                if not page:
+                    break
+                items += page
+            click.echo(json.dumps({**_as_row(job), "items": [asdict(item) for item in items]}))
+            return
+    for name, value in _as_row(job).items():
+        if value not in ("", None, {}):
+            text = json.dumps(value) if isinstance(value, dict) else str(value)
+            click.echo(printable(f"{name.replace('_', ' ')}: {text}"))
+    _print_items(job, items)
+
+
+def _print_items(job: Job, items: list[JobItem]) -> None:
+    for item in items[:FAILURES_SHOWN_MAX]:
+        code = f" {item.code:04X}H" if item.code is not None else ""
+        words = f": {item.words}" if item.words else ""
+        click.echo(printable(f"  {item.name}  {item.outcome or 'open'}{code}{words}"))
+    if job.items_total > FAILURES_SHOWN_MAX and items:
+        click.echo(f"  … {job.items_total} in all; --json names them", err=True)
+
+
+Change = Callable[[Transaction, str, str], Job]
+
+
+def _changing(change: Change, done: str) -> Callable[..., ExitCode]:
+    """Return a command's body that does the same with each job named."""
+
+    def body(*, archive: Path, job_ids: tuple[str, ...]) -> ExitCode:
+        code = ExitCode.OK
+        with closing(ArchiveReader(str(archive))) as reader:
+            for job_id in dict.fromkeys(job_ids):
+                try:
+                    with reader.database.write() as transaction:
+                        job = change(transaction, job_id, acting_user())
+                except (JobNotFoundError, JobStateError) as error:
+                    click.echo(printable(f"{job_id}: {error}"), err=True)
+                    code = ExitCode.FINDINGS
+                else:
+                    click.echo(printable(f"{job_id}: {done} ({_state(_as_row(job))})"))
+        return code
+
+    return body
+
+
+def _add(name: str, change: Change, done: str, help_text: str) -> None:
+    command = click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)(_changing(change, done))
+    jobs.command(
+        name,
+        help=help_text,
+        epilog="Exit code 0 when it was done with all, 1 when one is not there or cannot.",
+    )(archive_option(command))
+
+
+_add("pause", rows.pause, "paused", "Pause jobs; one that runs gives way at its next step.")
+_add("resume", rows.resume, "resumed", "Let paused jobs go on.")
+_add(
+    "cancel",
+    rows.cancel,
+    "cancelled",
+    "Cancel jobs. A storage commitment that is cancelled is still reported, its unchecked instances as failed.",
+)
+_add(
+    "retry",
+    rows.resubmit,
+    "to be tried again",
+    "Try jobs again that failed or were cancelled; or try waiting ones now.",
+)
+
+
+def _as_row(job: Job) -> dict[str, Any]:
+    row = asdict(job)
+    del row["job_key"], row["heartbeat"]
+    row["state"], row["wish"] = job.state.value, job.wish.value
+    return row
+
+
+def _not_found(job_id: str) -> CommandError:
+    return CommandError(
+        f"There is no job {job_id}: `stowkeeper jobs ls` lists them; finished ones are forgotten in time.",
+        ExitCode.NO_INPUT,
+    )

@@ -1,0 +1,108 @@
+"""`jobs` shows what stands in the database, and changes it as the table of moves allows."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.jobs import rows
+from stowkeeper.jobs.job import JobRequest
+from stowkeeper.jobs.states import JobState
+from support.catalog_rows import open_database
+from support.command_line import CommandLine, keep
+from support.instances import make_instance
+
+
+@pytest.fixture
+def stow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    archive = tmp_path / "archive"
+    keep(archive, make_instance(1))
+    return CommandLine(archive, capsys)
+
+
+def submit(stow: CommandLine, *requests: JobRequest) -> list[str]:
+    with open_database(stow.archive) as database, database.write() as transaction:
+        return [job.job_id for job in rows.submit_many(transaction, requests)]
+
+
+def state_of(stow: CommandLine, job_id: str) -> tuple[JobState, str]:
+    with open_database(stow.archive) as database, database.read() as connection:
+        job = rows.find(connection, job_id)
+    assert job is not None
+    return job.state, job.wish
+
+
+def listed(stow: CommandLine, *arguments: str) -> list[str]:
+    return [row["job_id"] for row in stow("jobs ls", "--json", *arguments).lines]
+
+
+def test_jobs_are_listed_the_newest_first_and_filtered(stow: CommandLine) -> None:
+    ids = submit(
+        stow,
+        JobRequest(kind="verify", arguments={}),
+        JobRequest(kind="store", arguments={}, peer="pacs", subject="1.2.3", items=["1.2.3.1", "1.2.3.2"]),
+        JobRequest(kind="store", arguments={}, peer="other"),
+    )
+    assert listed(stow) == ids[::-1]
+    assert listed(stow, "--kind", "store", "--peer", "pacs") == [ids[1]]
+    assert listed(stow, "--subject", "1.2.3") == [ids[1]]
+    assert listed(stow, "--limit", "1") == [ids[2]]
+    assert stow("jobs pause", ids[0]).code == ExitCode.OK
+    assert listed(stow, "--state", "paused") == [ids[0]]
+    assert len(listed(stow, "--unfinished")) == 3
+    shown = stow("jobs ls").out
+    assert shown.splitlines()[0].split()[:3] == ["Job", "Kind", "State"]
+    assert "0/2" in shown
+
+
+def test_a_job_is_shown_with_its_items(stow: CommandLine) -> None:
+    (job_id,) = submit(stow, JobRequest(kind="store", arguments={"peer": "pacs"}, items=["1.2.3.1"]))
+    shown = stow("jobs show", job_id)
+    assert shown.code == ExitCode.OK
+    assert f"job id: {job_id}" in shown.out
+    assert "  1.2.3.1  open" in shown.out
+    whole = json.loads(stow("jobs show", job_id, "--json").out)
+    assert whole["arguments"] == {"peer": "pacs"}
+    assert [item["name"] for item in whole["items"]] == ["1.2.3.1"]
+
+
+def test_jobs_are_paused_resumed_cancelled_and_tried_again(stow: CommandLine) -> None:
+    (job_id,) = submit(stow, JobRequest(kind="verify", arguments={}))
+    assert stow("jobs pause", job_id).out == f"{job_id}: paused (paused)\n"
+    assert state_of(stow, job_id) == (JobState.PAUSED, "")
+    assert stow("jobs resume", job_id).code == ExitCode.OK
+    assert state_of(stow, job_id) == (JobState.PENDING, "")
+    assert stow("jobs cancel", job_id).out == f"{job_id}: cancelled (pending, to cancel)\n"
+    assert state_of(stow, job_id) == (JobState.PENDING, "cancel")
+    with open_database(stow.archive) as database, database.read() as connection:
+        audited = connection.exec_driver_sql("SELECT action FROM audit ORDER BY audit_key").scalars().all()
+    assert audited == ["job paused", "job resumed", "job cancelled"]
+
+
+def test_what_cannot_be_done_is_said_and_the_others_are_done(stow: CommandLine) -> None:
+    (job_id,) = submit(stow, JobRequest(kind="verify", arguments={}))
+    ended = stow("jobs resume", job_id)
+    assert ended.code == ExitCode.FINDINGS
+    assert (
+        ended.err
+        == f"{job_id}: a job in state pending cannot be resumed: it would have to be running or paused\n"
+    )
+    ended = stow("jobs pause", "no-such-job", job_id)
+    assert ended.code == ExitCode.FINDINGS
+    assert "no-such-job: there is no job no-such-job" in ended.err
+    assert state_of(stow, job_id) == (JobState.PAUSED, "")
+
+
+def test_no_jobs_and_no_such_job_are_told(stow: CommandLine) -> None:
+    ended = stow("jobs ls")
+    assert (ended.code, ended.out, ended.err) == (ExitCode.OK, "", "There are no such jobs.\n")
+    ended = stow("jobs show", "no-such-job")
+    assert ended.code == ExitCode.NO_INPUT
+    assert "There is no job no-such-job" in ended.err
+
+
+def test_without_an_archive_nothing_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stow = CommandLine(tmp_path / "nowhere", capsys)
+    assert stow("jobs ls").code == ExitCode.NO_INPUT
+    assert not (tmp_path / "nowhere").exists()
