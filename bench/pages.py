@@ -20,7 +20,7 @@ from pathlib import Path
 
 from catalog_growth import Source
 from stowkeeper.archive import catalog, ledger, pages
-from stowkeeper.archive.pages import EVERYTHING, ListingFilter, Order, Page, PageRequest
+from stowkeeper.archive.pages import ListingFilter, Order, Page, PageRequest
 from stowkeeper.database.engine import Database
 
 BAR_SECONDS = 0.05
@@ -93,22 +93,27 @@ def measure(database: Database, rounds: int) -> dict[str, list[float]]:
                 "SELECT study_instance_uid FROM studies WHERE study_key % 7 = 0"
             )
         ]
-    listed = pages.listing_queries.receipts(EVERYTHING)
 
-    def anywhere() -> str:
-        received_at, key = chance.choice(keys)
-        return pages._encode({"received_at": received_at, "receipt_key": key}, listed)
+    def anywhere() -> str | None:
+        """Return a cursor in the middle of the list of receipts."""
+        before = ListingFilter(received_before=chance.choice(keys)[0])
+        with database.read() as connection:
+            return pages.receipts(connection, PageRequest(limit=1), before).next_cursor
+
+    cursors = [anywhere() for _ in range(50)]
 
     first = keys[len(keys) // 2][0]
     asked: dict[str, Callable[[], Callable[..., Page]]] = {
         "receipts, newest": lambda: lambda c: pages.receipts(c, PageRequest(limit=LIMIT)),
         "receipts, oldest": lambda: lambda c: pages.receipts(c, PageRequest(limit=LIMIT, order=Order.OLDEST)),
         "receipts, from anywhere": lambda: (
-            lambda c: pages.receipts(c, PageRequest(limit=LIMIT, cursor=anywhere()))
+            lambda c: pages.receipts(c, PageRequest(limit=LIMIT, cursor=chance.choice(cursors)))
         ),
         "receipts of a calling AE title": lambda: (
             lambda c: pages.receipts(
-                c, PageRequest(limit=LIMIT, cursor=anywhere()), ListingFilter(calling_ae_title="SCANNER")
+                c,
+                PageRequest(limit=LIMIT, cursor=chance.choice(cursors)),
+                ListingFilter(calling_ae_title="SCANNER"),
             )
         ),
         "receipts of a time": lambda: (
@@ -118,6 +123,9 @@ def measure(database: Database, rounds: int) -> dict[str, list[float]]:
         ),
         "receipts of a study": lambda: (
             lambda c: pages.receipts(c, PageRequest(limit=LIMIT), ListingFilter(uid=chance.choice(uids)))
+        ),
+        "receipts of a title that sent none": lambda: (
+            lambda c: pages.receipts(c, PageRequest(limit=LIMIT), ListingFilter(calling_ae_title="NOBODY"))
         ),
         "instances, newest": lambda: lambda c: pages.instances(c, PageRequest(limit=LIMIT)),
         "instances of a study": lambda: (
@@ -137,7 +145,7 @@ def measure(database: Database, rounds: int) -> dict[str, list[float]]:
             with database.read() as connection:
                 page = question(connection)
             seconds.append(time.perf_counter() - begin)
-            assert page.rows
+            assert page.rows or page.next_cursor
         measured[name] = seconds
     return measured
 

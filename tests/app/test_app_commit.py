@@ -11,6 +11,7 @@ import pytest
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.dicom.commitment_information import COMMITMENT_TRANSFER_SYNTAXES, decode_action_information
 from stowkeeper.dicom.uid import STORAGE_COMMITMENT_PUSH_MODEL
+from stowkeeper.jobs.states import JobState
 from stowkeeper.services.commitment import asking_limits
 from stowkeeper.services.commitment.commitment_values import CommitmentState
 from stowkeeper.upperlayer.negotiation import AcceptancePolicy
@@ -19,7 +20,7 @@ from support.command_line import CommandLine, Ended, environment, keep, program,
 from support.commitment_asking import references_to, state_of
 from support.commitment_provider import Asked, Provider, commits_all_on_same, event_information, providing
 from support.instances import make_instance
-from support.job_engine_thread import wait_until
+from support.job_engine_thread import job_of, wait_until
 from support.processes import Program, free_port, running
 from support.scripted_acceptor import Act, Script, scripted_acceptor
 
@@ -107,7 +108,7 @@ def test_what_the_peer_does_not_commit_is_named(stow: CommandLine) -> None:
 
 def test_without_a_report_it_is_not_known_and_goes_on(stow: CommandLine) -> None:
     with providing() as provider:
-        ended = stow("commit", provider.address, "--study", STUDY, "--wait", "1")
+        ended = stow("commit", provider.address, "--study", STUDY, "--wait", "0.6")
     assert ended.code == ExitCode.TRY_AGAIN
     assert "the peer took the request, and has not reported yet" in ended.out
     assert "The next server on this archive goes on with it" in ended.err
@@ -115,7 +116,7 @@ def test_without_a_report_it_is_not_known_and_goes_on(stow: CommandLine) -> None
 
 
 def test_a_peer_that_is_not_there_is_not_known_and_goes_on(stow: CommandLine) -> None:
-    ended = stow("commit", "PACS@127.0.0.1:9", "1.2.3.1", "--wait", "1")
+    ended = stow("commit", "PACS@127.0.0.1:9", "1.2.3.1", "--wait", "0.6")
     assert ended.code == ExitCode.TRY_AGAIN
     assert "127.0.0.1:9 cannot be reached" in ended.out
     assert now(stow, asked_as(ended)).state is CommitmentState.REQUESTED
@@ -275,3 +276,19 @@ def test_killed_after_the_answer_the_report_is_taken_by_the_next_server(
     assert now(stow, asked.transaction_uid).state is CommitmentState.COMMITTED
     shown = stow("commitments show", asked.transaction_uid)
     assert "safe to delete here: 3" in shown.out
+
+
+@pytest.mark.slow
+def test_interrupted_it_ends_at_once_and_forgets_nothing(stow: CommandLine, tmp_path: Path) -> None:
+    with providing() as provider:
+        log = tmp_path / "commit.log"
+        with committing(stow, log, provider.address, "--study", STUDY) as started:
+            (asked,) = provider.wait_for_requests()
+            wait_until(lambda: now(stow, asked.transaction_uid).state is CommitmentState.ACCEPTED)
+            started.process.send_signal(signal.SIGINT)
+            assert started.process.wait(20) == ExitCode.INTERRUPTED
+        assert "Interrupted." in log.read_text(encoding="utf-8")
+        assert "Traceback" not in log.read_text(encoding="utf-8")
+        with open_database(stow.archive) as database:
+            job = job_of(database, now(stow, asked.transaction_uid).job_id)
+    assert (job.state, job.owner) == (JobState.PENDING, "")

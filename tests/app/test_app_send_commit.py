@@ -233,7 +233,7 @@ def test_what_the_peer_refused_is_no_success_and_the_rest_is_committed(stow: Com
 
 def test_without_a_report_it_is_not_known_and_the_rows_stay(stow: CommandLine) -> None:
     with providing() as provider:
-        ended = stow("send", provider.address, "1.2.10", "--commit", "--wait", "1")
+        ended = stow("send", provider.address, "1.2.10", "--commit", "--wait", "0.6")
         (asked,) = provider.asked
     assert ended.code == ExitCode.TRY_AGAIN
     with open_database(stow.archive) as database:
@@ -241,7 +241,7 @@ def test_without_a_report_it_is_not_known_and_the_rows_stay(stow: CommandLine) -
 
 
 def test_a_peer_that_is_not_there_is_tried_again_later(stow: CommandLine) -> None:
-    ended = stow("send", "PACS@127.0.0.1:9", "1.2.10", "--commit", "--wait", "1")
+    ended = stow("send", "PACS@127.0.0.1:9", "1.2.10", "--commit", "--wait", "0.6")
     assert ended.code == ExitCode.TRY_AGAIN
     assert "0 of 3 instances stored. 127.0.0.1:9 cannot be reached" in ended.out
     assert "The next server on this archive goes on with it" in ended.err

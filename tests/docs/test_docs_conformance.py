@@ -134,7 +134,9 @@ def test_the_receipts_creator_is_named(page: str) -> None:
 
 
 def test_settings_are_named_as_they_are(page: str) -> None:
-    named = set(re.findall(r"`((?:dicom|negotiation|access|storage|log|http|jobs|commitment)\.[a-z_]+)", page))
+    named = set(
+        re.findall(r"`((?:dicom|negotiation|access|storage|log|http|jobs|commitment)\.[a-z_]+)", page)
+    )
     assert named
     assert named - describe(Settings).keys() == set()
 

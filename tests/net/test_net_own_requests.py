@@ -1,7 +1,7 @@
 """Requests that we send as acceptor, to the requestor of an association: storage commitment reports on the same one."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -22,9 +22,8 @@ from support.commitment_messages import (
     event_response,
     read_message,
 )
+from support.own_requests import REPORT, Awaited, invoke, status_of
 from support.raw_peer import (
-    ABORT,
-    ABORT_REQUEST,
     C_ECHO_RSP,
     C_STORE_RSP,
     COMMAND,
@@ -32,25 +31,16 @@ from support.raw_peer import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     LAST,
     RELEASE_REQUEST,
-    RELEASE_RESPONSE,
     RELEASE_RP,
-    RELEASE_RQ,
     Context,
-    PeerClosed,
     RawPeer,
     echo_command,
     p_data,
     store_message,
 )
-from support.server_thread import OPTIONS, SERVED_BY, ServerThread, serving
+from support.server_thread import SERVED_BY, ServerThread, serving
 from support.taking_handlers import TakingHandlers
 
-REPORT = NEventReportRequest(
-    message_id=0,
-    affected_sop_class_uid=PUSH_MODEL,
-    affected_sop_instance_uid=PUSH_MODEL_INSTANCE,
-    event_type_id=1,
-)
 SMALL = b"a report"
 LARGE = Random(5).randbytes(3_000_001)
 ALL_CONTEXTS = (*CONTEXTS, Context(context_id=1, abstract_syntax=CT_IMAGE_STORAGE))
@@ -71,55 +61,6 @@ def server(request: pytest.FixtureRequest, handlers: TakingHandlers) -> Iterator
 def peer(server: ServerThread) -> Iterator[RawPeer]:
     with RawPeer(server.port) as raw:
         yield raw
-
-
-class Awaited:
-    """What comes of one request: every call of `done` is kept, and there should be one."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[Response | None] = []
-        self.transfer_syntaxes: list[str] = []
-        self._came = threading.Event()
-
-    def done(self, response: Response | None) -> None:
-        self.outcomes.append(response)
-        self._came.set()
-
-    def wait(self) -> Response | None:
-        """Wait for the outcome."""
-        assert self._came.wait(20), "nobody said what became of the request"
-        (outcome,) = self.outcomes
-        return outcome
-
-    @property
-    def has_come(self) -> bool:
-        """Tell whether anything was said."""
-        return self._came.is_set()
-
-
-def invoke(
-    server: ServerThread,
-    handlers: TakingHandlers,
-    data: bytes = SMALL,
-    abstract_syntax: str = PUSH_MODEL,
-    association_id: str | None = None,
-) -> Awaited:
-    """Send a report on the association that was opened last."""
-    awaited = Awaited()
-
-    def data_set(transfer_syntax: str) -> bytes:
-        awaited.transfer_syntaxes.append(transfer_syntax)
-        return data
-
-    chosen = handlers.opened[-1].association_id if association_id is None else association_id
-    server.server.invoke(chosen, abstract_syntax, REPORT, data_set, awaited.done)
-    return awaited
-
-
-def status_of(awaited: Awaited) -> int:
-    response = awaited.wait()
-    assert response is not None
-    return response.status
 
 
 # Requests and responses
@@ -238,6 +179,21 @@ def test_open_associations_are_told_as_they_are_now(
         assert left.calling_ae_title == "ONE"
 
 
+def test_an_association_that_ends_while_its_report_is_written_is_gone(
+    server: ServerThread, peer: RawPeer, handlers: TakingHandlers
+) -> None:
+    peer.associate(*CONTEXTS)
+    awaited = Awaited()
+
+    def data_set(_transfer_syntax: str) -> bytes:
+        peer.reset()
+        server.wait_until_empty()
+        return SMALL
+
+    server.server.invoke(handlers.opened[0].association_id, PUSH_MODEL, REPORT, data_set, awaited.done)
+    assert awaited.outcomes == [None]
+
+
 # The window
 
 
@@ -354,195 +310,6 @@ def test_what_waits_to_be_sent_has_a_bound(handlers: TakingHandlers) -> None:
             with RawPeer(server.port) as other:
                 other.associate(*CONTEXTS)
                 assert other.echo().status == 0
-
-
-# Ends
-
-
-def is_sending(server: ServerThread) -> bool:
-    (protocol,) = server.protocols_now
-    return protocol._own is not None and protocol._own.is_sending
-
-
-def abort(peer: RawPeer) -> None:
-    peer.send(ABORT_REQUEST)
-
-
-def reset(peer: RawPeer) -> None:
-    peer.reset()
-
-
-def break_the_rules(peer: RawPeer) -> None:
-    peer.send(event_response(1, field=0x8130))
-
-
-@pytest.mark.parametrize("data", [SMALL, LARGE * 3])
-@pytest.mark.parametrize("end", [abort, reset, break_the_rules])
-def test_who_waits_hears_of_the_end(
-    server: ServerThread, handlers: TakingHandlers, data: bytes, end: Callable[[RawPeer], None]
-) -> None:
-    with RawPeer(server.port, receive_buffer=10_000) as peer:
-        peer.associate(*CONTEXTS)
-        awaited = [invoke(server, handlers, data) for _ in range(3)]
-        if data is SMALL:
-            read_message(peer)
-        else:
-            server.wait_until(lambda: is_sending(server))
-        end(peer)
-        assert [each.wait() for each in awaited] == [None] * 3
-        peer.close()
-        server.wait_until_empty()
-        assert server.call(lambda: dict(server.server._invocations)) == {}
-
-
-def test_a_response_to_another_command_ends_the_association(
-    server: ServerThread, peer: RawPeer, handlers: TakingHandlers
-) -> None:
-    peer.associate(*CONTEXTS)
-    awaited = invoke(server, handlers)
-    message_id = read_message(peer).message_id
-    peer.send(event_response(message_id, field=0x8130))
-    assert peer.read_pdu().kind == ABORT
-    assert awaited.wait() is None
-
-
-def test_a_response_to_nothing_is_the_handlers_own(
-    server: ServerThread, peer: RawPeer, handlers: TakingHandlers
-) -> None:
-    peer.associate(*CONTEXTS)
-    awaited = invoke(server, handlers)
-    message_id = read_message(peer).message_id
-    peer.send(event_response(message_id + 1) + event_response(message_id))
-    assert status_of(awaited) == 0
-    assert len(handlers.taken) == 1
-    assert peer.echo().status == 0
-
-
-def test_a_release_ends_what_is_awaited(
-    server: ServerThread, peer: RawPeer, handlers: TakingHandlers
-) -> None:
-    peer.associate(*CONTEXTS)
-    awaited = [invoke(server, handlers) for _ in range(2)]
-    read_message(peer)
-    assert peer.release().kind == RELEASE_RP
-    assert [each.wait() for each in awaited] == [None, None]
-    peer.close()
-    assert server.only_ending(handlers) == ("released", "")
-
-
-def test_a_release_waits_for_the_end_of_a_message(server: ServerThread, handlers: TakingHandlers) -> None:
-    handlers.answers = False
-    with RawPeer(server.port, receive_buffer=10_000) as peer:
-        peer.associate(*ALL_CONTEXTS)
-        awaited = invoke(server, handlers, LARGE * 3)
-        server.wait_until(lambda: is_sending(server))
-        peer.send(p_data(3, echo_command(), control=COMMAND | LAST) + RELEASE_REQUEST)
-        assert awaited.wait() is None, "no answer can come behind a release"
-        assert invoke(server, handlers).wait() is None
-        assert read_message(peer).data == LARGE * 3
-        assert peer.read_answer().command_field == C_ECHO_RSP
-        assert peer.read_pdu().kind == RELEASE_RP
-    assert server.only_ending(handlers) == ("released", "")
-
-
-def test_the_drain_awaits_what_was_asked_and_asks_no_more(
-    server: ServerThread, peer: RawPeer, handlers: TakingHandlers
-) -> None:
-    peer.associate(*CONTEXTS)
-    first, second = invoke(server, handlers), invoke(server, handlers)
-    report = read_message(peer)
-    stopping = server.begin(server.server.stop())
-    assert second.wait() is None
-    assert invoke(server, handlers).wait() is None
-    assert not first.has_come
-    peer.send(event_response(report.message_id))
-    assert status_of(first) == 0
-    assert peer.read_pdu().kind == RELEASE_RQ
-    peer.send(RELEASE_RESPONSE)
-    peer.close()
-    stopping.result(20)
-
-
-def test_the_end_of_the_server_ends_what_is_awaited(
-    server: ServerThread, peer: RawPeer, handlers: TakingHandlers
-) -> None:
-    peer.associate(*CONTEXTS)
-    awaited = [invoke(server, handlers) for _ in range(2)]
-    read_message(peer)
-    for protocol in server.protocols:
-        protocol._server.call_soon_threadsafe(protocol.cut)
-    assert [each.wait() for each in awaited] == [None, None]
-    server.wait_until_empty()
-    assert invoke(server, handlers).outcomes == [None]
-
-
-# Time
-
-
-def test_who_gives_no_answer_is_asked_no_more(
-    server: ServerThread, peer: RawPeer, handlers: TakingHandlers
-) -> None:
-    peer.associate(*CONTEXTS)
-    first, second = invoke(server, handlers), invoke(server, handlers)
-    report = read_message(peer)
-    server.advance(OPTIONS.send_seconds - 10)
-    assert not first.has_come
-    with capture_logs() as lines:
-        server.advance(OPTIONS.send_seconds + 10)
-    assert [first.wait(), second.wait()] == [None, None]
-    assert [line["what"] for line in lines] == ["a request of ours was not answered"]
-    assert invoke(server, handlers).wait() is None
-    peer.send(event_response(report.message_id))
-    assert peer.echo().status == 0, "a late answer does no harm"
-    assert not handlers.taken
-    assert first.outcomes == [None]
-    assert peer.release().kind == RELEASE_RP
-
-
-@pytest.mark.parametrize("served_by", SERVED_BY)
-def test_no_answer_is_missed_while_a_message_of_the_peer_is_on_its_way(
-    handlers: TakingHandlers, served_by: str
-) -> None:
-    """An answer cannot come in the middle of it."""
-    with serving(handlers, served_by, send_seconds=20.0) as server, RawPeer(server.port) as peer:
-        peer.associate(*ALL_CONTEXTS)
-        awaited = invoke(server, handlers)
-        report = read_message(peer)
-        message = store_message(1, "1.2.3", LARGE[:200_000])
-        peer.send(message[:-1000])
-        server.wait_until(lambda: bool(handlers.stores) and len(handlers.stores[0].data) > 190_000)
-        server.advance(40)
-        assert not awaited.has_come
-        peer.send(message[-1000:] + event_response(report.message_id))
-        assert status_of(awaited) == 0
-
-
-def test_an_answer_that_is_awaited_is_no_idleness(handlers: TakingHandlers) -> None:
-    with serving(handlers, "uvloop", idle_seconds=20.0) as server, RawPeer(server.port) as peer:
-        peer.associate(*CONTEXTS)
-        awaited = invoke(server, handlers)
-        report = read_message(peer)
-        server.advance(30)
-        assert not handlers.ended
-        peer.send(event_response(report.message_id))
-        assert status_of(awaited) == 0
-        server.advance(30)
-        assert peer.read_pdu().kind == ABORT
-
-
-def test_a_peer_that_takes_no_more_of_a_report_is_cut_off(
-    server: ServerThread, handlers: TakingHandlers
-) -> None:
-    with RawPeer(server.port, receive_buffer=10_000) as peer:
-        peer.associate(*CONTEXTS)
-        awaited = invoke(server, handlers, LARGE * 8)
-        server.wait_until(lambda: is_sending(server))
-        server.advance(OPTIONS.send_seconds + 10)
-        assert awaited.wait() is None
-        server.wait_until_empty()
-        assert handlers.closed[0].end == "aborted"
-        with pytest.raises(PeerClosed):
-            read_message(peer)
 
 
 # Threads, and those who wait

@@ -103,13 +103,13 @@ def test_each_level_sees_what_it_promises_to_look_at(archive, name, deleted, tru
 def test_a_version_that_is_asked_for_twice_is_read_once_and_answered_twice(archive):
     keep(archive, 1)
     reads = []
-    original = archive.files.read_into
+    original = archive.files.open_for_reading
 
     class Counting:
         def __getattr__(self, name):
             return getattr(archive.files, name)
 
-        def read_into(self, *arguments):
+        def open_for_reading(self, *arguments):
             reads.append(1)
             return original(*arguments)
 

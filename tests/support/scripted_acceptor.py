@@ -179,9 +179,12 @@ class _Association:
             self._take_fragment(event)
         elif isinstance(event, ReleaseConfirmed):
             self._acceptor.releases += 1
-        elif isinstance(event, ReleaseRequested) and self._script.answers_release:
-            if self._upper_layer.can_respond_to_release:  # else the requestor gave up in the bytes behind it
-                self._upper_layer.respond_to_release(time.monotonic())
+        elif (
+            isinstance(event, ReleaseRequested)
+            and self._script.answers_release
+            and self._upper_layer.can_respond_to_release  # else the requestor gave up in the bytes behind it
+        ):
+            self._upper_layer.respond_to_release(time.monotonic())
 
     def _negotiate(self, request: AssociateRQ) -> None:
         self._acceptor.requests.append(request)

@@ -130,7 +130,7 @@ def test_what_cannot_be_a_peer_is_422_and_says_why(served: tuple[httpx.Client, R
 
 def test_odd_names_find_their_peer(served: tuple[httpx.Client, Rig]) -> None:
     client, _ = served
-    for name in ("a b", "50%", "#?&", "..x", "(MR) [2]", "\"quoted\""):
+    for name in ("a b", "50%", "#?&", "..x", "(MR) [2]", '"quoted"'):
         added = client.post("/api/peers", json=wanted(name=name))
         assert added.status_code == 201, name
         assert client.get(added.headers["location"]).json()["name"] == name

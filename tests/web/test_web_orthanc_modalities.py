@@ -230,7 +230,8 @@ def test_an_echo_that_finds_nobody(rig: OrthancRig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "code"), [(b"{bad", 15), (b'{"Timeout": "x"}', 15), (b'{"Timeout": -1}', 3)]
+    ("body", "code"),
+    [(b"{bad", 15), (b'{"Timeout": "x"}', 15), (b'{"Timeout": -1}', 15), (b'{"Timeout": 9999}', 3)],
 )
 def test_an_echo_asked_for_wrongly(rig: OrthancRig, body: bytes, code: int) -> None:
     answer = rig.ask("POST", "/modalities/fixed/echo", body)

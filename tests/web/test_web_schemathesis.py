@@ -55,7 +55,9 @@ def fill(rig: OrthancRig) -> dict[str, list[Any]]:
     rig.keep(1, content=1)
     rig.settle()
     with rig.database.write() as transaction:
-        jobs = [submit(transaction, JobRequest(kind="test", arguments={}, items=["1.2", "1.3"])) for _ in range(4)]
+        jobs = [
+            submit(transaction, JobRequest(kind="test", arguments={}, items=["1.2", "1.3"])) for _ in range(4)
+        ]
     keys = [
         rig.client.post("/api/commitments", json={"peer": "away", "uids": [uid]}).json()["commitment_key"]
         for uid in ("1.2.3.1", "1.2.3.2")
@@ -99,7 +101,9 @@ def test_the_native_interface_is_what_it_says(tmp_path: Path) -> None:
     assert "Tested: " in run.stdout
 
 
-def run_it(program: str, configuration: Path, rig: OrthancRig, token: str) -> "subprocess.CompletedProcess[str]":
+def run_it(
+    program: str, configuration: Path, rig: OrthancRig, token: str
+) -> "subprocess.CompletedProcess[str]":
     """Run Schemathesis against a server until it ends."""
     arguments: list[Any] = [
         program,

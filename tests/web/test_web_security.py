@@ -23,7 +23,7 @@ from support.web_server import Rig, bearer, web_client, web_rig, web_serving
 PASSWORD = "correct horse battery"
 
 
-def routes():  # noqa: ANN201 - a router
+def routes():
     """Return a route for each role that tells who asks, and one for everybody."""
     made = api_router("/api/test", tag="test")
 
@@ -85,12 +85,15 @@ def test_without_credentials_everybody_here_may_everything(served: tuple[httpx.C
 
 def test_without_credentials_others_are_served_nothing(tmp_path: Path) -> None:
     # As where the last credential was removed while the server listens to the network.
-    with web_rig(tmp_path / "archive", routers=[routes()]) as rig, web_serving(rig.application) as thread:
-        with patch.object(security, "is_loopback", lambda address: address != thread.host):
-            answer = httpx.get(f"{thread.url}/api/test/read")
-            assert answer.status_code == 403
-            assert "stowkeeper token add" in answer.json()["detail"]
-            assert httpx.get(f"{thread.url}/api/test/everybody").json() == "everybody"
+    with (
+        web_rig(tmp_path / "archive", routers=[routes()]) as rig,
+        web_serving(rig.application) as thread,
+        patch.object(security, "is_loopback", lambda address: address != thread.host),
+    ):
+        answer = httpx.get(f"{thread.url}/api/test/read")
+        assert answer.status_code == 403
+        assert "stowkeeper token add" in answer.json()["detail"]
+        assert httpx.get(f"{thread.url}/api/test/everybody").json() == "everybody"
 
 
 # Credentials

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -23,6 +23,7 @@ from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import allow, api_router
 from stowkeeper.web.server import ServerTLS, ServerTLSError
 from stowkeeper.web.services import WebOptions
+from support.tls_files import Identity
 from support.tls_fixtures import TLSFiles
 from support.web_server import WebThread, web_rig, web_serving
 
@@ -184,6 +185,21 @@ def test_requests_in_a_row_are_answered_in_their_order(served: WebThread) -> Non
     assert [int(part.split()[0]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [200, 404, 200, 404]
 
 
+def test_who_wants_another_protocol_gets_this_one(served: WebThread) -> None:
+    upgrade = (
+        b"GET /api/live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Key: eA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    for wanted in (upgrade, upgrade.replace(b"websocket", b"h2c")):
+        with connect(served) as sock:
+            sock.sendall(wanted)
+            assert status_of(read_one(sock)) == 200
+    with connect(served) as sock:
+        sock.sendall(b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n")
+        assert status_of(sock.recv(1000)) in {400, 403, 404, 405}
+    served.wait_until(lambda: served.server.connections == 0)
+
+
 def test_connections_beyond_the_bound_are_told_so(tmp_path: Path) -> None:
     with (
         web_rig(tmp_path / "archive") as rig,
@@ -269,6 +285,38 @@ def test_who_never_shakes_hands_is_counted_and_closed(
 
 
 @pytest.mark.peer("openssl")
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_renewed_certificate_is_used_from_the_next_connection_on(
+    tmp_path: Path, tls_files: TLSFiles, loop: str
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+
+    def put(identity: Identity) -> bytes:
+        certificate.write_bytes(Path(identity.certificate).read_bytes())
+        key.write_bytes(Path(identity.key).read_bytes())
+        return ssl.PEM_cert_to_DER_cert(Path(identity.certificate).read_text())
+
+    def shown(thread: WebThread) -> bytes | None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with connect(thread) as sock, context.wrap_socket(sock) as secured:
+            return secured.getpeercert(binary_form=True)
+
+    first = put(tls_files.server)
+    tls = ServerTLS(certificate=str(certificate), key=str(key))
+    with web_rig(tmp_path / "archive") as rig, web_serving(rig.application, loop, tls=tls) as thread:
+        assert shown(thread) == first
+        second = put(tls_files.client)
+        assert shown(thread) == first
+        thread.server.renew_tls()
+        assert shown(thread) == second
+        key.write_text("nonsense")
+        with pytest.raises(ServerTLSError):
+            thread.server.renew_tls()
+        assert shown(thread) == second
+
+
+@pytest.mark.peer("openssl")
 def test_bad_tls_files_are_named(tmp_path: Path, tls_files: TLSFiles) -> None:
     from support.tls_files import openssl
 
@@ -288,7 +336,7 @@ def test_bad_tls_files_are_named(tmp_path: Path, tls_files: TLSFiles) -> None:
 # Bodies
 
 
-def taking() -> tuple[FastAPI | None, list[int]]:
+def taking() -> tuple[APIRouter, list[int]]:
     """Return a router with a route that takes a body and one that reads it piece by piece, and the sizes they saw."""
     seen: list[int] = []
     routes = api_router("/api/test", tag="test")
@@ -308,7 +356,7 @@ def taking() -> tuple[FastAPI | None, list[int]]:
             seen.append(len(piece))
         return size
 
-    return routes, seen  # type: ignore[return-value]  # a router is all that is asked for
+    return routes, seen
 
 
 @pytest.mark.slow
@@ -321,7 +369,10 @@ def test_a_hundred_megabytes_are_refused_unread(tmp_path: Path, more: tuple[str,
     with large.open("wb") as stream:
         stream.truncate(LARGE)
     router, seen = taking()
-    with web_rig(tmp_path / "archive", routers=[router]) as rig, web_serving(rig.application) as thread:  # type: ignore[list-item]  # a router of Starlette will do
+    with (
+        web_rig(tmp_path / "archive", routers=[router]) as rig,
+        web_serving(rig.application) as thread,
+    ):  # a router of Starlette will do
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         run = subprocess.run(
             [
@@ -353,7 +404,10 @@ def test_who_goes_on_sending_after_the_answer_is_cut_off(
 ) -> None:
     monkeypatch.setattr(connection, "LINGER_SECONDS", SOON)
     router, _ = taking()
-    with web_rig(tmp_path / "archive", routers=[router]) as rig, web_serving(rig.application) as thread:  # type: ignore[list-item]  # a router of Starlette will do
+    with (
+        web_rig(tmp_path / "archive", routers=[router]) as rig,
+        web_serving(rig.application) as thread,
+    ):  # a router of Starlette will do
         with connect(thread) as sock:
             sock.sendall(
                 b"POST /api/test/body HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -361,17 +415,37 @@ def test_who_goes_on_sending_after_the_answer_is_cut_off(
             )
             assert status_of(sock.recv(65536)) == 413
             began = time.monotonic()
-            with pytest.raises(ConnectionError):
+            with pytest.raises(ConnectionError):  # noqa: PT012 - which of them fails, the system decides
                 while time.monotonic() - began < WAIT_SECONDS:
                     sock.sendall(b"x")
         thread.wait_until(lambda: thread.server.connections == 0)
+
+
+def test_the_time_for_a_head_does_not_count_for_its_body(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "HEAD_SECONDS", SOON)
+    router, seen = taking()
+    with (
+        web_rig(tmp_path / "archive", routers=[router]) as rig,
+        web_serving(rig.application) as thread,
+        connect(thread) as sock,
+    ):
+        sock.sendall(b"POST /api/test/pieces HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+        began = time.monotonic()
+        for count in range(10):
+            sock.sendall(b"x")
+            thread.wait_until(lambda count=count: sum(seen) > count)
+            while time.monotonic() - began < SOON * (count + 1) / 3:
+                thread.wait_until(lambda: True)
+        assert status_of(read_one(sock)) == 200
 
 
 def test_a_body_that_stops_coming_is_408(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "BODY_STALL_SECONDS", SOON)
     router, _ = taking()
     with (
-        web_rig(tmp_path / "archive", routers=[router]) as rig,  # type: ignore[list-item]  # a router of Starlette will do
+        web_rig(tmp_path / "archive", routers=[router]) as rig,  # a router of Starlette will do
         web_serving(rig.application) as thread,
         connect(thread) as sock,
     ):
@@ -457,6 +531,7 @@ def test_an_answer_that_does_not_go_on_is_cut_off(tmp_path: Path, monkeypatch: p
 
 def test_who_does_not_read_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "SEND_STALL_SECONDS", SOON)
+    monkeypatch.setattr(listening, "SWEEP_SECONDS", 10 * WAIT_SECONDS)
     gate = Gate()
     with (
         web_rig(tmp_path / "archive", routers=[gate.router]) as rig,

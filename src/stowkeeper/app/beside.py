@@ -167,7 +167,16 @@ class Beside:
             web_server, self._archive, self._settings, self, server, dicom, started_at=utc_now()
         )
         self._web = await make
-        return await self._web.start()
+        try:
+            return await self._web.start()
+        except OSError as error:
+            http = self._settings.http
+            words = (
+                f"cannot listen on {http.host}, port {http.port}, for HTTP: {error.strerror or error}. Another program may"
+                " have it, as Orthanc has 8042: choose another port with --http-port (0 takes any free one), or turn HTTP"
+                " off by --http-port off"
+            )
+            raise type(error)(error.errno, words) from error
 
     async def _stop(self) -> None:
         if self._web is not None:

@@ -33,7 +33,6 @@ class OtherMessage:
         "bytes_max",
         "context",
         "data_set",
-        "is_over",
         "is_whole",
         "message",
         "performed",
@@ -49,7 +48,6 @@ class OtherMessage:
         self.room = room
         self.performed: Request | None = None
         self.is_whole = not message.has_data_set
-        self.is_over = False
         self.response: Response | None = None
 
 
@@ -131,11 +129,8 @@ class OtherMessages:
     def abandon(self) -> None:
         """Know that the association is over: what is answered from now on nobody hears."""
         other, self._incoming = self._incoming, None
-        unanswered, self._unanswered = self._unanswered, set()
-        for each in unanswered:
-            each.is_over = True
+        self._unanswered.clear()
         if other is not None and other.data_set is not None:
-            other.is_over = True
             other.room.give_back()
 
     # The data set.
@@ -183,11 +178,8 @@ class OtherMessages:
 
     def _answer_later(self, other: OtherMessage, response: Response) -> None:
         """Answer a request, on the event loop."""
-        if other.response is not None:
-            return
         self._settle(other, response)
-        if other.is_whole and not other.is_over:
-            self._answered()
+        self._answered()
 
     def _settle(self, other: OtherMessage, response: Response | None) -> None:
         """Note the answer, the first one there is, and send it behind the end of the message."""
@@ -199,7 +191,7 @@ class OtherMessages:
     def _send_when_whole(self, other: OtherMessage) -> None:
         response = other.response
         performed = other.performed
-        if not other.is_whole or other.is_over or (response is None and performed is not None):
+        if not other.is_whole or (response is None and performed is not None):
             return
         if performed is not None:
             self._unanswered.discard(other)

@@ -135,7 +135,8 @@ class ScrubJob:
         this = self._round(run.job.checkpoint, now, findings)
         wait = self._wait_for_next(this, now)
         if wait > 0:
-            return NextStep("", ARCHIVE_LANE, due_in_seconds=wait)
+            # With the checkpoint: it may have been begun anew by a clock that was set back.
+            return NextStep("", ARCHIVE_LANE, _checkpoint(this, findings), due_in_seconds=wait)
         if this.is_over:
             this = self._begin(this.number + 1, now, this.words, findings)
         rate = this.rate(now, self.days)
@@ -160,8 +161,7 @@ class ScrubJob:
         )
         if not chosen:
             this = self._end(this, findings)
-        checkpoint: JSON = {"round": this.to_json(), "found": dict(findings.faults)}
-        findings.write(checkpoint, done=this.files, total=this.files_expected)
+        findings.write(_checkpoint(this, findings), done=this.files, total=this.files_expected)
         spent = max(seconds_between(now, self.clock()), 0.0)
         wait = self._wait_for_next(this, now) if this.is_over else cost / rate - spent
         return NextStep("", ARCHIVE_LANE, due_in_seconds=max(wait, 0.0))
@@ -220,6 +220,10 @@ class ScrubJob:
 def seconds_between(begin: str, end: str) -> float:
     """Return the seconds from one time to another, both UTC in ISO 8601; negative when the second is before."""
     return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
+
+
+def _checkpoint(this: Round, findings: Findings) -> JSON:
+    return {"round": this.to_json(), "found": dict(findings.faults)}
 
 
 def _cost_of(row: VersionRow) -> int:

@@ -63,11 +63,12 @@ receiving path, jobs and commands need some too."""
 
 # Who asks too often
 
-REQUESTS_PER_SECOND = 200.0
-"""Requests of one client address, in the long run: some twice what one client gets answered in turn."""
+REQUESTS_PER_SECOND = 500.0
+"""Requests of one client address, in the long run: more than a server on two cores answers, so that who puts instances in by
+HTTP is never held up by it; less than a flood."""
 
-REQUESTS_BURST = 1000.0
-"""Requests that one client address may make at once before REQUESTS_PER_SECOND holds: a page of thumbnails, a script."""
+REQUESTS_BURST = 2000.0
+"""Requests that one client address may make at once before REQUESTS_PER_SECOND holds: those of a few seconds."""
 
 FAILED_AUTHENTICATIONS_PER_SECOND = 1 / 6
 """Wrong secrets of one client address, in the long run: ten a minute. Each costs us some 50 ms of a processor."""

@@ -69,7 +69,8 @@ def _listening(family: int, address: tuple[object, ...]) -> socket.socket:
 class Door:
     """Lets connections in, up to a bound. For the thread of one event loop.
 
-    `open` is the set of connections that were let in; they take themselves out of it.
+    `open_connections` is the set of those that were let in; they take themselves out of it. `tls` may be changed at any time,
+    for connections that come later.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Door:
         self._new_protocol = new_protocol
         self._open = open_connections
         self._connections_max = connections_max
-        self._tls = tls
+        self.tls = tls
         self._loop = asyncio.get_running_loop()
         self._listeners: dict[socket.socket, asyncio.TimerHandle | None] = {}
         self._entering: set[asyncio.Task[None]] = set()
@@ -144,7 +145,7 @@ class Door:
     def _admit(self, accepted: socket.socket) -> None:
         if len(self) < self._connections_max:
             self._begin(self._enter(accepted), accepted)
-        elif self._tls is None and len(self._turned_away) < self._connections_max:
+        elif self.tls is None and len(self._turned_away) < self._connections_max:
             self._begin(self._turn_away(accepted), accepted)
         else:
             accepted.close()
@@ -161,10 +162,10 @@ class Door:
         task.add_done_callback(ended)
 
     async def _enter(self, accepted: socket.socket) -> None:
-        handshake = None if self._tls is None else HANDSHAKE_SECONDS
+        handshake = None if self.tls is None else HANDSHAKE_SECONDS
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await self._loop.connect_accepted_socket(
-            self._new_protocol, accepted, ssl=self._tls, ssl_handshake_timeout=handshake
+            self._new_protocol, accepted, ssl=self.tls, ssl_handshake_timeout=handshake
         )
 
     async def _turn_away(self, accepted: socket.socket) -> None:

@@ -32,7 +32,7 @@ from stowkeeper.web.orthanc_limits import (
     RESOURCES_PER_REQUEST_MAX,
 )
 from stowkeeper.web.orthanc_modalities import modality_of, with_timeout
-from stowkeeper.web.orthanc_routes import integer_of, read_json
+from stowkeeper.web.orthanc_routes import read_json, timeout_of
 from stowkeeper.web.orthanc_store import uids_of_resources
 from stowkeeper.web.orthanc_waiting import attempt_now, tried
 from stowkeeper.web.services import WebServices
@@ -214,7 +214,7 @@ def _read_wanted(body: bytes) -> _Wanted:
     return _Wanted(
         pairs=tuple(map(_read_pair, entries)),
         resources=tuple(resources),
-        seconds=integer_of(value, "Timeout", otherwise=0),
+        seconds=timeout_of(value),
     )
 
 

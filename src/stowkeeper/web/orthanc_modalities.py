@@ -39,12 +39,12 @@ from stowkeeper.web.orthanc_routes import (
     answer,
     flag_of,
     has,
-    integer_of,
     nothing,
     on,
     orthanc_router,
     read_json,
     text_of,
+    timeout_of,
 )
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import Asker, allow
@@ -128,7 +128,7 @@ def _add_changes(routes: APIRouter, services: WebServices) -> None:
         peer = await run_in_threadpool(modality_of, services, name)
         value = read_json(body, otherwise="Cannot parse the JSON body") if body.strip() else {}
         if isinstance(value, Mapping):
-            peer = with_timeout(peer, integer_of(value, "Timeout", otherwise=0))
+            peer = with_timeout(peer, timeout_of(value))
         try:
             result = await dialing.echo(peer, services.own_side)
         except AssociationError as error:
@@ -148,7 +148,7 @@ def modality_of(services: WebServices, name: str) -> Peer:
 
 def with_timeout(peer: Peer, seconds: int) -> Peer:
     """Return a peer whose time limits are so many seconds; 0 leaves them as they are. Raises OrthancError."""
-    if seconds < 0 or seconds > PEER_SECONDS_MAX:
+    if seconds > PEER_SECONDS_MAX:
         raise OrthancError(
             OrthancErrorCode.PARAMETER_OUT_OF_RANGE, f"A timeout is from 0 to {PEER_SECONDS_MAX:g} seconds"
         )
@@ -235,7 +235,7 @@ def _read_object(value: Mapping[str, Any]) -> dict[str, Any]:
     both = flag_of(value, "AllowStorageCommitment", otherwise=True)
     given["may_request_commitment"] = flag_of(value, "AllowNAction", otherwise=both)
     given["may_report_commitment"] = flag_of(value, "AllowEventReport", otherwise=both)
-    seconds = integer_of(value, "Timeout", otherwise=0)
+    seconds = timeout_of(value)
     if seconds:
         given |= {"connect_seconds": seconds, "answer_seconds": seconds}
     return given

@@ -117,6 +117,14 @@ def integer_of(value: Mapping[str, Any], name: str, *, otherwise: int) -> int:
     return found
 
 
+def timeout_of(value: Mapping[str, Any]) -> int:
+    """Return the Timeout of an object, in seconds; 0 where there is none. Raises OrthancError."""
+    seconds = integer_of(value, "Timeout", otherwise=0)
+    if seconds < 0:
+        raise bad_format("Unsigned integer value expected in field: Timeout")
+    return seconds
+
+
 def text_of(value: Mapping[str, Any], name: str, *, otherwise: str | None = None) -> str:
     """Return a member of an object that is a text; it has to be there where `otherwise` is None. Raises OrthancError."""
     found = value.get(name, otherwise)

@@ -39,6 +39,7 @@ from stowkeeper.web.orthanc_routes import (
     orthanc_router,
     read_json,
     text_of,
+    timeout_of,
 )
 from stowkeeper.web.orthanc_rows import uids_of
 from stowkeeper.web.orthanc_waiting import WaitingRoom, attempt_now, give_up, tried, wait_until
@@ -204,7 +205,7 @@ def read_wanted(body: bytes) -> _Wanted:
         is_permissive=flag_of(value, "Permissive", otherwise=False),
         priority=_priority_of(value),
         commit=flag_of(value, "StorageCommitment", otherwise=False),
-        seconds=integer_of(value, "Timeout", otherwise=0),
+        seconds=timeout_of(value),
         changes=_changes_of(value),
     )
 

@@ -134,6 +134,14 @@ class WebServer:
         host, port = listeners[0].getsockname()[:2]
         return host, port
 
+    def renew_tls(self) -> None:
+        """Read certificate and key again; connections that begin from now on use them. Waits for the disk.
+
+        Raises ServerTLSError: then the old ones stay in force.
+        """
+        if self._tls is not None and self._door is not None:
+            self._door.tls = self._tls.context()
+
     async def stop(self) -> None:
         """Accept nothing more, let requests end, and after the time for it cut them off."""
         if self._door is None:

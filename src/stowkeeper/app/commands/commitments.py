@@ -154,7 +154,11 @@ def _pages(database: Database, only: CommitmentFilter, limit: int) -> Iterator[C
         before = page[-1].commitment_key
 
 
-@commitments.command("show", epilog="Exit code 66 when there is no such transaction.")
+@commitments.command(
+    "show",
+    short_help="Show a storage commitment, its instances and its reports.",
+    epilog="Exit code 66 when there is no such transaction.",
+)
 @archive_option
 @role_option
 @click.argument("uid", metavar="UID")
@@ -228,7 +232,9 @@ def _print(database: Database, commitment: Commitment, row: Row) -> None:
 
 
 @commitments.command(
-    "resend", epilog="Exit code 0 when it was written down, 1 when it cannot be done, 66 when there is none."
+    "resend",
+    short_help="Have one reported again, or ask for it again.",
+    epilog="Exit code 0 when it was written down, 1 when it cannot be done, 66 when there is none.",
 )
 @click.option(
     "--archive",

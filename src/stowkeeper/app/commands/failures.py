@@ -31,6 +31,7 @@ KNOWN_ERRORS: Mapping[str, ExitCode] = {
     "stowkeeper.durable.errors.DurableError": ExitCode.IO_ERROR,
     "stowkeeper.durable.server_lock.ArchiveInUseError": ExitCode.TRY_AGAIN,
     "stowkeeper.net.association_errors.AssociationError": ExitCode.UNAVAILABLE,
+    "stowkeeper.services.commitment.external_policies.PolicyUnknownError": ExitCode.SETTINGS,
     "stowkeeper.web.security.ExposureError": ExitCode.SETTINGS,
     "stowkeeper.web.server.ServerTLSError": ExitCode.SETTINGS,
 }
