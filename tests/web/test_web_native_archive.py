@@ -10,6 +10,7 @@ import httpx
 import pydicom
 import pytest
 from blake3 import blake3
+from structlog.testing import capture_logs
 
 from stowkeeper.archive import catalog
 from stowkeeper.dicom.uid import RECEIPT_CREATOR_UID
@@ -213,8 +214,20 @@ def test_a_damaged_file_never_comes_whole(rig: OrthancRig) -> None:
     content[len(content) // 2] ^= 1
     os.chmod(path, 0o600)
     path.write_bytes(content)
-    with pytest.raises(httpx.RemoteProtocolError):
-        rig.client.get("/api/instances/1.2.3.1/file")
+
+    def count(event: str) -> int:
+        return [line["event"] for line in lines].count(event)
+
+    with capture_logs() as lines:
+        with pytest.raises(httpx.RemoteProtocolError):
+            rig.client.get("/api/instances/1.2.3.1/file")
+        rig.wait(lambda: count("request") == 1, "the end of the request")
+        said = count("error")
+        assert said
+        # Who asks for the fields alone has nothing read.
+        assert rig.client.head("/api/instances/1.2.3.1/file").status_code == 200
+        rig.wait(lambda: count("request") == 2, "the end of the request")
+        assert count("error") == said
 
 
 def test_a_file_that_is_obviously_damaged_is_a_problem(rig: OrthancRig) -> None:

@@ -59,8 +59,9 @@ def test_jobs_are_listed_newest_first_page_after_page(served: tuple[httpx.Client
 
 def test_filters_choose_jobs_and_stay_in_the_next_page(served: tuple[httpx.Client, Rig]) -> None:
     client, rig = served
-    first, second, third = submit(
+    _, first, second, third = submit(
         rig,
+        job(kind="c"),
         job(kind="a", peer="p&q", subject="1.2"),
         job(kind="b", peer="p&q"),
         job(kind="a", subject="1.2"),
@@ -71,12 +72,16 @@ def test_filters_choose_jobs_and_stay_in_the_next_page(served: tuple[httpx.Clien
     assert ids(client.get("/api/jobs", params={"peer": "p&q"}).json()) == [second, first]
     assert ids(client.get("/api/jobs", params={"subject": "1.2"}).json()) == [third, first]
     assert ids(client.get("/api/jobs", params={"state": "paused"}).json()) == [second]
-    assert ids(client.get("/api/jobs?state=paused&state=pending").json()) == [third, second, first]
+    assert ids(client.get("/api/jobs?state=paused&state=pending").json())[:3] == [third, second, first]
     created = client.get(f"/api/jobs/{first}").json()["created_at"]
     assert ids(client.get("/api/jobs", params={"created_to": created}).json()) == []
-    assert len(ids(client.get("/api/jobs", params={"created_from": created}).json())) == 3
+    assert len(ids(client.get("/api/jobs", params={"created_from": created}).json())) == 4
     page = client.get("/api/jobs", params={"peer": "p&q", "state": ["paused", "pending"], "limit": 1}).json()
-    assert ids(client.get(page["next"]).json()) == [first]
+    found = ids(page)
+    while page["next"]:
+        page = client.get(page["next"]).json()
+        found += ids(page)
+    assert found == [second, first]
 
 
 def test_senseless_questions_are_422(served: tuple[httpx.Client, Rig]) -> None:

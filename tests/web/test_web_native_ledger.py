@@ -79,7 +79,13 @@ def test_who_came_is_told_with_what_they_sent(rig: OrthancRig) -> None:
     assert receipts[0]["receipt_id"] == requests[0]["receipt_id"]
     assert rig.get(f"/api/receipts/{receipts[0]['receipt_id']}") == receipts[0]
     assert items(rig, "/api/receipts?outcome=conflict") == []
-    assert rig.client.get("/api/receipts/unknown").status_code == 404
+    for path in (
+        "receipts/unknown",
+        f"receipts/{oldest['association_id']}",
+        "receipts/1.2.3.1",
+        "associations/1.2.3.1",
+    ):
+        assert rig.client.get(f"/api/{path}").status_code == 404, path
     assert rig.client.get("/api/receipts?outcome=lost").status_code == 422
 
 

@@ -176,9 +176,13 @@ def test_no_room_on_the_disk(tmp_path: Path) -> None:
 
 
 def test_a_body_that_breaks_off_leaves_nothing(rig: OrthancRig) -> None:
-    body = part10_of(make_instance(1, size=6_000_000))
+    data = make_instance(1, size=2_000_000).data
+    pixels = data.index(struct.pack("<HH", 0x7FE0, 0x0010))
+    private = encode_element(0x00290010, b"LO", b"ACME") + encode_element(0x00291001, b"OB", bytes(4_000_000))
+    body = part10_of(replace(INSTANCE, data=data[:pixels] + private + data[pixels:]))
     host = rig.client.base_url.host
-    for count in (0, 100, 900_000, 4_000_000):
+    # The last one ends between two elements, so what came is a data set in itself.
+    for count in (0, 100, 900_000, 3_000_000, len(body) - len(data[pixels:])):
         with socket.create_connection((host, rig.client.base_url.port or 0)) as connection:
             head = f"POST /instances HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode() + body[:count])

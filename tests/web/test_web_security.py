@@ -83,6 +83,14 @@ def test_without_credentials_everybody_here_may_everything(served: tuple[httpx.C
         assert client.get(f"/api/test/{role}").json() == "without credential"
 
 
+def test_who_asks_is_never_believed_to_be_another_address(tmp_path: Path) -> None:
+    options = WebOptions(requests_burst=3, requests_per_second=0.001)
+    with web_client(tmp_path / "archive", options=options) as (client, _):
+        for number in range(5):
+            claimed = {"X-Forwarded-For": f"192.0.2.{number}", "Forwarded": f"for=192.0.2.{number}"}
+            assert client.get("/api/system", headers=claimed).status_code == (200 if number < 3 else 429)
+
+
 def test_without_credentials_others_are_served_nothing(tmp_path: Path) -> None:
     # As where the last credential was removed while the server listens to the network.
     with (

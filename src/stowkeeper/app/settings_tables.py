@@ -174,7 +174,7 @@ class NegotiationSettings(Table):
         About(
             "Abstract syntaxes to accept. `all`: every one that is not known to be something other than storage,"
             " private and future ones too. `standard`: the storage classes of the standard, retired ones too."
-            " A list: these alone. Verification is always accepted.",
+            " Both accept storage commitment too. A list: these alone. Verification is always accepted.",
             allowed=f'`"all"`, `"standard"`, or {_CLASSES}',
         ),
     ] = "all"
