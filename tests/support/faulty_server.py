@@ -38,6 +38,8 @@ SMALL = {
     "REFUSE_ASSOCIATION_BELOW_INODES": "0",
 }
 """Settings under `storage` of a server that is started a hundred times, or on a disk smaller than what is kept free."""
+ALONE = {"STOWKEEPER_HTTP__PORT": "off", "STOWKEEPER_JOBS__SCRUB_DAYS": "0"}
+"""Settings of a server that does nothing but receive: the steps of the receiver are what is counted."""
 PR_SET_PDEATHSIG = 1
 END_SECONDS_MAX = 30.0
 
@@ -243,14 +245,15 @@ def run(order: Order, tell_port: int) -> int:
     watch_commits(watcher)
     announce = serve._Serving._announce
 
-    def announce_and_tell(self: Any, host: str, port: int) -> None:
-        announce(self, host, port)
+    def announce_and_tell(self: Any, host: str, port: int, http: Any) -> None:
+        announce(self, host, port, http)
         os.write(tell_port, f"{port}\n".encode())
         os.close(tell_port)
         watcher.begin()
 
     serve._Serving._announce = announce_and_tell  # type: ignore[method-assign]  # tells when it is ready
     os.environ.update({f"STOWKEEPER_STORAGE__{name}": value for name, value in SMALL.items()})
+    os.environ.update(ALONE)
     os.environ.update(order.settings)
     arguments = ["serve", "--archive", order.archive, "--port", "0", *order.arguments]
     code = commands.run(arguments)

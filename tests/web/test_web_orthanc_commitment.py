@@ -286,6 +286,21 @@ def test_what_changed_since_stays_and_the_rest_goes(rig: OrthancRig) -> None:
     assert rig.get("/instances") == [orthanc_id("P1", "1.2.10", "1.2.10.1", "1.2.3.2")]
 
 
+def test_the_last_word_of_the_modality_counts_and_no_others(rig: OrthancRig) -> None:
+    kept = rig.keep(1)
+    path = committed(rig, 1)
+    for name, provides, status in (
+        ("pacs", fails_some(1), "Failure"),
+        ("other", commits_all_on_same, "Success"),
+    ):
+        with providing(on_request=provides) as provider:
+            know(rig, provider, name)
+            asked = rig.post(f"/modalities/{name}/storage-commitment", {"Resources": kept})
+            assert rig.wait_for_report(asked["Path"])["Status"] == status
+    assert rig.ask("POST", f"{path}/remove", b"").status == 409
+    assert rig.get("/instances") == kept
+
+
 def test_what_we_promised_to_others_stays(rig: OrthancRig) -> None:
     kept = rig.keep(1)
     path = committed(rig, 1)

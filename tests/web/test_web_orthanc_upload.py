@@ -15,6 +15,8 @@ import pytest
 from stowkeeper.archive import listing
 from stowkeeper.archive.admission import DiskMarks
 from stowkeeper.services import ingest as ingest_module
+from stowkeeper.services.ingest import Ingested, ingest
+from stowkeeper.web import orthanc_upload
 from stowkeeper.web.orthanc_ids import orthanc_id
 from support.archive_server import depot_leftovers, instances
 from support.instances import HANGING_PROTOCOL_STORAGE, encode_element, make_instance
@@ -175,17 +177,28 @@ def test_no_room_on_the_disk(tmp_path: Path) -> None:
         assert receipts(rig) == []
 
 
-def test_a_body_that_breaks_off_leaves_nothing(rig: OrthancRig) -> None:
+def test_a_body_that_breaks_off_leaves_nothing(rig: OrthancRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[None] = []
+
+    async def ingest_and_say_so(*arguments: Any, **more: Any) -> Ingested:
+        try:
+            return await ingest(*arguments, **more)
+        finally:
+            ended.append(None)
+
+    monkeypatch.setattr(orthanc_upload, "ingest", ingest_and_say_so)
     data = make_instance(1, size=2_000_000).data
     pixels = data.index(struct.pack("<HH", 0x7FE0, 0x0010))
     private = encode_element(0x00290010, b"LO", b"ACME") + encode_element(0x00291001, b"OB", bytes(4_000_000))
     body = part10_of(replace(INSTANCE, data=data[:pixels] + private + data[pixels:]))
     host = rig.client.base_url.host
     # The last one ends between two elements, so what came is a data set in itself.
-    for count in (0, 100, 900_000, 3_000_000, len(body) - len(data[pixels:])):
+    counts = (0, 100, 900_000, 3_000_000, len(body) - len(data[pixels:]))
+    for count in counts:
         with socket.create_connection((host, rig.client.base_url.port or 0)) as connection:
             head = f"POST /instances HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode() + body[:count])
+    rig.wait(lambda: len(ended) == len(counts), "the end of all")
     rig.wait(lambda: depot_leftovers(rig.archive) == [], "the depot to be empty")
     assert receipts(rig) == []
     # No place was lost to them either.

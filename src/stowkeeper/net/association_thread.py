@@ -110,6 +110,8 @@ class AssociationThread:
                 came = self._read()
             else:
                 came = self._wait()
+            if self._calls and not link.is_closing():
+                self._wait()  # not for long: what the peer sent before them comes first
             while self._calls:
                 callback, arguments = self._calls.popleft()
                 callback(*arguments)
@@ -141,8 +143,8 @@ class AssociationThread:
         """Wait for the next byte, if one is wanted, or the next call; False when neither came."""
         self._poll_connection(wanted=self._link.reads)
         self._is_asleep = True
-        # Whoever leaves a call now sees us asleep and wakes us; what was left before stands in the queue already. What the
-        # peer sent before it comes first even so: a drain is to find a message that has begun.
+        # Whoever leaves a call now sees us asleep and wakes us; what was left before stands in the queue already. Then what
+        # the peer has sent is read, and not waited for: a drain is to find a message that has begun.
         ready = self._poll.poll(0 if self._calls else TICK_SECONDS * 1000)
         self._is_asleep = False
         came = bool(self._calls)

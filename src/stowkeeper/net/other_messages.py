@@ -6,8 +6,6 @@ memory that the server has for them. What is refused is taken in all the same, u
 
 from collections.abc import Callable
 
-import structlog
-
 from stowkeeper.dicom.status import Status
 from stowkeeper.dimse.assembler import DataSetFragment
 from stowkeeper.dimse.command_set import MESSAGE_ID
@@ -17,9 +15,8 @@ from stowkeeper.dimse.operations import Admission, PerformedOperations
 from stowkeeper.net.association_host import AssociationHost
 from stowkeeper.net.data_set_room import RoomTaken
 from stowkeeper.net.handlers import AssociationFacts
+from stowkeeper.net.late_log import network_log
 from stowkeeper.upperlayer.negotiation import AcceptedContext
-
-log = structlog.get_logger("stowkeeper.net")
 
 
 class OtherMessage:
@@ -149,7 +146,7 @@ class OtherMessages:
         message = other.message
         other.data_set = None
         other.room.give_back()
-        log.warning(
+        network_log().warning(
             "association",
             what="a message was refused",
             why=words,

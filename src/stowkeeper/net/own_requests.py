@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import structlog
-
 from stowkeeper.dimse.fragmenter import command_pdu, data_set_pdus
 from stowkeeper.dimse.message_types import Request, Response
 from stowkeeper.dimse.messages import command_name, encode
 from stowkeeper.dimse.operations import InvokedOperations
 from stowkeeper.net.association_host import AssociationHost
+from stowkeeper.net.late_log import network_log
 from stowkeeper.net.limits import (
     OWN_REQUEST_BLOCKING_PDU_BYTES,
     OWN_REQUEST_TURN_BYTES,
@@ -26,8 +25,6 @@ from stowkeeper.net.limits import (
 )
 from stowkeeper.net.serial_link import SerialLink
 from stowkeeper.upperlayer.connection import UpperLayerConnection
-
-log = structlog.get_logger("stowkeeper.net")
 
 
 class Invocation:
@@ -57,9 +54,9 @@ class Invocation:
             return
         try:
             done(response)
-        except Exception:
+        except Exception:  # noqa: BLE001 - it is logged, and who waits for others must not suffer
             name = command_name(self.request.command_field)
-            log.exception("error", what="a response could not be taken", command=name)
+            network_log().exception("error", what="a response could not be taken", command=name)
 
 
 class OwnRequests:
@@ -267,7 +264,7 @@ class OwnRequests:
         for operation in self._operations:
             if operation.message_id in late:
                 del self._sent_at[operation.message_id]
-                log.warning(
+                network_log().warning(
                     "association",
                     what="a request of ours was not answered",
                     why=f"nothing came for {self._answer_seconds:g} seconds",

@@ -281,7 +281,7 @@ def _unfinished_jobs(connection: Connection) -> Iterable[tuple[int, str]]:
 def _states_of(connection: Connection, keys: Iterable[int]) -> Iterable[tuple[int, str, str]]:
     for portion in portions(sorted(keys)):
         query = select(jobs.c.job_key, jobs.c.kind, jobs.c.state).where(jobs.c.job_key.in_(portion))
-        yield from connection.execute(query).tuples()
+        yield from [(key, kind, state) for key, kind, state in connection.execute(query)]
 
 
 def _last_key(connection: Connection, key: Column[Any]) -> int:
