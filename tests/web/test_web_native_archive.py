@@ -247,12 +247,18 @@ def test_a_file_that_is_obviously_damaged_is_a_problem(rig: OrthancRig) -> None:
 
 def test_files_are_closed_whoever_goes_away(rig: OrthancRig) -> None:
     keep(rig, 1, size=20_000_000)
-    before = len(os.listdir("/proc/self/fd"))
+    file = file_of(rig, "1.2.3.1")
+
+    def is_closed() -> bool:
+        return not any(
+            os.path.realpath(entry) == os.path.realpath(file) for entry in Path("/proc/self/fd").iterdir()
+        )
+
     for _ in range(10):
         with rig.client.stream("GET", "/api/instances/1.2.3.1/file") as answer:
             next(answer.iter_raw())
         rig.client.head("/api/instances/1.2.3.1/file")
-    rig.wait(lambda: len(os.listdir("/proc/self/fd")) <= before + 3, "the files to be closed")
+    rig.wait(is_closed, "the file to be closed")
 
 
 # Removing

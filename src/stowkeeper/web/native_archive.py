@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from sqlalchemy import select
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from stowkeeper.archive import pages
 from stowkeeper.archive.pages import ListingFilter, PageRequest
@@ -232,7 +233,22 @@ def _add_instances(routes: APIRouter, services: WebServices) -> None:
         if request.scope.get(HEAD):
             file.close()
             return Response(headers=headers, media_type=DICOM)
-        return StreamingResponse(file, headers=headers, media_type=DICOM)
+        return _FileAnswer(file, headers=headers)
+
+
+class _FileAnswer(StreamingResponse):
+    """The answer with a file, which is closed when the answer has ended, also where the client went away."""
+
+    def __init__(self, file: InstanceFile, *, headers: dict[str, str]) -> None:
+        super().__init__(file, headers=headers, media_type=DICOM)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
 
 
 def _add_removals(routes: APIRouter, services: WebServices) -> None:
