@@ -22,7 +22,7 @@ from stowkeeper.net.server import AssociationServer
 from stowkeeper.services.archive_jobs import archive_job_kinds
 from stowkeeper.services.commitment.checking_step import CheckTools
 from stowkeeper.services.commitment.external_policies import policy_named
-from stowkeeper.services.commitment.provider_job import CommitmentJob
+from stowkeeper.services.commitment.provider_job import CommitmentJob, classes_taken_by
 from stowkeeper.services.commitment.reporting import Reporter
 from stowkeeper.services.commitment.request_job import CommitmentRequestJob
 from stowkeeper.services.commitment.requests import CommitmentService
@@ -31,7 +31,6 @@ from stowkeeper.services.peers import PeerBook
 from stowkeeper.services.scrubbing import keep_scrubbing
 from stowkeeper.services.storage import StorageService
 from stowkeeper.services.store_job import StoreJob
-from stowkeeper.upperlayer.negotiation import is_storage
 
 if TYPE_CHECKING:  # FastAPI takes 0.3 s, which a server without HTTP need not pay
     from stowkeeper.web.server import WebServer
@@ -108,15 +107,11 @@ class Beside:
         archive, database = self._archive, self._archive.database
         own = OwnSide(ae_title=self._settings.dicom.ae_title, tls=lambda: calling_tls_context(self._settings))
 
-        def accepts_class(calling_ae_title: str, address: str, sop_class_uid: str) -> bool:
-            policy = service.rules.policy_for(calling_ae_title, address)
-            return is_storage(sop_class_uid) and policy.accepts_abstract_syntax(sop_class_uid)
-
         tools = CheckTools(
             archive=archive,
             policy=self._policy,
             options=self._options,
-            accepts_class=accepts_class,
+            accepts_class=classes_taken_by(lambda: service.rules),
             open_associations=server.open_associations,
         )
         reporter = Reporter(

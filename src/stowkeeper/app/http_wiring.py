@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 from stowkeeper import __version__
+from stowkeeper.app.commitment_terms import ask_terms
 from stowkeeper.app.settings import Settings
 from stowkeeper.app.settings_of_tls import calling_tls_context
-from stowkeeper.app.wiring import ask_terms
 from stowkeeper.archive.archive import Archive
 from stowkeeper.net.server import AssociationServer
 from stowkeeper.web.application import build_application

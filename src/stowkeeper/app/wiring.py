@@ -14,7 +14,6 @@ from stowkeeper.dicom.sop_classes import SOP_CLASSES, SOPClassKind
 from stowkeeper.dicom.transfer_syntaxes import SHIPPED_TRANSFER_SYNTAXES
 from stowkeeper.dicom.uid import STORAGE_COMMITMENT_PUSH_MODEL, VERIFICATION
 from stowkeeper.net.server_options import ServerOptions
-from stowkeeper.services.commitment.asking import AskTerms
 from stowkeeper.services.commitment.options import CommitmentOptions
 from stowkeeper.services.peer_definition import PeerDuplicates
 from stowkeeper.services.storage import EVERYTHING, Permissions, Rules
@@ -103,16 +102,6 @@ def commitment_options(settings: Settings) -> CommitmentOptions:
         recheck_after_seconds=commitment.recheck_after_seconds,
         report_days=commitment.report_days,
         retrieve_ae_title=commitment.retrieve_ae_title,
-    )
-
-
-def ask_terms(settings: Settings) -> AskTerms:
-    """Return how peers are asked for storage commitment."""
-    commitment = settings.commitment
-    return AskTerms(
-        keep_open_seconds=commitment.keep_open_seconds,
-        report_awaited_seconds=commitment.await_days * 86_400,
-        re_ask_times=commitment.ask_again_times,
     )
 
 
