@@ -1,6 +1,7 @@
 """pynetdicom as provider of storage commitment, scripted: how it answers a request, and where and how it reports."""
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -84,7 +85,7 @@ class Provider:
         self._status = status
         self._on_request = on_request
         self._threads: list[threading.Thread] = []
-        self._associations: list[Any] = []
+        self._sockets: list[socket.socket] = []
         self._changed = threading.Condition()
         self._entity = AE(ae_title=ae_title)
         self._entity.require_called_aet = False
@@ -101,7 +102,7 @@ class Provider:
                 (evt.EVT_N_ACTION, self._take),
                 (evt.EVT_DIMSE_SENT, self._after_answer),
                 (evt.EVT_C_STORE, self._take_instance),
-                (evt.EVT_CONN_OPEN, lambda event: self._associations.append(event.assoc)),
+                (evt.EVT_CONN_OPEN, lambda event: self._sockets.append(event.assoc.dul.socket.socket)),
             ],
         )
         self.ae_title = ae_title
@@ -216,10 +217,9 @@ class Provider:
         for thread in self._threads:
             thread.join(WAIT_SECONDS)
         self._server.shutdown()
-        for association in self._associations:
-            # pynetdicom leaves the socket of a requestor that was killed open.
-            if association.dul.socket is not None:
-                association.dul.socket.close()
+        for connection in self._sockets:
+            # pynetdicom forgets the socket of a requestor that was killed without closing it.
+            connection.close()
 
 
 def commits_all_on_same(provider: Provider, asked: Asked) -> None:

@@ -154,10 +154,6 @@ def test_who_wants_another_protocol_gets_this_one(served: WebThread) -> None:
     served.wait_until(lambda: served.server.connections == 0)
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="now and then who comes beyond the bound gets no answer within its time: not understood yet",
-)
 def test_connections_beyond_the_bound_are_told_so(tmp_path: Path) -> None:
     with (
         web_rig(tmp_path / "archive") as rig,
@@ -174,10 +170,6 @@ def test_connections_beyond_the_bound_are_told_so(tmp_path: Path) -> None:
         assert httpx.get(f"{thread.url}/api/live").status_code == 200
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="now and then who comes beyond the bound gets no answer within its time: not understood yet",
-)
 def test_who_is_turned_away_and_says_nothing_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

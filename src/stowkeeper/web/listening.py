@@ -87,14 +87,15 @@ class Door:
         self.tls = tls
         self._loop = asyncio.get_running_loop()
         self._listeners: dict[socket.socket, asyncio.TimerHandle | None] = {}
-        self._entering: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._entering: set[BoundedProtocol] = set()
         self._turned_away: set[_TurnedAway] = set()
         self._closing: set[BoundedProtocol] = set()
         self._sweeping: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """Return how many connections are let in or shake hands."""
-        return len(self._open) + len(self._entering)
+        return len(self._open) + len(self._entering - self._open)
 
     def accept_from(self, listener: socket.socket) -> None:
         """Accept from a listening socket, which is closed at the end."""
@@ -113,10 +114,10 @@ class Door:
                 pause.cancel()
             self._loop.remove_reader(listener)
             listener.close()
-        entering = list(self._entering)
-        for task in entering:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*entering, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for waiting in list(self._turned_away):
             waiting.abort()
 
@@ -144,28 +145,33 @@ class Door:
 
     def _admit(self, accepted: socket.socket) -> None:
         if len(self) < self._connections_max:
-            self._begin(self._enter(accepted), accepted)
+            protocol = self._new_protocol()
+            self._entering.add(protocol)
+            self._begin(self._enter(accepted, protocol), accepted).add_done_callback(
+                lambda _: self._entering.discard(protocol)
+            )
         elif self.tls is None and len(self._turned_away) < self._connections_max:
             self._begin(self._turn_away(accepted), accepted)
         else:
             accepted.close()
 
-    def _begin(self, entering: Coroutine[Any, Any, None], accepted: socket.socket) -> None:
+    def _begin(self, entering: Coroutine[Any, Any, None], accepted: socket.socket) -> "asyncio.Task[None]":
         def ended(task: asyncio.Task[None]) -> None:
-            self._entering.discard(task)
+            self._tasks.discard(task)
             # Who scans a port speaks no TLS, or is gone. A task that is cancelled may not even have begun.
             if task.cancelled() or task.exception() is not None:
                 accepted.close()
 
         task = self._loop.create_task(entering)
-        self._entering.add(task)
+        self._tasks.add(task)
         task.add_done_callback(ended)
+        return task
 
-    async def _enter(self, accepted: socket.socket) -> None:
+    async def _enter(self, accepted: socket.socket, protocol: BoundedProtocol) -> None:
         handshake = None if self.tls is None else HANDSHAKE_SECONDS
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await self._loop.connect_accepted_socket(
-            self._new_protocol, accepted, ssl=self.tls, ssl_handshake_timeout=handshake
+            lambda: protocol, accepted, ssl=self.tls, ssl_handshake_timeout=handshake
         )
 
     async def _turn_away(self, accepted: socket.socket) -> None:
