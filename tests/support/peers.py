@@ -37,14 +37,19 @@ class Peer:
     name: str
     obtain: str
     module: str | None = None
+    file: str | None = None
 
     def is_present(self) -> bool:
         """Tell whether it can be started here."""
         if self.module is not None:
             return importlib.util.find_spec(self.module) is not None
+        if self.file is not None:
+            return os.path.exists(self.file)
         return shutil.which(self.name, path=SEARCH_PATH) is not None
 
 
+ORTHANC_DICOMWEB = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
+"""Orthanc's DICOMweb plug-in, where Debian puts it."""
 _DCMTK = "apt-get install dcmtk, or brew install dcmtk"
 PEERS: Mapping[str, Peer] = {
     peer.name: peer
@@ -60,10 +65,15 @@ PEERS: Mapping[str, Peer] = {
                 "dcmdump",
                 "dcmconv",
                 "dcmftest",
+                "dcmdjpeg",
+                "dcmdjpls",
             )
         ),
+        Peer(name="dciodvfy", obtain="apt-get install dicom3tools"),
+        Peer(name="curl", obtain="apt-get install curl, or brew install curl"),
         Peer(name="openssl", obtain="apt-get install openssl, or brew install openssl"),
         Peer(name="Orthanc", obtain="apt-get install orthanc"),
+        Peer(name="orthanc-dicomweb", file=ORTHANC_DICOMWEB, obtain="apt-get install orthanc-dicomweb"),
         Peer(name="pynetdicom", module="pynetdicom", obtain="make test (it is one of the development tools)"),
     )
 }
