@@ -25,18 +25,18 @@ class ExitCode(IntEnum):
 MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "The command did what it was asked. A server that was told to stop ends with this one too.",
     ExitCode.FINDINGS: (
-        "The command ran to its end, and not all is well: an instance was not accepted (`send`, `import`) or not"
-        " committed (`commit`, `send --commit`), a file is damaged or missing (`verify`), a UID was not found (`rm`). What"
-        " exactly, it has printed."
+        "The command ran to its end, and not all is well: an instance was not accepted (`send`, `stow`, `import`) or not"
+        " committed (`commit`, `send --commit`), a file is damaged or missing (`verify`), a UID was not found (`rm`), a"
+        " name is taken already (`peers add`, `token add`). What exactly, it has printed."
     ),
     ExitCode.USAGE: "The command line was wrong: an unknown command or option, a value that does not fit.",
     ExitCode.NO_INPUT: (
-        "A file or folder named does not exist, holds no instance (`send`, `import`) or is no archive, or the archive"
+        "A file or folder named does not exist, holds no instance (`send`, `stow`, `import`) or is no archive, or the archive"
         " cannot be used as it is: the message says what to do about it."
     ),
     ExitCode.UNAVAILABLE: (
-        "The network was not to be had: the peer does not answer, rejected the association or does not do what it was"
-        " asked for (`send --commit`), or the server's own address and port are taken."
+        "The network was not to be had: the peer does not answer, rejected the association or the request, or does not do"
+        " what it was asked for (`send --commit`), or the server's own address and port are taken."
     ),
     ExitCode.INTERNAL: "An error in Stowkeeper itself. The last line says where the details are.",
     ExitCode.IO_ERROR: (

@@ -31,7 +31,10 @@ from stowkeeper.app.settings_tables import Settings
 CONFIG_VARIABLE = "STOWKEEPER_CONFIG"
 """Names the settings file, as --config does."""
 
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE})
+STOW_CREDENTIAL_VARIABLE = "STOWKEEPER_STOW_TOKEN"
+"""Holds the bearer token of `stowkeeper stow`."""
+
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, STOW_CREDENTIAL_VARIABLE})
 """Variables with our prefix that are no settings."""
 
 _KUBERNETES_NAME = re.compile(

@@ -41,9 +41,9 @@ class SendReport:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._counts: Counter[str] = Counter()
-        self._failures = _Cases()
-        self._warnings = _Cases()
-        self._uncommitted = _Cases()
+        self._failures = Cases()
+        self._warnings = Cases()
+        self._uncommitted = Cases()
         self._commitments: Counter[str] | None = None
         self._accepted_bytes = 0
         self._plan = SendPlan()
@@ -172,7 +172,7 @@ class SendReport:
         if self._as_json:
             self._print_line({"summary": self._summary()})
             return
-        console = _console()
+        console = plain_console()
         self._warnings.print(console, "Accepted with a warning")
         self._failures.print(console, "Not accepted")
         self._uncommitted.print(console, "Accepted, and not known to be committed")
@@ -238,11 +238,12 @@ def left_out(plan: SendPlan) -> str:
     return f" Left out: {' and '.join(parts)}." if parts else ""
 
 
-def _console() -> Console:
+def plain_console() -> Console:
+    """Return where tables go: as wide as the terminal, or as wide as they have to be."""
     return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
 
 
-class _Cases:
+class Cases:
     """Files of which something has to be said, by what that is. Of very many only the first are shown."""
 
     def __init__(self) -> None:
@@ -264,13 +265,13 @@ class _Cases:
         table.add_column("Why", overflow="fold", max_width=WORDS_WIDTH_MAX)
         table.add_column("Files", overflow="fold")
         for (status, words), paths in self._paths.items():
-            table.add_row(status, _plain(words), "\n".join(map(_plain, paths)))
+            table.add_row(status, plain_text(words), "\n".join(map(plain_text, paths)))
         console.print(table)
         if self._count > FAILURES_SHOWN_MAX:
             click.echo(f"… and {self._count - FAILURES_SHOWN_MAX} more; --json lists all.")
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Show what a peer or a file name holds as it is: no control characters, no markup."""
     return printable(text).replace("[", "\\[")
 
@@ -281,7 +282,7 @@ def print_plan(plan: SendPlan, associations: Sequence[PlannedAssociation], *, as
         for line in _plan_lines(plan, associations):
             click.echo(json.dumps(line))
         return
-    console = _console()
+    console = plain_console()
     for number, planned in enumerate(associations, 1):
         files = Counter((file.sop_class_uid, file.transfer_syntax_uid) for file in planned.files)
         size = sum(file.size for file in planned.files) / 1e6
@@ -295,12 +296,12 @@ def print_plan(plan: SendPlan, associations: Sequence[PlannedAssociation], *, as
             count = files[context.abstract_syntax, syntax]
             table.add_row(
                 str(context.context_id),
-                _plain(_name_of_class(context.abstract_syntax)),
-                _plain(_name_of_syntax(syntax)),
+                plain_text(_name_of_class(context.abstract_syntax)),
+                plain_text(_name_of_syntax(syntax)),
                 str(count) if count else "if converted",
             )
         console.print(table)
-    unsendable = _Cases()
+    unsendable = Cases()
     for file in plan.unsendable:
         unsendable.add("", file.reason, file.path)
     unsendable.print(console, "Cannot be sent")
