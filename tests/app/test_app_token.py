@@ -3,6 +3,7 @@
 import io
 import os
 import pty
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -15,10 +16,13 @@ from stowkeeper.app.commands.acting_user import acting_user
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.archive.archive import Archive, ArchiveOptions
 from stowkeeper.archive.audit import list_audit
+from stowkeeper.web.credentials import hash_secret, matches
 from stowkeeper.web.credentials import list_credentials as credentials_of
-from stowkeeper.web.credentials import matches
 from support.catalog_rows import open_database
 from support.command_line import CommandLine, environment, program
+from support.instances import make_instance
+from support.older_databases import make_database_of
+from support.orthanc_rig import orthanc_rig, part10_of
 from support.web_server import bearer, web_rig, web_serving
 
 PASSWORD = "correct horse battery"
@@ -50,7 +54,7 @@ def test_a_token_is_printed_once_and_alone_on_standard_output(stow: CommandLine)
     assert (entry.who, entry.action, entry.subject) == (acting_user(), "credential added", "monitor")
     listed = stow("token ls")
     assert token.rpartition(".")[2] not in listed.out + listed.err
-    assert listed.out.splitlines()[1].split()[:3] == ["monitor", "token", "read"]
+    assert listed.out.splitlines()[1].split()[:4] == ["monitor", "token", "read", "no"]
 
 
 def test_the_archive_is_made_where_there_is_none_and_serves(stow: CommandLine) -> None:
@@ -80,10 +84,77 @@ def test_a_folder_of_something_else_stays_as_it_is(stow: CommandLine) -> None:
 
 def test_json_has_all_that_is_known(stow: CommandLine) -> None:
     (added,) = stow("token add", "monitor", "--role", "operate", "--json").lines
-    assert set(added) == {"name", "kind", "role", "token"}
-    assert (added["name"], added["kind"], added["role"]) == ("monitor", "token", "operate")
+    assert set(added) == {"name", "kind", "role", "may_store", "token"}
+    assert (added["name"], added["kind"], added["role"], added["may_store"]) == (
+        "monitor",
+        "token",
+        "operate",
+        True,
+    )
     (listed,) = stow("token ls", "--json").lines
-    assert set(listed) == {"name", "kind", "role", "created_at", "created_by"}
+    assert set(listed) == {"name", "kind", "role", "may_store", "created_at", "created_by"}
+
+
+@pytest.mark.parametrize(
+    ("role", "said", "may_store"),
+    [
+        ("none", (), False),
+        ("read", (), False),
+        ("operate", (), True),
+        ("admin", (), True),
+        ("none", ("--store",), True),
+        ("read", ("--store",), True),
+        ("operate", ("--no-store",), False),
+        ("admin", ("--no-store",), False),
+    ],
+)
+def test_to_store_is_permitted_by_the_role_unless_it_is_said(
+    stow: CommandLine, role: str, said: tuple[str, ...], may_store: bool
+) -> None:
+    (added,) = stow("token add", "one", "--role", role, *said, "--json").lines
+    assert added["may_store"] is may_store
+    (listed,) = stow("token ls", "--json").lines
+    assert (listed["role"], listed["may_store"]) == (role, may_store)
+    shown = stow("token ls").out.splitlines()
+    assert shown[0].split()[2:4] == ["Role", "Stores"]
+    assert shown[1].split()[2:4] == [role, "yes" if may_store else "no"]
+
+
+def test_a_credential_that_may_nothing_is_told_as_that(stow: CommandLine) -> None:
+    assert "may nothing" in stow("token add", "useless", "--role", "none").err
+    for arguments in (("one", "--role", "none", "--store"), ("two", "--role", "read", "--no-store")):
+        assert "may nothing" not in stow("token add", *arguments).err
+
+
+def test_credentials_of_an_older_archive_open_what_they_did(stow: CommandLine) -> None:
+    (stow.archive / "objects").mkdir(parents=True)
+    catalog = stow.archive / "catalog.sqlite"
+    make_database_of("0003", catalog)
+    connection = sqlite3.connect(catalog)
+    connection.executemany(
+        "INSERT INTO credentials (name, kind, role, secret_hash, created_at, created_by)"
+        " VALUES (?, ?, ?, ?, '2026-01-02T03:04:05.000006Z', 'ann')",
+        [
+            ("watch", "token", "read", hash_secret("of-watch")),
+            ("run", "token", "operate", hash_secret("of-run")),
+            ("root", "password", "admin", hash_secret(PASSWORD)),
+        ],
+    )
+    connection.commit()
+    connection.close()
+    shown = [(one["name"], one["role"], one["may_store"]) for one in stow("token ls", "--json").lines]
+    assert shown == [("root", "admin", True), ("run", "operate", True), ("watch", "read", False)]
+    with orthanc_rig(stow.archive, runs_jobs=False) as rig:
+        body = part10_of(make_instance(1))
+        watch, run = bearer("stowkeeper.watch.of-watch"), bearer("stowkeeper.run.of-run")
+        assert rig.ask("POST", "/instances", body).status == 401
+        assert rig.ask("POST", "/instances", body, headers=watch).status == 403
+        assert rig.ask("POST", "/instances", body, headers=run).value["Status"] == "Success"
+        root = ("root", PASSWORD)
+        assert rig.ask("POST", "/instances", body, auth=root).value["Status"] == "AlreadyStored"
+        assert len(rig.ask("GET", "/instances", headers=watch).value) == 1
+        assert rig.ask("GET", "/api/credentials", headers=run).status == 403
+        assert rig.ask("GET", "/api/credentials", auth=root).status == 200
 
 
 def test_a_password_is_read_and_not_shown(stow: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +211,7 @@ def test_without_an_archive_there_is_nothing_to_list_or_remove(stow: CommandLine
         assert not stow.archive.exists()
 
 
+@pytest.mark.slow
 def test_a_running_server_knows_at_once(stow: CommandLine) -> None:
     with web_rig(stow.archive) as rig, web_serving(rig.application) as thread:
         assert httpx.get(f"{thread.url}/api/system").status_code == 200

@@ -21,6 +21,8 @@ from support.catalog_rows import open_database
 from support.older_databases import make_database_of
 from support.small_filesystem import small_filesystem
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:

@@ -96,6 +96,31 @@ def test_an_older_database_keeps_its_rows(tmp_path: Path) -> None:
     assert definitions(path) == definitions(tmp_path / "new.sqlite")
 
 
+def test_credentials_of_before_may_store_where_their_role_could(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    make_database_of("0003", path)
+    before = [
+        (3, "watch", "token", "read", "hash of watch", "2026-01-01", "ann"),
+        (5, "run", "password", "operate", "hash of run", "2026-01-02", "ben"),
+        (8, "root", "token", "admin", "hash of root", "2026-01-03", "cem"),
+    ]
+    connection = sqlite3.connect(path)
+    connection.executemany(
+        "INSERT INTO credentials (credential_key, name, kind, role, secret_hash, created_at, created_by)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        before,
+    )
+    connection.commit()
+    connection.close()
+    with open_database(tmp_path, "old.sqlite") as database, database.read() as reading:
+        rows = reading.execute(text("SELECT * FROM credentials ORDER BY credential_key")).mappings().all()
+    assert [row["may_store"] for row in rows] == [0, 1, 1]
+    columns = ("credential_key", "name", "kind", "role", "secret_hash", "created_at", "created_by")
+    assert [tuple(row[column] for column in columns) for row in rows] == before
+    open_database(tmp_path, "new.sqlite").close()
+    assert definitions(path) == definitions(tmp_path / "new.sqlite")
+
+
 def test_a_migration_cut_short_leaves_nothing_and_is_made_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,7 +258,7 @@ def test_a_dry_run_tells_the_steps_the_copy_and_the_room_and_does_nothing(old: P
     with Database.open_as_it_is(str(old), lock_path=f"{old}.lock") as database:
         plan = plan_migration(database)
     assert (plan.revision, plan.head, plan.is_newer) == ("0001", migrations.HEAD, False)
-    assert [step.revision for step in plan.steps] == ["0002", "0003"][: len(plan.steps)]
+    assert [step.revision for step in plan.steps] == ["0002", "0003", "0004"]
     assert plan.steps[-1].revision == migrations.HEAD
     assert plan.steps[0].words == "The ledger tells on whose behalf a peer called."
     assert plan.backup == f"{old}.before-{migrations.HEAD}"

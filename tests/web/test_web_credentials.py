@@ -87,8 +87,24 @@ def test_adding_and_removing_are_in_the_audit_trail_without_secrets(database: Da
         ("someone", "credential removed", "monitor"),
         ("a test", "credential added", "monitor"),
     ]
-    assert "operate" in entries[1].detail
+    assert entries[1].detail == "token, role operate, may store"
     assert secret.split(".")[2] not in str(entries)
+
+
+@pytest.mark.parametrize("password", [None, PASSWORD])
+def test_to_store_is_permitted_apart_from_the_role(database: Database, password: str | None) -> None:
+    by_role = {role: make_credential("x", role, password=password).may_store for role in Role}
+    assert by_role == {"none": False, "read": False, "operate": True, "admin": True}
+    for role in Role:
+        for may_store in (False, True):
+            new = make_credential(f"{role}-{may_store}", role, may_store=may_store, password=password)
+            with database.write() as transaction:
+                add_credential(transaction, new, who="a test")
+                found = find_credential(transaction.connection, new.name)
+                (noted, *_) = list_audit(transaction.connection)
+            assert found is not None
+            assert (found.role, found.may_store) == (role, may_store)
+            assert noted.detail.endswith("may store" if may_store else "may not store")
 
 
 def test_a_name_is_taken_once(database: Database) -> None:

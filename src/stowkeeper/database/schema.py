@@ -57,7 +57,7 @@ COMMITMENT_STATES = (
 )
 COMMITMENT_OUTCOMES = ("", "committed", "failed", "unasked")
 CREDENTIAL_KINDS = ("token", "password")
-CREDENTIAL_ROLES = ("read", "operate", "admin")
+CREDENTIAL_ROLES = ("none", "read", "operate", "admin")
 
 ON_SHELF = "state IN ('kept', 'superseded', 'removing')"
 """The versions whose path names their file. The partial unique index on the path has this very condition; a
@@ -219,7 +219,7 @@ instances = Table(
     Column(
         "current_version_key",
         Integer,
-        comment="the newest kept version that is held by (received_at, receipt_id), else the newest that is kept, null when"
+        comment="the newest kept version that is held, by the order in which they came, else the newest that is kept, null when"
         " none is; without a foreign key, since versions refer to instances already",
     ),
     Column("uid_hash", Integer, nullable=False, comment="`uid_hash` of the UID; instances are found by it"),
@@ -731,6 +731,9 @@ credentials = Table(
         _one_of("role", CREDENTIAL_ROLES),
         nullable=False,
         comment="each may what the one before may",
+    ),
+    Column(
+        "may_store", Integer, nullable=False, comment="1: instances may be stored by HTTP, whatever the role"
     ),
     Column("secret_hash", Text, nullable=False, comment="never the secret"),
     Column("created_at", Text, nullable=False, comment="when it was added"),

@@ -77,11 +77,12 @@ class CredentialNotFoundError(CredentialError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """A row of the table, without its secret. `created_at` is UTC in ISO 8601."""
+    """A row of the table, without its secret. `may_store`: by HTTP, whatever the role. `created_at` is UTC in ISO 8601."""
 
     name: str
     kind: CredentialKind
     role: Role
+    may_store: bool
     secret_hash: str
     created_at: str
     created_by: str
@@ -103,24 +104,29 @@ class NewCredential:
     name: str
     kind: CredentialKind
     role: Role
+    may_store: bool
     secret_hash: str
     secret: str
 
 
-def make_credential(name: str, role: Role, *, password: str | None = None) -> NewCredential:
+def make_credential(
+    name: str, role: Role, *, may_store: bool | None = None, password: str | None = None
+) -> NewCredential:
     """Make a credential: a token, unless there is a password. Takes some 50 ms, so not within a transaction.
 
-    Raises CredentialError where name or password do not fit.
+    `may_store` None: as the role has it by default. Raises CredentialError where name or password do not fit.
     """
     if not _NAME.match(name):
         raise CredentialError(
             f"a credential is named by up to {CREDENTIAL_NAME_LETTERS_MAX} letters, digits, - and _: choose another name"
         )
+    stores = role.stores_by_default if may_store is None else may_store
     if password is not None:
         return NewCredential(
             name=name,
             kind=CredentialKind.PASSWORD,
             role=role,
+            may_store=stores,
             secret_hash=hash_secret(_checked_password(password)),
             secret=password,
         )
@@ -129,6 +135,7 @@ def make_credential(name: str, role: Role, *, password: str | None = None) -> Ne
         name=name,
         kind=CredentialKind.TOKEN,
         role=role,
+        may_store=stores,
         secret_hash=hash_secret(secret),
         secret=f"{TOKEN_PREFIX}.{name}.{secret}",
     )
@@ -150,12 +157,14 @@ def add_credential(transaction: Transaction, new: NewCredential, *, who: str) ->
             "name": new.name,
             "kind": new.kind,
             "role": new.role,
+            "may_store": int(new.may_store),
             "secret_hash": new.secret_hash,
             "created_at": transaction.at,
             "created_by": who,
         },
     )
-    audit.note(transaction, who, "credential added", new.name, f"{new.kind}, role {new.role}")
+    stores = "may store" if new.may_store else "may not store"
+    audit.note(transaction, who, "credential added", new.name, f"{new.kind}, role {new.role}, {stores}")
 
 
 def remove_credential(transaction: Transaction, name: str, *, who: str) -> None:
@@ -187,6 +196,7 @@ def _credential(values: RowMapping) -> Credential:
         name=values["name"],
         kind=CredentialKind(values["kind"]),
         role=Role(values["role"]),
+        may_store=bool(values["may_store"]),
         secret_hash=values["secret_hash"],
         created_at=values["created_at"],
         created_by=values["created_by"],

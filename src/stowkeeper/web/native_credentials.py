@@ -25,7 +25,6 @@ from stowkeeper.web.native_models import Shape, Wanted
 from stowkeeper.web.problems import ProblemError, not_found
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import Asker, allow, api_router
-from stowkeeper.web.security import is_loopback
 from stowkeeper.web.services import WebServices
 
 Name = Annotated[str, InPath(pattern=NAME_PATTERN, description="Name of the credential.")]
@@ -37,6 +36,7 @@ class CredentialShape(Shape):
     name: str
     kind: CredentialKind = Field(description="token: a bearer token; password: basic authentication.")
     role: Role
+    may_store: bool = Field(description="Whether it may store instances by HTTP, whatever its role.")
     created_at: str
     created_by: str
 
@@ -51,7 +51,11 @@ class NewCredential(Wanted):
     """A credential that is to be added: a token, unless a password is given."""
 
     name: str = Field(pattern=NAME_PATTERN)
-    role: Role = Field(strict=False)
+    role: Role = Field(strict=False, description="none: may nothing but what is permitted apart.")
+    may_store: bool | None = Field(
+        None,
+        description="Whether it may store instances by HTTP. Null or not given: operate and admin may, the others not.",
+    )
     password: str | None = Field(None, min_length=PASSWORD_LETTERS_MIN, max_length=PASSWORD_BYTES_MAX)
 
 
@@ -88,7 +92,9 @@ def router(services: WebServices) -> APIRouter:
     ) -> dict[str, object]:
         """Make a token, or take a password. With the first credential, every request needs one."""
         try:
-            new = make_credential(wanted.name, wanted.role, password=wanted.password)
+            new = make_credential(
+                wanted.name, wanted.role, may_store=wanted.may_store, password=wanted.password
+            )
             with services.database.write() as transaction:
                 add_credential(transaction, new, who=asker.who)
                 added = find_credential(transaction.connection, wanted.name)
@@ -115,11 +121,11 @@ def router(services: WebServices) -> APIRouter:
     @allow(Role.ADMIN)
     def delete_credential(name: Name, asker: Asker, request: Request) -> None:
         """Remove a credential: what it opened is closed within a second, in every process."""
-        served = (request.scope.get("server") or ("", 0))[0]
+        is_exposed = not request.app.state.serves_this_machine_alone
         try:
             with services.database.write() as transaction:
                 remove_credential(transaction, name, who=asker.who)
-                if not is_loopback(served) and not list_credentials(transaction.connection):
+                if is_exposed and not list_credentials(transaction.connection):
                     raise ProblemError(
                         409,
                         "it is the last credential, and without any the server would serve nobody: add another first",

@@ -9,7 +9,8 @@ from fastapi.routing import APIRoute
 
 from stowkeeper.web.native_models import Page
 from stowkeeper.web.problems import PROBLEM_JSON, phrase_of
-from stowkeeper.web.routes import RouteRules, rules_of
+from stowkeeper.web.roles import EVERYBODY
+from stowkeeper.web.routes import STORE_PERMISSION, RouteRules, rules_of
 
 DESCRIPTION = """\
 The native interface of Stowkeeper, a DICOM storage server whose Success means kept.
@@ -18,7 +19,8 @@ Objects have the names of the rows of the archive's database. Times are UTC in I
 is the address of the one that follows, null at the end. Errors are application/problem+json (RFC 9457).
 
 Once a credential is set up, every request needs one: a bearer token, or name and password by basic authentication. Its role
-is `read`, `operate` or `admin`; each may what the one before may, and each operation says which it needs.
+is `none`, `read`, `operate` or `admin`; each may what the one before may, and each operation says which it needs. Whether it
+may `store` instances by HTTP is said apart.
 """
 
 _PROBLEM_SCHEMA: dict[str, Any] = {
@@ -92,17 +94,22 @@ def make_document(application: FastAPI, routes: Sequence[APIRoute]) -> dict[str,
 
 def _complete(operation: dict[str, Any], method: str, rules: RouteRules, *, has_path: bool) -> None:
     """Add to an operation who may use it, and the problems that every one can have."""
-    if rules.role is not None:
+    if rules.role is not EVERYBODY:
         operation["security"] = [{name: []} for name in _SECURITY]
-        operation["x-role"] = rules.role.value
         text = operation.get("description", "").strip()
-        operation["description"] = f"{text}\n\nNeeds the role `{rules.role}`.".strip()
+        if rules.stores:
+            operation["x-permission"] = STORE_PERMISSION
+            needed = f"Needs the permission `{STORE_PERMISSION}`, whatever the role."
+        else:
+            operation["x-role"] = rules.role.value
+            needed = f"Needs the role `{rules.role}`."
+        operation["description"] = f"{text}\n\n{needed}".strip()
     responses = operation["responses"]
     if "Validation" in responses.get("422", {}).get("description", ""):
         del responses["422"]  # FastAPI's own words
     has_input = "requestBody" in operation or bool(operation.get("parameters"))
     statuses = {"400", "403", "406", "429", "500", "503"}
-    statuses |= {"401"} if rules.role is not None else set()
+    statuses |= {"401"} if rules.role is not EVERYBODY else set()
     statuses |= {"422"} if has_input else set()
     statuses |= {"404"} if has_path else set()
     statuses |= {"408", "413", "415"} if method in _WITH_BODY else set()

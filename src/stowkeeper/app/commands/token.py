@@ -20,7 +20,7 @@ from stowkeeper.app.exit_codes import ExitCode
 if TYPE_CHECKING:
     from stowkeeper.archive.archive import ArchiveReader
 
-ROLES = ("read", "operate", "admin")
+ROLES = ("none", "read", "operate", "admin")
 
 
 @click.group(epilog="Exit code 0 when it was done, 1 when a name is taken or not found.")
@@ -43,7 +43,14 @@ def token() -> None:
     "--role",
     type=click.Choice(ROLES),
     required=True,
-    help="read: see everything. operate: also send, verify, remove, jobs. admin: also peers and credentials.",
+    help="none: nothing but --store. read: see everything. operate: also send, verify, remove, jobs. admin: also peers and"
+    " credentials.",
+)
+@click.option(
+    "--store/--no-store",
+    "may_store",
+    default=None,
+    help="Whether it may store instances by HTTP, whatever its role. Not given: operate and admin may, the others not.",
 )
 @click.option(
     "--password",
@@ -54,32 +61,50 @@ def token() -> None:
 @json_option
 @click.argument("name")
 def add(
-    *, archive: Path, config: str | None, role: str, with_password: bool, as_json: bool, name: str
+    *,
+    archive: Path,
+    config: str | None,
+    role: str,
+    may_store: bool | None,
+    with_password: bool,
+    as_json: bool,
+    name: str,
 ) -> ExitCode:
     """Add a credential, and print its token, once.
 
     Makes the archive where there is none yet, so that a server can start with its credential.
 
-    Example: stowkeeper token add monitor --role read
+    Examples: stowkeeper token add monitor --role read;
+    stowkeeper token add scanner --role none --store
     """
     from stowkeeper.web.credentials import CredentialError, add_credential, make_credential  # noqa: PLC0415 - needs the database
     from stowkeeper.web.roles import Role  # noqa: PLC0415 - likewise
 
     password = _password() if with_password else None
     try:
-        new = make_credential(name, Role(role), password=password)
+        new = make_credential(name, Role(role), may_store=may_store, password=password)
         with _opened_or_made(archive, config) as reader, reader.database.write() as transaction:
             add_credential(transaction, new, who=acting_user())
     except CredentialError as error:
         raise CommandError(f"{_sentence(error)}.", ExitCode.FINDINGS) from error
     shown = None if with_password else new.secret
     if as_json:
-        click.echo(json.dumps({"name": name, "kind": new.kind.value, "role": role, "token": shown}))
+        line = {
+            "name": name,
+            "kind": new.kind.value,
+            "role": role,
+            "may_store": new.may_store,
+            "token": shown,
+        }
+        click.echo(json.dumps(line))
     elif shown is None:
-        click.echo(f"{name} may {role} with its password.", err=True)
+        stores = "may" if new.may_store else "may not"
+        click.echo(f"{name} has the role {role} with its password, and {stores} store.", err=True)
     else:
         click.echo("This token is not shown again:", err=True)
         click.echo(shown)
+    if new.role is Role.NONE and not new.may_store:
+        click.echo(f"{name} may nothing: remove it, and add it with --store or with another role.", err=True)
     return ExitCode.OK
 
 
@@ -97,6 +122,7 @@ def ls(*, archive: Path, as_json: bool) -> ExitCode:
             "name": one.name,
             "kind": one.kind.value,
             "role": one.role.value,
+            "may_store": one.may_store,
             "created_at": one.created_at,
             "created_by": one.created_by,
         }
@@ -141,6 +167,7 @@ _COLUMNS = (
     Column(title="Name", text=lambda row: row["name"]),
     Column(title="Kind", text=lambda row: row["kind"]),
     Column(title="Role", text=lambda row: row["role"]),
+    Column(title="Stores", text=lambda row: "yes" if row["may_store"] else "no"),
     Column(title="Created (UTC)", text=lambda row: row["created_at"][:19].replace("T", " "), drop=1),
     Column(title="By", text=lambda row: row["created_by"], cut_to=12, drop=2),
 )
