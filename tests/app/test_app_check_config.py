@@ -57,6 +57,7 @@ def test_the_output_is_a_settings_file_that_says_the_same(
         "tls",
         "negotiation",
         "http",
+        "dicomweb",
         "jobs",
         "commitment",
         "access",

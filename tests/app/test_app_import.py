@@ -112,6 +112,24 @@ def test_the_policy_for_duplicates_is_that_of_the_settings(tmp_path: Path, stow:
     assert ended.out.startswith(f"refused: {path}: the instance is kept already")
 
 
+@pytest.mark.parametrize("policy", ["zero", "keep", "refuse"])
+def test_a_preamble_goes_by_the_settings(
+    tmp_path: Path, stow: CommandLine, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    monkeypatch.setenv("STOWKEEPER_STORAGE__PREAMBLE", policy)
+    path = write_part10(tmp_path / "in/a.dcm", make_instance(1))
+    preamble = b"MZ" + bytes(range(126))
+    path.write_bytes(preamble + path.read_bytes()[128:])
+    ((outcome, reason),) = outcomes(stow, path).values()
+    if policy == "refuse":
+        assert (outcome, "preamble" in reason) == ("refused", True)
+        return
+    assert outcome == "stored"
+    kept = stow.path_of("1.2.3.1")
+    assert kept.read_bytes()[:128] == (preamble if policy == "keep" else bytes(128))
+    assert examine(FileSystem(), str(kept)).finding is Finding.WHOLE
+
+
 def test_a_server_that_has_the_archive_for_itself_is_no_hindrance(tmp_path: Path, stow: CommandLine) -> None:
     keep(stow.archive)
     lock = ServerLock(str(stow.archive / "server.lock"), shared=False)

@@ -176,8 +176,8 @@ def test_settings_are_frozen() -> None:
         ("port = 1", "site.toml: port: there is no such setting; did you mean dicom.port?"),
         ("[access]\nae_title = 'X'", "site.toml: access.ae_title: there is no such setting; did you mean dicom.ae_title?"),
         ("[log]\nzzz = 1", "site.toml: log.zzz: there is no such setting; [log] has level, format, console, file, directory, max_size, backups"),
-        ("[zzz]\nyyy = 1", "site.toml: zzz.yyy: there is no such setting; above all tables stand archive, sync, shared, profiles, peers, and the tables are access, commitment, dicom, http, jobs, log, negotiation, storage, tls"),
-        ("[zzz]", "site.toml: zzz: there is no such setting; above all tables stand archive, sync, shared, profiles, peers, and the tables are access, commitment, dicom, http, jobs, log, negotiation, storage, tls"),
+        ("[zzz]\nyyy = 1", "site.toml: zzz.yyy: there is no such setting; above all tables stand archive, sync, shared, profiles, peers, and the tables are access, commitment, dicom, dicomweb, http, jobs, log, negotiation, storage, tls"),
+        ("[zzz]", "site.toml: zzz: there is no such setting; above all tables stand archive, sync, shared, profiles, peers, and the tables are access, commitment, dicom, dicomweb, http, jobs, log, negotiation, storage, tls"),
         ("dicom = 5", "site.toml: dicom: it is a table: write [dicom], and its keys below"),
         ("[sync]", "site.toml: sync: {} is not allowed; allowed: true or false"),
         ("sync = 1", "site.toml: sync: 1 is not allowed; allowed: true or false"),
@@ -560,4 +560,18 @@ def test_defaults_are_values_that_may_be_set() -> None:
 
 
 def test_what_is_reloaded_exists() -> None:
-    assert set(Settings.model_fields) >= RELOADABLE
+    assert {*Settings.model_fields, *all_settings()} >= RELOADABLE
+
+
+def test_a_reload_takes_what_can_be_and_leaves_the_rest_of_its_table(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text('[http]\ncertificate = "a.pem"\nport = 1\n', encoding="utf-8")
+    before = load_settings(str(file), {}, {})
+    file.write_text('[http]\ncertificate = "b.pem"\nport = 2\nkey = "b.key"\n', encoding="utf-8")
+    reload = reload_settings(before, str(file), {}, {})
+    http = reload.settings.http
+    assert (Path(http.certificate).name, Path(http.key).name, http.port) == ("b.pem", "b.key", 1)
+    assert {change.key for change in reload.applied} == {"http.certificate", "http.key"}
+    assert {change.key for change in reload.needs_restart} == {"http.port"}
+    assert before.http.port == 1
+    assert Path(before.http.certificate).name == "a.pem"

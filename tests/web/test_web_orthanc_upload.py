@@ -18,10 +18,13 @@ from stowkeeper.services import ingest as ingest_module
 from stowkeeper.services.ingest import Ingested, ingest
 from stowkeeper.web import orthanc_upload
 from stowkeeper.web.orthanc_ids import orthanc_id
+from stowkeeper.web.roles import Role
 from support.archive_server import depot_leftovers, instances
 from support.instances import HANGING_PROTOCOL_STORAGE, encode_element, make_instance
 from support.orthanc_rig import OrthancRig, orthanc_rig, part10_of
 from support.raw_peer import Context, RawPeer
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -142,7 +145,7 @@ INSTANCE = make_instance(1)
         (part10_of(INSTANCE)[:200], 400, 15, "it was cut"),
         (part10_of(INSTANCE)[:-100], 400, 15, ""),
         (part10_of(replace(INSTANCE, data=b"")), 404, 21, None),
-        (part10_of(replace(INSTANCE, transfer_syntax_uid="1.2.3")), 400, 15, "1.2.3 is not known"),
+        (part10_of(replace(INSTANCE, transfer_syntax_uid="1.2.3")), 400, 15, "1.2.3 is not accepted"),
         (part10_of(replace(INSTANCE, data=without(INSTANCE.data, 0x0020000D))), 404, 21, None),
         (part10_of(replace(INSTANCE, data=without(INSTANCE.data, 0x0020000E))), 404, 21, None),
         (part10_of(make_instance(1, study="", sop_class_uid=HANGING_PROTOCOL_STORAGE)), 404, 21, None),
@@ -230,3 +233,29 @@ def test_a_body_over_the_bound_is_refused_before_it_comes(rig: OrthancRig) -> No
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         connection.sendall(f"POST /instances HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n".encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+# Who may.
+
+
+def test_who_may_store_may_whatever_the_role(rig: OrthancRig) -> None:
+    for number, role in enumerate(Role, 1):
+        body = part10_of(make_instance(number))
+        shut_out = rig.token(f"{role}-not", role, may_store=False)
+        refused = rig.ask("POST", "/instances", body, headers=shut_out)
+        assert (refused.status, refused.value["OrthancStatus"], refused.value["Uri"]) == (
+            403,
+            29,
+            "/instances",
+        )
+        assert "permission to store" in refused.value["Details"]
+        assert len(receipts(rig)) == number - 1
+        allowed = rig.token(f"{role}-may", role, may_store=True)
+        kept = rig.ask("POST", "/instances/", body, headers=allowed)
+        assert (kept.status, kept.value["Status"]) == (200, "Success")
+        assert len(receipts(rig)) == number
+    sender = rig.token("sender", Role.NONE, may_store=True)
+    own = rig.ask("POST", "/instances", part10_of(INSTANCE), headers=sender).value
+    for path in (own["Path"], f"/studies/{own['ParentStudy']}", "/instances", "/api/receipts", "/changes"):
+        assert rig.ask("GET", path, headers=sender).status == 403
+    assert rig.ask("DELETE", own["Path"], headers=sender).status == 403

@@ -131,3 +131,15 @@ DAYS_MAX = 3650.0
 
 KEEP_OPEN_SECONDS_MAX = 600.0
 """Longest time for which an association stays open for a report on it: it takes a place with the peer."""
+
+STORE_REQUESTS_MAX = 1_000_000
+"""Largest bound of store requests at the same time that can be set: far beyond what connections there may be."""
+
+PART_BYTES_MAX = 1 << 50
+"""Largest bound of a part's bytes that can be set, a petabyte."""
+
+BACKGROUND_THREADS_MAX = 32
+"""Threads for what waits beside the receiver, outside jobs and HTTP: a few writes and lookups of names."""
+
+BACKGROUND_END_SECONDS = 5.0
+"""How long the end of a server waits for those threads. Each of them takes milliseconds, where the disk answers at all."""

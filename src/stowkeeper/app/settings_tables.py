@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr
 
 from stowkeeper.app import limits
-from stowkeeper.app.setting_fields import About, Origin, Table
+from stowkeeper.app.setting_fields import About, Origin, Table, is_among
 from stowkeeper.app.setting_values import (
     AbstractSyntaxes,
     AETitle,
@@ -31,6 +31,7 @@ from stowkeeper.app.setting_values import (
     TransferSyntaxList,
     entries,
 )
+from stowkeeper.app.settings_of_dicomweb import DICOMwebSettings
 from stowkeeper.app.settings_of_peers import AE_TITLE_TEXT, NETWORKS_TEXT, DuplicatesPolicy, Peer
 from stowkeeper.app.settings_of_profiles import Profile
 from stowkeeper.app.settings_of_services import CommitmentSettings, HTTPSettings, JobsSettings
@@ -261,6 +262,15 @@ class StorageSettings(Table):
             " the newcomer is answered 0111H. The same bytes again are always Success and kept once."
         ),
     ] = "keep"
+    preamble: Annotated[
+        Literal["zero", "tiff", "keep", "refuse"],
+        About(
+            "What becomes of the 128 bytes that a file begins with, where it comes by HTTP or by `import`; they may hold"
+            " something else than DICOM. `zero`: they are not kept. `tiff`: they are kept where they begin a TIFF file,"
+            " as those of slides do. `keep`: they are kept as they come. `refuse`: a file where they are not zeros is"
+            " refused."
+        ),
+    ] = "zero"
     replace_grace_hours: Annotated[
         float,
         Field(ge=0, le=limits.GRACE_HOURS_MAX, allow_inf_nan=False),
@@ -406,6 +416,7 @@ class Settings(Table):
     access: AccessSettings = AccessSettings()
     storage: StorageSettings = StorageSettings()
     http: HTTPSettings = HTTPSettings()
+    dicomweb: DICOMwebSettings = DICOMwebSettings()
     jobs: JobsSettings = JobsSettings()
     commitment: CommitmentSettings = CommitmentSettings()
     log: LogSettings = LogSettings()
@@ -464,12 +475,17 @@ class Settings(Table):
 
     def reloaded(self, new: "Settings", names: AbstractSet[str]) -> "Settings":
         """Return these settings with the tables and keys in `names`, and their origins, as `new` has them."""
-        merged = self.model_copy(update={name: getattr(new, name) for name in names})
+        renewed_tables = {name: getattr(new, name) for name in names if "." not in name}
+        for table, _, name in (key.partition(".") for key in names if "." in key):
+            before = renewed_tables.get(table, getattr(self, table))
+            value = getattr(getattr(new, table), name)
+            renewed_tables[table] = before.model_copy(update={name: value})
+        merged = self.model_copy(update=renewed_tables)
         merged._origins = {  # noqa: SLF001 - a copy of itself
             key: origin
             for settings, renewed in ((self, False), (new, True))
             for key, origin in settings._origins.items()  # noqa: SLF001 - of its own class
-            if (key.partition(".")[0] in names) is renewed
+            if is_among(key, names) is renewed
         }
         merged._settings_file = new._settings_file  # noqa: SLF001 - likewise
         return merged

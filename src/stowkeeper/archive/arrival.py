@@ -27,7 +27,11 @@ def keep_from_everyone(_calling_ae_title: str, _address: str) -> DuplicatePolicy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """How an instance comes: its identifiers as the sender names them, and the sender's."""
+    """How an instance comes: its identifiers as the sender names them, and the sender's.
+
+    `study_instance_uid` is that of the study it has to belong to, '' where any will do. `preamble` are the 128 bytes that its
+    file begins with, empty for zeros.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -38,6 +42,8 @@ class Arrival:
     writing_ae_title: str = ""
     peer_address: str = ""
     association_id: str = ""
+    study_instance_uid: str = ""
+    preamble: bytes = b""
     duplicates: DuplicatePolicy = DuplicatePolicy.KEEP
 
 

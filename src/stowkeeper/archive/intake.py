@@ -38,7 +38,8 @@ from stowkeeper.archive.receipt import (
 from stowkeeper.database.errors import DatabaseUnavailable
 from stowkeeper.dicom.attributes import WANTED
 from stowkeeper.dicom.header import HeaderScanner
-from stowkeeper.dicom.uid import is_acceptable_uid
+from stowkeeper.dicom.sop_classes import SERIES_INSTANCE_UID, STUDY_INSTANCE_UID
+from stowkeeper.dicom.uid import is_acceptable_uid, strip_uid
 from stowkeeper.durable.errors import RAISE_OPEN_FILES, FolderSyncError, is_out_of_open_files
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.durable.slots import Slot, SlotPool
@@ -103,6 +104,7 @@ class Intake:
         *,
         class_accepted: bool = True,
         sender_authorized: bool = True,
+        refused: Refused | None = None,
         answer: SenderAnswer | None = None,
         may_wait: bool = False,
     ) -> "Incoming":
@@ -111,14 +113,15 @@ class Intake:
         With `may_wait` the caller's thread does the work of a small instance: `flush` and `commit` wait for the disk, and
         `done` is called within them.
 
-        `class_accepted` is the caller's rule on the SOP class that the sender names, `sender_authorized` that on the sender. `answer` is where the caller
-        notes that it gave Success.
+        `class_accepted` is the caller's rule on the SOP class that the sender names, `sender_authorized` that on the sender, and
+        `refused` any other of its own: such an instance is read to its end, for the ledger, and not kept. `answer` is where the
+        caller notes that it gave Success.
         """
         return Incoming(
             self,
             arrival,
             done,
-            self._first_refusal(arrival, class_accepted, sender_authorized),
+            refused or self._first_refusal(arrival, class_accepted, sender_authorized),
             answer,
             may_wait=may_wait,
         )
@@ -388,6 +391,7 @@ class Incoming:
             sop_class_uid=self._arrival.sop_class_uid,
             sop_instance_uid=self._arrival.sop_instance_uid,
             transfer_syntax_uid=self._arrival.transfer_syntax_uid,
+            study_instance_uid=self._arrival.study_instance_uid,
         )
         receipt = self._make_receipt()
         self._refuse_second_version(receipt)
@@ -427,6 +431,9 @@ class Incoming:
             data_set_length=self._length,
             digest=receipt.digest,
             disk_seconds=self._disk_seconds,
+            remarks=scan.remarks,
+            study_instance_uid=strip_uid(scan.values.get(STUDY_INSTANCE_UID, b"")),
+            series_instance_uid=strip_uid(scan.values.get(SERIES_INSTANCE_UID, b"")),
         )
 
     def _refuse_second_version(self, receipt: Receipt) -> None:
@@ -485,6 +492,7 @@ class Incoming:
             writing_ae_title=arrival.writing_ae_title,
             sending_ae_title=arrival.calling_ae_title,
             receiving_ae_title=arrival.called_ae_title,
+            preamble=arrival.preamble,
         )
 
     def _make_receipt(self) -> Receipt:

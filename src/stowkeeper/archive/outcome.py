@@ -16,6 +16,8 @@ class Refusal(Enum):
     INVALID_SOP_INSTANCE = (Status.INVALID_SOP_INSTANCE, 409)
     SOP_CLASS_NOT_SUPPORTED = (Status.SOP_CLASS_NOT_SUPPORTED, 409)
     DUPLICATE = (Status.DUPLICATE_SOP_INSTANCE, 409)
+    TRANSFER_SYNTAX_NOT_SUPPORTED = (Status.TRANSFER_SYNTAX_NOT_SUPPORTED, 409)
+    STUDY_DIFFERS = (Status.STUDY_DIFFERS, 409)
     NOT_AUTHORIZED = (Status.NOT_AUTHORIZED, 403)
     PROCESSING_FAILURE = (Status.PROCESSING_FAILURE, 500)
 
@@ -36,7 +38,8 @@ class Outcome:
 
     `comment` is for the peer and the ledger and holds no patient data. `offending` lists the data
     elements the reason is about. `data_set_length` and `digest` are of all bytes that came, of a refused instance
-    too; `disk_seconds` is the time in writing and syncing, 0 where nothing was written.
+    too; `disk_seconds` is the time in writing and syncing, 0 where nothing was written. `remarks` say what is odd about
+    the data set of a kept one, and the UIDs where it belongs to; '' where it has none.
     """
 
     refusal: Refusal | None
@@ -46,6 +49,9 @@ class Outcome:
     data_set_length: int = 0
     digest: str = ""
     disk_seconds: float = 0.0
+    remarks: tuple[str, ...] = ()
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
 
     @property
     def status(self) -> int:

@@ -155,11 +155,13 @@ def encode_head(
     writing_ae_title: str = "",
     sending_ae_title: str = "",
     receiving_ae_title: str = "",
+    preamble: bytes = b"",
 ) -> bytes:
     """Return preamble and file meta information of a file of the archive, with an empty receipt.
 
     (0002,0016) names the application entity that wrote the file, (0002,0017) and (0002,0018) the ones
-    that sent and received it over the network (PS3.10 §7.1); an empty title leaves its element out.
+    that sent and received it over the network (PS3.10 §7.1); an empty title leaves its element out. `preamble` has 128
+    bytes, or is empty for zeros.
     """
     instance = sop_instance_uid.encode("ascii")
     instance += b"\0" * (len(instance) % 2)
@@ -167,7 +169,9 @@ def encode_head(
         sop_class_uid, transfer_syntax_uid, writing_ae_title, sending_ae_title, receiving_ae_title
     )
     length = len(before) + 8 + len(instance) + len(after)
-    return b"".join((_group_length(length), before, _instance_header(len(instance)), instance, after))
+    return b"".join(
+        (_group_length(length, preamble), before, _instance_header(len(instance)), instance, after)
+    )
 
 
 _group_length_element = struct.Struct("<132sHH2sHI")
@@ -175,9 +179,11 @@ _FIRST_ELEMENT_END = _group_length_element.size
 _short_element_header = struct.Struct("<HH2sH")
 
 
-def _group_length(length: int) -> bytes:
+def _group_length(length: int, preamble: bytes) -> bytes:
     """Return the preamble, the prefix and (0002,0000)."""
-    return _group_length_element.pack(PREFIX, 0x0002, 0x0000, b"UL", 4, length)
+    return _group_length_element.pack(
+        (preamble or PREFIX[:-4]) + PREFIX[-4:], 0x0002, 0x0000, b"UL", 4, length
+    )
 
 
 def _instance_header(length: int) -> bytes:

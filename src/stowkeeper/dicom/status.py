@@ -60,6 +60,8 @@ class Status(IntEnum):
     MOVE_DESTINATION_UNKNOWN = 0xA801  # PS3.4 §C.4.2.1.5
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
     CANNOT_UNDERSTAND = 0xC000
+    TRANSFER_SYNTAX_NOT_SUPPORTED = 0xC122  # PS3.18 Table I.2-2: said by STOW-RS alone, DIMSE negotiates it
+    STUDY_DIFFERS = 0xC409  # of the range that PS3.18 leaves to servers: another study than the address names
 
 
 _MEANINGS: Final = {
@@ -98,6 +100,8 @@ _MEANINGS: Final = {
     Status.MOVE_DESTINATION_UNKNOWN: "Refused: move destination unknown",
     Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS: "Error: data set does not match SOP class",
     Status.CANNOT_UNDERSTAND: "Error: cannot understand",
+    Status.TRANSFER_SYNTAX_NOT_SUPPORTED: "Error: transfer syntax not supported",
+    Status.STUDY_DIFFERS: "Error: Study Instance UID differs from the address",
 }
 
 _STORAGE_RANGES: Final = (

@@ -17,9 +17,10 @@ from stowkeeper.archive.archive import Archive
 from stowkeeper.archive.arrival import Arrival, DuplicatePolicy
 from stowkeeper.archive.inquiries import receipt_outcomes
 from stowkeeper.archive.intake import Incoming
-from stowkeeper.archive.outcome import Outcome
+from stowkeeper.archive.outcome import Outcome, Refused
 from stowkeeper.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
 from stowkeeper.services.file_head import DescribedHead, NoInstanceError, describe_head
+from stowkeeper.services.file_terms import PreamblePolicy, kept_preamble
 from stowkeeper.services.limits import (
     IMPORT_BUFFER_BYTES,
     IMPORT_BUFFERS,
@@ -117,11 +118,13 @@ class Importer:
         *,
         duplicates: DuplicatePolicy = DuplicatePolicy.KEEP,
         accept_unknown_transfer_syntaxes: bool = False,
+        preamble: PreamblePolicy = PreamblePolicy.ZERO,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self._archive = archive
         self._duplicates = duplicates
         self._accept_unknown = accept_unknown_transfer_syntaxes
+        self._preamble = preamble
         self._progress = progress or (lambda _count: None)
         self._buffers: SimpleQueue[bytearray] = SimpleQueue()
         for _ in range(IMPORT_BUFFERS):
@@ -178,13 +181,15 @@ class Importer:
                     sop_instance_uid=described.sop_instance_uid,
                     transfer_syntax_uid=described.transfer_syntax_uid,
                 )
-                incoming = self._begin(result)
+                incoming = self._begin(result, kept_preamble(memoryview(buffer)[:count], self._preamble))
                 first, buffer = buffer, bytearray()  # intake gives it back from now on
                 self._feed(incoming, stream, first, described.offset, count, is_whole=is_whole)
         except NoInstanceError as error:
             skipped = error.skippable and not source.is_named
             outcome = ImportOutcome.SKIPPED if skipped else ImportOutcome.REFUSED
             return ImportResult(path=source.path, outcome=outcome, words=str(error))
+        except Refused as refused:
+            return _refused(source.path, refused.comment)
         except OSError as error:
             return _refused(source.path, f"it cannot be read: {error.strerror or type(error).__name__}")
         finally:
@@ -199,12 +204,13 @@ class Importer:
                 " checked (negotiation.accept_unknown_transfer_syntaxes takes it all the same)"
             )
 
-    def _begin(self, result: ImportResult) -> Incoming:
+    def _begin(self, result: ImportResult, preamble: bytes) -> Incoming:
         arrival = Arrival(
             sop_class_uid=result.sop_class_uid,
             sop_instance_uid=result.sop_instance_uid,
             transfer_syntax_uid=result.transfer_syntax_uid,
             received_by=RECEIVED_BY,
+            preamble=preamble,
             duplicates=self._duplicates,
         )
         return self._archive.intake.begin(

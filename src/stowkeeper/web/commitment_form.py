@@ -44,7 +44,7 @@ from stowkeeper.web.orthanc_limits import (
     FORM_RUNS_REMEMBERED_MAX,
 )
 from stowkeeper.web.orthanc_routes import Body
-from stowkeeper.web.orthanc_waiting import WaitingRoom, wait_until
+from stowkeeper.web.orthanc_waiting import WaitingRoom, turn_of, wait_until
 from stowkeeper.web.problems import ProblemError
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import Asker, allow, api_router, check_json
@@ -52,7 +52,8 @@ from stowkeeper.web.services import WebServices
 
 MEDIA_TYPES = (DICOM_JSON, DICOM_XML)
 
-PATH = "/dicom-web/commitment-requests/{transaction_uid}"
+PATH = "/commitment-requests/{transaction_uid}"
+"""Below the base path of DICOMweb."""
 
 
 def router(services: WebServices) -> APIRouter:
@@ -61,8 +62,9 @@ def router(services: WebServices) -> APIRouter:
     forms = FormMemory()
     room = WaitingRoom()
     database = services.database
+    path = services.dicomweb.base_path + PATH
 
-    @routes.post(PATH, include_in_schema=False, response_model=None)
+    @routes.post(path, include_in_schema=False, response_model=None)
     @allow(
         Role.OPERATE,
         body_bytes_max=COMMITMENT_BODY_BYTES_MAX,
@@ -75,11 +77,12 @@ def router(services: WebServices) -> APIRouter:
     ) -> Response:
         _check_uid(transaction_uid)
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        payload = await run_in_threadpool(_read, body, media_type)
         address = request.client.host if request.client is not None else ""
-        taken, _ = await run_in_threadpool(
-            accept_web, database, transaction_uid, payload.references, client=asker.name, address=address
-        )
+        async with turn_of(database, body):
+            payload = await run_in_threadpool(_read, body, media_type)
+            taken, _ = await run_in_threadpool(
+                accept_web, database, transaction_uid, payload.references, client=asker.name, address=address
+            )
         if taken is Taken.DUPLICATE:
             raise ProblemError(409, "the transaction UID is in use: ask with a new one")
         forms.remember(transaction_uid, payload.runs)
@@ -92,7 +95,7 @@ def router(services: WebServices) -> APIRouter:
                 )
         return await run_in_threadpool(_told, result, forms.recall(transaction_uid), request.headers)
 
-    @routes.get(PATH, include_in_schema=False, response_model=None)
+    @routes.get(path, include_in_schema=False, response_model=None)
     @allow(Role.READ, produces=MEDIA_TYPES)
     def get_result(transaction_uid: str, request: Request, asker: Asker) -> Response:
         _check_uid(transaction_uid)

@@ -1,8 +1,8 @@
 """POST /instances in Orthanc's shape: one DICOM file, kept by the one path of every instance.
 
 The body is one Part 10 file, or a data set without file meta information. A ZIP archive and a form of a browser are refused: each
-of the files in it can be sent by itself. The receipt says `import`, with the client's address. A second version of an instance is
-kept beside the first and answered Success, where Orthanc throws it away.
+of the files in it can be sent by itself. The receipt says `import`, with the client's address. A second version of an instance goes
+by `storage.duplicates`; as shipped it is kept beside the first and answered Success, where Orthanc throws it away.
 """
 
 from collections.abc import AsyncIterator
@@ -44,7 +44,8 @@ def router(services: WebServices) -> APIRouter:
 
     @on(routes, "POST", "/instances")
     @allow(
-        Role.OPERATE,
+        Role.NONE,
+        stores=True,
         body_bytes_max=INSTANCE_BYTES_MAX,
         consumes=(),
         produces=(),
@@ -57,7 +58,10 @@ def router(services: WebServices) -> APIRouter:
             raise ProblemError(503, "this server does not receive instances")
         address = request.client.host if request.client is not None else ""
         try:
-            ingested = await ingest(archive, _pieces_of(request), address=address, needs_study=True)
+            terms = services.file_terms(address)
+            ingested = await ingest(
+                archive, _pieces_of(request), address=address, needs_study=True, terms=terms
+            )
         except OutsideOfStudiesError:
             raise OrthancError(OrthancErrorCode.INEXISTENT_TAG) from None
         except NoInstanceError as error:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
 
 from stowkeeper.archive.archive import ArchiveReader
 from stowkeeper.database.engine import Database
@@ -11,8 +12,12 @@ from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.net.tls_errors import TLSFault, TLSSetupError
 from stowkeeper.services.commitment.asking import DEFAULT_TERMS, AskTerms
 from stowkeeper.services.dialing import OwnSide
+from stowkeeper.services.file_terms import FileTerms
 from stowkeeper.services.peers import PeerBook
+from stowkeeper.services.store_request_limits import PARTS_MAX
 from stowkeeper.web.limits import (
+    CLIENT_FAILURES_BURST,
+    CLIENT_FAILURES_PER_SECOND,
     FAILED_AUTHENTICATIONS_BURST,
     FAILED_AUTHENTICATIONS_PER_SECOND,
     REQUEST_SECONDS,
@@ -40,13 +45,38 @@ def _no_tls() -> TLSContext:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DICOMwebOptions:
+    """How DICOMweb is served (PS3.18).
+
+    `base_path` begins with a slash and has none at its end. `retrieve_url` is that of a service where kept instances can be had,
+    '' for none. `requests_max` bounds the store requests at the same time, `parts_max` the parts of one, `part_bytes_max` the bytes
+    of a part; 0 bounds nothing. `warnings_are_successes`: 200 where nothing but warnings is to be reported, not 202.
+    """
+
+    base_path: str = "/dicom-web"
+    retrieve_url: str = ""
+    requests_max: int = 0
+    parts_max: int = PARTS_MAX
+    part_bytes_max: int = 0
+    warnings_are_successes: bool = False
+
+
+DEFAULT_DICOMWEB = DICOMwebOptions()
+
+
+def _default_terms(_address: str) -> FileTerms:
+    return FileTerms()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebServices:
     """Everything that routes work with. Each of its functions may be called from any thread.
 
     `archive` is an `Archive` where instances can be received too, else an `ArchiveReader`. `jobs_wake` makes the engine
     look for jobs that were submitted just now. `associations` gives those that are open. `commitment` takes requests of the web
-    form of storage commitment (PS3.18 chapter 13). `metrics` is what `metrics.py` shows. `calling_tls` sets up the TLS with
-    which peers are called that want it; `ask_terms` are those on which peers are asked to commit instances.
+    form of storage commitment (PS3.18 chapter 13). `calling_tls` sets up the TLS with
+    which peers are called that want it; `ask_terms` are those on which peers are asked to commit instances. `file_terms` gives
+    those on which files are taken that come from an address.
     """
 
     archive: ArchiveReader
@@ -55,9 +85,10 @@ class WebServices:
     jobs_wake: Callable[[], None]
     associations: Callable[[], Sequence[AssociationFacts]]
     commitment: "CommitmentService | None" = None
-    metrics: Any = None
     calling_tls: Callable[[], TLSContext] = _no_tls
     ask_terms: AskTerms = DEFAULT_TERMS
+    file_terms: Callable[[str], FileTerms] = _default_terms
+    dicomweb: DICOMwebOptions = DEFAULT_DICOMWEB
 
     @property
     def database(self) -> Database:
@@ -74,14 +105,16 @@ class WebServices:
 class WebOptions:
     """How HTTP is served.
 
-    `host` is the address that the server listens on: without a credential only a loopback address serves.
+    `host` is the address that the server listens on: without a credential only a loopback address serves. `trusted_proxies` are
+    addresses and networks of proxies that are believed whom they speak for, and how that one spoke to them.
     `allowed_hosts` are names, in lower case and without a port, by which we may be called besides those that are
     ours anyway (see `origins.py`). `allowed_origins` are origins of other web pages, such as `https://viewer.example`, whose
     requests are let through (CORS); none as shipped. `request_seconds` is the time to the beginning of an answer where
-    a route says nothing else. The rates are those of one client address.
+    a route says nothing else. The rates are those of one client address, `failed_authentications_…` for one name of it.
     """
 
     host: str = "127.0.0.1"
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     allowed_hosts: frozenset[str] = field(default_factory=frozenset)
     allowed_origins: frozenset[str] = field(default_factory=frozenset)
     request_seconds: float = REQUEST_SECONDS
@@ -89,3 +122,5 @@ class WebOptions:
     requests_burst: float = REQUESTS_BURST
     failed_authentications_per_second: float = FAILED_AUTHENTICATIONS_PER_SECOND
     failed_authentications_burst: float = FAILED_AUTHENTICATIONS_BURST
+    client_failures_per_second: float = CLIENT_FAILURES_PER_SECOND
+    client_failures_burst: float = CLIENT_FAILURES_BURST

@@ -20,6 +20,7 @@ from stowkeeper.app.settings import Settings
 from stowkeeper.app.wiring import archive_options, duplicates_rule
 from stowkeeper.archive.archive import Archive, ArchiveOptions
 from stowkeeper.archive.arrival import DuplicatePolicy
+from stowkeeper.services.file_terms import PreamblePolicy
 from stowkeeper.services.importing import (
     Importer,
     ImportOutcome,
@@ -69,6 +70,7 @@ def import_(*, archive: str | None, config: str | None, as_json: bool, paths: tu
                 opened,
                 duplicates=DuplicatePolicy(settings.storage.duplicates),
                 accept_unknown_transfer_syntaxes=settings.negotiation.accept_unknown_transfer_syntaxes,
+                preamble=PreamblePolicy(settings.storage.preamble),
                 progress=bar.advance,
             )
             try:

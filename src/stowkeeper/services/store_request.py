@@ -1,0 +1,445 @@
+"""One request of the Store transaction (PS3.18 §10.5): its instances into intake, and what became of each.
+
+A part is one Part 10 file, or an instance is built of metadata and bulk data; then it goes the way of every instance. What is wrong
+with one is its own failure, and harms no other. What does not come whole is given up; what came before is kept, and said to be.
+
+In the ledger a request has the line that an association has, without AE titles, and each of its instances one of its own.
+"""
+
+import asyncio
+import itertools
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from stowkeeper.archive.archive import Archive
+from stowkeeper.archive.ledger import AssociationRecord
+from stowkeeper.archive.receipt import timestamp
+from stowkeeper.dicom.status import Status
+from stowkeeper.services.building.bulk_parts import BulkParts
+from stowkeeper.services.building.errors import BuildError
+from stowkeeper.services.building.instances import build_instance, name_instance
+from stowkeeper.services.file_head import NoInstanceError
+from stowkeeper.services.file_terms import FileTerms
+from stowkeeper.services.incoming_file import Identity, IncomingDataSet, IncomingFile, Room, Sender
+from stowkeeper.services.spooled_body import SpooledBody, SpoolError
+from stowkeeper.services.store_part import StorePart
+from stowkeeper.services.store_request_limits import (
+    BUILT_PIECES_BYTES,
+    BYTES_AHEAD_MAX,
+    CREDENTIAL_LETTERS_MAX,
+    LINES_AT_ONCE_MAX,
+    LINES_WAIT_SECONDS,
+    PARTS_AHEAD_MAX,
+    PARTS_MAX,
+    UNUSED_PARTS_TOLD_MAX,
+)
+from stowkeeper.stow.media_types import DICOM, OCTET_STREAM, StoreBody, parse_media_type
+from stowkeeper.stow.metadata import InstanceMetadata, MetadataError
+from stowkeeper.stow.multipart_reader import Event, MultipartError, MultipartReader, PartBegan, PartData
+from stowkeeper.stow.reasons import FailureReason, WarningReason
+from stowkeeper.stow.response import FailedInstance, OtherFailure, StoredInstance, StoreResult
+
+RECEIVED_BY: Final = "STOW-RS"
+
+_PLAIN_ENCODINGS: Final = frozenset({"", "binary", "8bit", "7bit"})
+_LOST: Final = "the connection was lost before it was whole"
+_process = secrets.token_hex(4)
+_counter = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreLimits:
+    """Bounds of a request: parts, and bytes of each, where 0 bounds nothing."""
+
+    parts_max: int = PARTS_MAX
+    part_bytes_max: int = 0
+
+
+class StoreRequest:
+    """Takes the instances of one request. `address` and `credential` are those of the client.
+
+    `study_instance_uid` is the only study that they may belong to, '' for any; `retrieve_url` is where kept instances can be had by
+    HTTP, '' for nowhere. Read the body by one of `read_files`, `read_one_file` and `read_metadata`, then answer with `result`, and
+    say by `close` whether that was sent.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        terms: FileTerms,
+        *,
+        address: str,
+        credential: str = "",
+        study_instance_uid: str = "",
+        retrieve_url: str = "",
+        limits: StoreLimits = StoreLimits(),
+    ) -> None:
+        self.request_id = f"{_process}-web-{next(_counter)}"
+        self._archive = archive
+        self._terms = terms
+        self._limits = limits
+        self._retrieve_url = retrieve_url.rstrip("/")
+        self._address = address
+        self._credential = credential
+        self._sender = Sender(
+            received_by=RECEIVED_BY,
+            address=address,
+            association_id=self.request_id,
+            study_instance_uid=study_instance_uid,
+        )
+        self._opened_at = time.time_ns()
+        self._room = Room(BYTES_AHEAD_MAX)
+        self._parts: list[StorePart] = []
+        self._waiting: deque[StorePart] = deque()
+        self._open: StorePart | None = None
+        self._others: list[OtherFailure] = []
+        self._is_full = False
+
+    # Reading files.
+
+    async def read_files(self, pieces: AsyncIterator[bytes], boundary: str) -> None:
+        """Take a body of `multipart/related`, each part a file. Raises what `pieces` raises, and ValueError for the boundary.
+
+        A body that is not multipart to its end is a failure beside the parts that came before.
+        """
+        reader = MultipartReader(boundary)
+        try:
+            error = await _read(reader, pieces, self._take, lambda: self._is_full)
+        except BaseException:
+            self._give_up_open(_LOST)
+            raise
+        if error:
+            self._give_up_open("the body ended within it")
+            self._others.append(OtherFailure(FailureReason.CANNOT_UNDERSTAND, error))
+
+    async def read_one_file(self, pieces: AsyncIterator[bytes]) -> None:
+        """Take a body that is one file. Raises what `pieces` raises."""
+        try:
+            async for piece in pieces:
+                if self._open is None:
+                    self._begin({}, "")
+                await self._write(piece)
+            await self._end()
+        except BaseException:
+            self._give_up_open(_LOST)
+            raise
+
+    async def _take(self, event: Event) -> None:
+        if isinstance(event, PartBegan):
+            self._begin(event.fields, event.defect)
+        elif isinstance(event, PartData):
+            await self._write(event.data)
+        else:
+            await self._end()
+
+    def _begin(self, fields: Mapping[str, str], defect: str) -> None:
+        if self._has_no_more_parts():
+            return
+        part = self._open = self._new_part()
+        encoding = fields.get("content-transfer-encoding", "").lower()
+        if defect:
+            part.fail(Status.CANNOT_UNDERSTAND, defect)
+        elif encoding not in _PLAIN_ENCODINGS:
+            part.fail(
+                Status.CANNOT_UNDERSTAND, "it has to come in binary: its Content-Transfer-Encoding is another"
+            )
+        elif not _is_file_type(fields.get("content-type", "")):
+            part.is_other_type = True
+            part.fail(Status.CANNOT_UNDERSTAND, f"its Content-Type is not {DICOM}")
+        else:
+            part.way = IncomingFile(self._archive, self._terms, self._sender, self._room, answer=part.answer)
+
+    async def _write(self, data: bytes | memoryview) -> None:
+        part = self._open
+        if part is None:
+            return
+        bound = self._limits.part_bytes_max
+        allowed = len(data) if not bound else max(0, bound - part.length)
+        part.length += len(data)
+        if not isinstance(part.way, IncomingFile):
+            return
+        try:
+            await part.way.write(data[:allowed])
+        except NoInstanceError as error:
+            part.fail(Status.CANNOT_UNDERSTAND, str(error))
+            return
+        if allowed < len(data):
+            part.is_too_large = True
+            part.fail(
+                Status.PROCESSING_FAILURE, f"it is longer than the {bound} bytes that one part may have"
+            )
+
+    async def _end(self) -> None:
+        part, self._open = self._open, None
+        if part is None:
+            return
+        part.came = time.perf_counter()
+        if not isinstance(part.way, IncomingFile):
+            return
+        if not part.length:
+            part.fail(Status.CANNOT_UNDERSTAND, "it is empty")
+            return
+        try:
+            part.coming = await part.way.commit()
+        except NoInstanceError as error:
+            part.fail(Status.CANNOT_UNDERSTAND, str(error))
+            return
+        part.identity = part.coming.identity
+        await self._await_later(part)
+
+    def _give_up_open(self, words: str) -> None:
+        part, self._open = self._open, None
+        if part is not None:
+            part.fail(Status.CANNOT_UNDERSTAND, words)
+
+    # Reading metadata and bulk data.
+
+    async def read_metadata(self, pieces: AsyncIterator[bytes], body: StoreBody) -> None:
+        """Take a body of metadata and bulk data, and build its instances. Raises what `pieces` raises, and ValueError."""
+        admission = self._archive.admission
+        spooled = SpooledBody(
+            self._archive.root,
+            body,
+            refusal=lambda: admission.refusal() or admission.association_refusal(),
+            part_bytes_max=self._limits.part_bytes_max,
+            parts_max=self._limits.parts_max,
+        )
+        try:
+            error = await _read(MultipartReader(body.boundary), pieces, spooled.take, lambda: False)
+            if error:
+                spooled.give_up_open("the body ended within it")
+                self._others.append(OtherFailure(FailureReason.CANNOT_UNDERSTAND, error))
+            await spooled.finish()
+            self._others += [
+                OtherFailure(FailureReason.CANNOT_UNDERSTAND, words) for words in spooled.defects
+            ]
+            await self._build(spooled)
+        except SpoolError as error:
+            self._others.append(OtherFailure(FailureReason.OUT_OF_RESOURCES, str(error)))
+        finally:
+            await asyncio.shield(asyncio.to_thread(spooled.close))
+
+    async def _build(self, spooled: SpooledBody) -> None:
+        parts, instances = spooled.bulk_parts(), spooled.metadata()
+        while not self._has_no_more_parts():
+            try:
+                metadata = await asyncio.to_thread(next, instances, None)
+            except MetadataError as error:
+                self._others.append(OtherFailure(FailureReason.CANNOT_UNDERSTAND, str(error)))
+                break
+            except OSError as error:
+                self._others.append(
+                    OtherFailure(
+                        FailureReason.PROCESSING_FAILURE, f"the body cannot be read: {error.strerror}"
+                    )
+                )
+                break
+            if metadata is None:
+                break
+            await self._store_built(metadata, parts)
+        unused = parts.not_referred_to()
+        self._others += [
+            OtherFailure(FailureReason.CANNOT_UNDERSTAND, "bulk data that no instance refers to")
+            for _ in unused[:UNUSED_PARTS_TOLD_MAX]
+        ]
+
+    async def _store_built(self, metadata: InstanceMetadata, parts: BulkParts) -> None:
+        """Build one instance and give it to intake."""
+        part = self._new_part()
+        named = name_instance(metadata.data_set)
+        part.identity = Identity(
+            sop_class_uid=named.sop_class_uid, sop_instance_uid=named.sop_instance_uid, transfer_syntax_uid=""
+        )
+        try:
+            built = await asyncio.to_thread(build_instance, metadata, parts)
+        except BuildError as error:
+            part.fail(error.reason, error.words)
+            return
+        identity = Identity(
+            sop_class_uid=built.sop_class_uid,
+            sop_instance_uid=built.sop_instance_uid,
+            transfer_syntax_uid=built.transfer_syntax_uid,
+        )
+        way = part.way = IncomingDataSet(
+            self._archive, self._terms, self._sender, self._room, identity, answer=part.answer
+        )
+        try:
+            while some := await asyncio.to_thread(_some, built.pieces):
+                for piece in some:
+                    part.length += len(piece)
+                    await way.write(memoryview(piece))
+        except OSError as error:
+            part.fail(Status.PROCESSING_FAILURE, f"its bulk data cannot be read: {error.strerror or error}")
+            return
+        except BaseException:
+            part.fail(Status.PROCESSING_FAILURE, _LOST)
+            raise
+        part.came = time.perf_counter()
+        way.commit()
+        part.coming = way
+        await self._await_later(part)
+
+    # What both have in common.
+
+    def _has_no_more_parts(self) -> bool:
+        """Tell whether there are as many parts as there may be, and say so in the answer."""
+        if len(self._parts) < self._limits.parts_max or self._limits.parts_max == 0:
+            return False
+        if not self._is_full:
+            self._is_full = True
+            words = f"a request may have {self._limits.parts_max} parts: send the others in another"
+            self._others.append(OtherFailure(FailureReason.CANNOT_UNDERSTAND, words))
+        return True
+
+    def _new_part(self) -> StorePart:
+        part = StorePart(number=len(self._parts) + 1)
+        self._parts.append(part)
+        return part
+
+    async def _await_later(self, part: StorePart) -> None:
+        """Let the outcome of a part come while others are read, but not of too many."""
+        self._waiting.append(part)
+        while len(self._waiting) > PARTS_AHEAD_MAX:
+            await self._settle()
+
+    async def _settle(self) -> None:
+        """Wait for the outcome of the part that was whole first."""
+        part = self._waiting[0]
+        if part.coming is not None:
+            # Who is cancelled here has lost its client; the outcome is waited for again, for the ledger.
+            part.take(await asyncio.shield(part.coming.outcome))
+        self._waiting.popleft()
+
+    # Answering.
+
+    async def result(self) -> StoreResult:
+        """Wait for every outcome, and return them in the order of the parts."""
+        while self._waiting:
+            await self._settle()
+        failed: list[FailedInstance] = []
+        others: list[OtherFailure] = []
+        for part in self._parts:
+            identity = part.identity
+            if part.status and identity.sop_instance_uid:
+                failed.append(
+                    FailedInstance(identity.sop_class_uid, identity.sop_instance_uid, part.status, part.words)
+                )
+            elif part.status:
+                others.append(OtherFailure(part.status, f"part {part.number}: {part.words}"))
+        return StoreResult(
+            stored=tuple(self._stored(part) for part in self._parts if not part.status),
+            failed=tuple(failed),
+            others=(*others, *self._others),
+            retrieve_url=self._study_url(),
+        )
+
+    def _stored(self, part: StorePart) -> StoredInstance:
+        outcome, identity = part.outcome, part.identity
+        url, remarks = "", outcome.remarks if outcome is not None else ()
+        if self._retrieve_url and outcome is not None and outcome.study_instance_uid:
+            url = (
+                f"{self._retrieve_url}/studies/{outcome.study_instance_uid}/series/{outcome.series_instance_uid}"
+                f"/instances/{identity.sop_instance_uid}"
+            )
+        return StoredInstance(
+            identity.sop_class_uid,
+            identity.sop_instance_uid,
+            retrieve_url=url,
+            warning=WarningReason.DOES_NOT_MATCH if remarks else None,
+            words="; ".join(remarks),
+        )
+
+    def _study_url(self) -> str:
+        """Return the URL of the study, where all that is kept is of one."""
+        kept = [part.outcome for part in self._parts if part.outcome is not None and not part.status]
+        studies = {outcome.study_instance_uid for outcome in kept}
+        if not self._retrieve_url or len(studies) != 1 or "" in studies:
+            return ""
+        return f"{self._retrieve_url}/studies/{studies.pop()}"
+
+    @property
+    def all_are_too_large(self) -> bool:
+        """Whether there are parts, and each is longer than a part may be."""
+        return bool(self._parts) and all(part.is_too_large for part in self._parts)
+
+    @property
+    def all_are_of_other_types(self) -> bool:
+        """Whether there are parts, and none says that it is a DICOM file."""
+        return bool(self._parts) and all(part.is_other_type for part in self._parts)
+
+    async def close(self, *, is_answered: bool) -> None:
+        """Write the ledger's lines. `is_answered` tells whether the result was handed to the network."""
+        while self._waiting:
+            await self._settle()
+        ended = time.perf_counter()
+        finisher = self._archive.finisher
+        for part in self._parts:
+            if part.number % LINES_AT_ONCE_MAX == 0:
+                await asyncio.to_thread(finisher.wait_until_idle, LINES_WAIT_SECONDS)
+            part.answer.given = is_answered and not part.status
+            finisher.record(partial(part.record, self.request_id, ended, is_answered=is_answered))
+            if part.status:
+                part.log_refusal(self.request_id)
+        line = self._line(is_answered=is_answered)
+        finisher.record(lambda: line)
+
+    def _line(self, *, is_answered: bool) -> AssociationRecord:
+        who = self._credential[:CREDENTIAL_LETTERS_MAX]
+        return AssociationRecord(
+            association_id=self.request_id,
+            opened_at=timestamp(self._opened_at),
+            closed_at=timestamp(time.time_ns()),
+            receiver=self._archive.receiver,
+            peer_address=self._address,
+            messages=len(self._parts),
+            bytes_received=sum(part.length for part in self._parts),
+            ended="released" if is_answered else "lost",
+            words=f"{RECEIVED_BY}, credential {who}" if who else RECEIVED_BY,
+        )
+
+
+async def _read(
+    reader: MultipartReader,
+    pieces: AsyncIterator[bytes],
+    take: Callable[[Event], Awaitable[None]],
+    is_enough: Callable[[], bool],
+) -> str:
+    """Read a body to its end, or until it is enough; return why it is no multipart, '' where it is."""
+    try:
+        async for piece in pieces:
+            for event in reader.feed(piece):
+                await take(event)
+            if is_enough():
+                return ""
+        for event in reader.finish():
+            await take(event)
+    except MultipartError as error:
+        return str(error)
+    return ""
+
+
+def _some(pieces: Iterator[bytes]) -> list[bytes]:
+    """Return the next pieces, some half a megabyte together; none at the end."""
+    found: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        found.append(piece)
+        size += len(piece)
+        if size >= BUILT_PIECES_BYTES:
+            break
+    return found
+
+
+def _is_file_type(content_type: str) -> bool:
+    """Tell whether a part may be a file. Some senders and gateways leave the type out, or say `application/octet-stream`."""
+    if not content_type:
+        return True
+    try:
+        return parse_media_type(content_type).name in {DICOM, OCTET_STREAM}
+    except ValueError:
+        return False

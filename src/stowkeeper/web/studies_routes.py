@@ -1,0 +1,218 @@
+"""POST /dicom-web/studies and /dicom-web/studies/{study}: STOW-RS (PS3.18 §10.5).
+
+    200  all is kept                                     406  none of the answer's types is wanted
+    202  kept, with warnings or beside failures          409  nothing is kept
+    400  no DICOM in it, or the request is malformed     413  every part, or the body, is too long
+    401, 403  who asks may not                           415  the body, or every part, is of another type
+    405  another method                                  503  out of resources, or too many requests
+
+Everything that can be known is said before a byte of the body is read; then each part goes into intake as it comes, and the answer
+is given when every part is durable or refused.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+from fastapi import APIRouter, Request
+from starlette.background import BackgroundTask
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from stowkeeper.archive.archive import Archive
+from stowkeeper.dicom.uid import uid_defect
+from stowkeeper.services.store_request import StoreLimits, StoreRequest
+from stowkeeper.stow.media_types import (
+    BoundaryError,
+    StoreBody,
+    StoreForm,
+    UnsupportedBodyError,
+    preferred_response_type,
+    store_body,
+)
+from stowkeeper.stow.response import StoreResult, status_of, write_response
+from stowkeeper.web.limits import (
+    STORE_BODY_BYTES_MAX,
+    STORE_BYTES_PER_SECOND_MIN,
+    STORE_RETRY_SECONDS,
+    STORE_SECONDS,
+    STORE_SLOW_SECONDS,
+)
+from stowkeeper.web.problems import ProblemError
+from stowkeeper.web.roles import Role
+from stowkeeper.web.routes import Asker, allow, api_router
+from stowkeeper.web.services import WebServices
+
+_RETRY = {"Retry-After": str(STORE_RETRY_SECONDS)}
+
+
+def router(services: WebServices) -> APIRouter:
+    """Return the routes."""
+    base = services.dicomweb.base_path
+    routes = api_router(tag="DICOMweb")
+    turnstile = _Turnstile(services.dicomweb.requests_max)
+
+    @routes.post(f"{base}/studies", include_in_schema=False, response_model=None)
+    @routes.post(f"{base}/studies/", include_in_schema=False, response_model=None)
+    @allow(
+        Role.NONE,
+        stores=True,
+        body_bytes_max=STORE_BODY_BYTES_MAX,
+        consumes=(),
+        produces=(),
+        seconds=STORE_SECONDS,
+        streams=True,
+    )
+    async def store(request: Request, asker: Asker) -> Response:
+        return await _store(services, turnstile, request, credential=asker.name, study_instance_uid="")
+
+    @routes.post(f"{base}/studies/{{study}}", include_in_schema=False, response_model=None)
+    @routes.post(f"{base}/studies/{{study}}/", include_in_schema=False, response_model=None)
+    @allow(
+        Role.NONE,
+        stores=True,
+        body_bytes_max=STORE_BODY_BYTES_MAX,
+        consumes=(),
+        produces=(),
+        seconds=STORE_SECONDS,
+        streams=True,
+    )
+    async def store_in_study(study: str, request: Request, asker: Asker) -> Response:
+        defect = uid_defect(study)
+        if defect is not None:
+            raise ProblemError(400, f"the Study Instance UID in the address is no UID: {defect}")
+        return await _store(services, turnstile, request, credential=asker.name, study_instance_uid=study)
+
+    return routes
+
+
+class _Turnstile:
+    """Counts the requests that are being stored. 0 lets any number pass."""
+
+    def __init__(self, requests_max: int) -> None:
+        self._requests_max = requests_max
+        self._inside = 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Take a place for the length of a block. Raises ProblemError where there is none."""
+        if 0 < self._requests_max <= self._inside:
+            raise ProblemError(
+                503,
+                f"{self._requests_max} store requests are served at a time: try again later",
+                headers=_RETRY,
+            )
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+
+
+async def _store(
+    services: WebServices,
+    turnstile: _Turnstile,
+    request: Request,
+    *,
+    credential: str,
+    study_instance_uid: str,
+) -> Response:
+    media_type, body = _agree(request)
+    archive = services.archive
+    if not isinstance(archive, Archive):
+        raise ProblemError(503, "this server does not receive instances", headers=_RETRY)
+    with turnstile.place():
+        words = archive.admission.refusal() or archive.admission.association_refusal()
+        if words:
+            raise ProblemError(503, f"nothing can be stored now: {words}", headers=_RETRY)
+        address = request.client.host if request.client is not None else ""
+        options = services.dicomweb
+        store = StoreRequest(
+            archive,
+            services.file_terms(address),
+            address=address,
+            credential=credential,
+            study_instance_uid=study_instance_uid,
+            retrieve_url=options.retrieve_url,
+            limits=StoreLimits(parts_max=options.parts_max, part_bytes_max=options.part_bytes_max),
+        )
+        try:
+            await _read(store, body, _pieces_of(request))
+            result = await store.result()
+            status = _status_of(store, result, is_quiet=options.warnings_are_successes)
+            # Of ten thousand instances it takes half a second.
+            written = await asyncio.to_thread(write_response, result, media_type)
+            is_there = not await request.is_disconnected()
+        except BaseException:
+            # What is kept of it is kept, and the ledger says that nobody was told.
+            await asyncio.shield(store.close(is_answered=False))
+            raise
+        return Response(
+            written,
+            status_code=status,
+            # Without `media_type`, which would add a character set, and clients compare the whole field.
+            headers={"Content-Type": media_type} | (_RETRY if status == 503 else {}),
+            background=BackgroundTask(store.close, is_answered=is_there),
+        )
+
+
+def _agree(request: Request) -> tuple[str, StoreBody]:
+    """Return the type of the answer and the form of the body. Raises ProblemError."""
+    headers: Headers = request.headers
+    media_type = preferred_response_type(headers.getlist("accept"), request.query_params.get("accept"))
+    if media_type is None:
+        raise ProblemError(
+            406,
+            "the answer is application/dicom+json or application/dicom+xml, which the field Accept does not allow",
+        )
+    try:
+        return media_type, store_body(headers.get("content-type"), headers.get("content-encoding"))
+    except UnsupportedBodyError as error:
+        accepted = 'application/dicom, multipart/related; type="application/dicom"'
+        raise ProblemError(415, str(error), headers={"Accept": accepted}) from None
+    except BoundaryError as error:
+        raise ProblemError(400, str(error)) from None
+
+
+async def _read(store: StoreRequest, body: StoreBody, pieces: AsyncIterator[bytes]) -> None:
+    if body.form is StoreForm.ONE_INSTANCE:
+        await store.read_one_file(pieces)
+        return
+    try:
+        if body.form is StoreForm.INSTANCES:
+            await store.read_files(pieces, body.boundary)
+        else:
+            await store.read_metadata(pieces, body)
+    except ValueError as error:
+        raise ProblemError(400, f"the boundary of the Content-Type cannot be one: {error}") from None
+
+
+async def _pieces_of(request: Request) -> AsyncIterator[bytes]:
+    """Yield the body as it comes. Raises ProblemError for one that breaks off or trickles."""
+    began = time.monotonic()
+    taken = 0
+    try:
+        async for piece in request.stream():
+            taken += len(piece)
+            seconds = time.monotonic() - began
+            if seconds > STORE_SLOW_SECONDS and taken < seconds * STORE_BYTES_PER_SECOND_MIN:
+                raise ProblemError(
+                    408,
+                    f"the body comes slower than {STORE_BYTES_PER_SECOND_MIN:g} bytes a second",
+                    headers={"Connection": "close"},
+                )
+            if piece:
+                yield piece
+    except ClientDisconnect:
+        raise ProblemError(400, "the body did not come whole") from None
+
+
+def _status_of(store: StoreRequest, result: StoreResult, *, is_quiet: bool) -> int:
+    """Return the status: by what is kept and what not; where nothing is, by what all parts have in common."""
+    if store.all_are_too_large:
+        return 413
+    if store.all_are_of_other_types:
+        return 415
+    return status_of(result, warnings_are_successes=is_quiet)

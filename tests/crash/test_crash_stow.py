@@ -1,0 +1,91 @@
+"""SIGKILL while instances are stored by HTTP: what an answer named as stored is there, and nothing half-written is seen."""
+
+import re
+import signal
+import threading
+from pathlib import Path
+from random import Random
+
+import httpx
+import pytest
+
+from stowkeeper.app.exit_codes import ExitCode
+from support.command_line import CommandLine, serving
+from support.instances import make_instance
+from support.job_engine_thread import wait_until
+from support.orthanc_rig import part10_of
+from support.processes import Program
+from support.stow_bodies import answer_of, body_of
+from support.web_studies import PARTS, STUDIES
+
+pytestmark = pytest.mark.slow
+
+ROUNDS = 4
+BATCH = 5
+CLIENTS = 3
+
+
+class Storing:
+    """Clients that store batch after batch until their server is gone, and note what was acknowledged."""
+
+    def __init__(self, url: str, first: int) -> None:
+        self.acknowledged: list[str] = []
+        self._url = url
+        self._first = first
+        self._threads = [
+            threading.Thread(target=self._store, args=(number,), daemon=True) for number in range(CLIENTS)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _store(self, client: int) -> None:
+        number = self._first + client * 10_000
+        try:
+            while True:
+                sizes = Random(number)
+                files = [
+                    part10_of(make_instance(number + each, size=sizes.choice((100, 5_000, 300_000))))
+                    for each in range(BATCH)
+                ]
+                number += BATCH
+                response = httpx.post(self._url, content=body_of(*files), headers=PARTS, timeout=30)
+                assert response.status_code == 200
+                self.acknowledged += answer_of(response.content).stored
+        except httpx.HTTPError:
+            return  # the server is gone
+
+    def wait(self) -> None:
+        for thread in self._threads:
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+def url_of(server: Program) -> str:
+    found = re.search(r"http=(\S+) archive=", server.log_text())
+    assert found is not None
+    return f"http://{found[1]}{STUDIES}"
+
+
+def test_killed_while_storing_nothing_acknowledged_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "archive"
+    acknowledged: list[str] = []
+    for turn in range(ROUNDS):
+        with serving(archive, tmp_path / f"{turn}.log", "--http-port", "0") as (server, _):
+            storing = Storing(url_of(server), first=turn * 100_000)
+            wanted = 10 + 20 * turn
+            wait_until(lambda storing=storing, wanted=wanted: len(storing.acknowledged) >= wanted, "answers")
+            server.process.send_signal(signal.SIGKILL)
+            server.process.wait(20)
+            storing.wait()
+            acknowledged += storing.acknowledged
+    stow = CommandLine(archive, capsys)
+    with serving(archive, tmp_path / "last.log"):
+        # Its recovery runs after the ready line.
+        wait_until(
+            lambda: set(acknowledged) <= {row["sop_instance_uid"] for row in stow.list("instances")},
+            "the instances that were acknowledged",
+        )
+    assert stow("verify").code == ExitCode.OK
+    assert len(set(acknowledged)) == len(acknowledged) >= 10
