@@ -16,12 +16,12 @@ from structlog.testing import capture_logs
 
 from stowkeeper.database.engine import DatabaseUnavailable
 from stowkeeper.database.errors import DatabaseForeign
-from stowkeeper.web.limits import BODY_BYTES_MAX, JSON_DEPTH_MAX
+from stowkeeper.web.limits import BODY_BYTES_MAX, ERRORS_TOLD_MAX, JSON_DEPTH_MAX
 from stowkeeper.web.problems import PROBLEM_JSON, ProblemError
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import allow, api_router, check_routes
 from stowkeeper.web.services import WebOptions
-from support.web_server import web_client, web_rig
+from support.web_server import bearer, web_client, web_rig
 
 SECRET = "Doe^Jane"
 JSON = {"Content-Type": "application/json"}
@@ -233,13 +233,90 @@ def test_half_a_character_is_400(client: httpx.Client) -> None:
 
 def test_a_body_that_does_not_fit_is_422_and_not_repeated(client: httpx.Client) -> None:
     found = problem(client.post("/api/test/wishes", json={"number": SECRET}), 422)
-    assert found["errors"] == [
-        {
-            "where": "body.number",
-            "what": "Input should be a valid integer, unable to parse string as an integer",
-        }
-    ]
+    assert found["errors"] == [{"where": "body.number", "what": "it has to be a whole number"}]
     assert SECRET not in json.dumps(found)
+
+
+MISFITS: Any = (
+    ("/api/jobs", {}, "body", "it has to have the member 'kind', which says what it is"),
+    (
+        "/api/jobs",
+        {"kind": SECRET},
+        "body",
+        "its member 'kind' has to be one of 'verify', 'rebuild', 'scrub', 'remove', 'store'",
+    ),
+    ("/api/jobs", [], "body", "it has to be an object"),
+    ("/api/jobs", {"kind": "store", "peer": "pacs"}, "body.store.uids", "it is missing"),
+    (
+        "/api/jobs",
+        {"kind": "store", "peer": "pacs", "uids": []},
+        "body.store.uids",
+        "it has to have something in it",
+    ),
+    (
+        "/api/jobs",
+        {"kind": "store", "peer": "pacs", "uids": SECRET},
+        "body.store.uids",
+        "it has to be a list",
+    ),
+    (
+        "/api/jobs",
+        {"kind": "remove", "reason": "x", "uids": ["1.2", SECRET]},
+        "body.remove.uids[1]",
+        "it does not have the form that it has to have; /api/docs tells which",
+    ),
+    (
+        "/api/jobs",
+        {"kind": "verify", "bytes_per_second": 1},
+        "body.verify.bytes_per_second",
+        "it has to be at least 1000",
+    ),
+    ("/api/jobs", {"kind": "verify", SECRET: 1}, "body.verify", "it has a member that is not known here"),
+    (
+        "/api/peers",
+        {"name": "a", "report_on": SECRET},
+        "body.report_on",
+        "it has to be 'new' or 'same-first'",
+    ),
+    ("/api/peers", {"name": "a", "may_store": SECRET}, "body.may_store", "it has to be true or false"),
+    (
+        "/api/peers",
+        {"name": "a", "manufacturer": "x" * 65},
+        "body.manufacturer",
+        "it has to have at most 64 characters",
+    ),
+)
+
+
+def test_what_does_not_fit_is_told_in_our_words(tmp_path: Path) -> None:
+    with web_client(tmp_path / "archive") as (client, _):
+        for path, wanted, where, what in MISFITS:
+            found = problem(client.post(path, json=wanted), 422)
+            assert found["errors"] == [{"where": where, "what": what}], wanted
+            assert found["detail"] == f"the request does not fit: {where}"
+            assert SECRET not in json.dumps(found)
+        found = problem(client.get("/api/jobs", params={"state": SECRET}), 422)
+        (error,) = found["errors"]
+        assert error["where"] == "query.state"  # the parameter may be repeated: which one it was is no name
+        assert error["what"].startswith("it has to be 'pending', 'running'")
+
+
+def test_a_422_tells_few_errors_and_no_name_that_the_request_made_up(tmp_path: Path) -> None:
+    with web_client(tmp_path / "archive") as (client, _):
+        unknown = {f"{SECRET}{number}": number for number in range(50)}
+        found = problem(client.post("/api/jobs", json={"kind": "rebuild", **unknown}), 422)
+        assert len(found["errors"]) == ERRORS_TOLD_MAX
+        assert {entry["where"] for entry in found["errors"]} == {"body.rebuild"}
+        assert "and 40 more" in found["detail"]
+        assert SECRET not in json.dumps(found)
+        wrong = {"kind": "remove", "reason": "x", "uids": ["x"] * 11}
+        found = problem(client.post("/api/jobs", json=wrong), 422)
+        assert (len(found["errors"]), "and 1 more" in found["detail"]) == (ERRORS_TOLD_MAX, True)
+        # However many there are, they are not looked at one by one.
+        many = {f"{SECRET}{number}": number for number in range(30_000)}
+        found = problem(client.post("/api/jobs", json={"kind": "rebuild", **many}), 422)
+        assert len(found["errors"]) == 1
+        assert len(json.dumps(found)) < 1000
 
 
 def test_the_bound_of_a_body_is_exact(client: httpx.Client) -> None:
@@ -349,8 +426,36 @@ def test_pages_of_set_origins_are_let_through_and_others_not(tmp_path: Path) -> 
         assert foreign.status_code == 403
         assert "access-control-allow-origin" not in foreign.headers
         refused = client.options("/api/system", headers={**preflight, "Origin": "https://evil.example"})
-        assert refused.status_code == 400
+        assert refused.status_code == 403
         assert "access-control-allow-origin" not in refused.headers
+
+
+def test_what_a_browser_asks_before_is_a_request_like_others(tmp_path: Path) -> None:
+    viewer = "https://viewer.example"
+    options = WebOptions(
+        allowed_origins=frozenset({"https://Viewer.example"}), requests_burst=6, requests_per_second=0.001
+    )
+    with web_client(tmp_path / "archive", options=options) as (client, rig):
+        token = bearer(rig.token("monitor", Role.READ))
+        preflight = {"Origin": viewer, "Access-Control-Request-Method": "DELETE"}
+        with capture_logs() as lines:
+            asked = client.options("/api/jobs/1", headers=preflight)  # without a credential, as browsers ask
+            said = wait_for(lines, 1)
+        assert asked.status_code == 200
+        assert asked.headers["access-control-allow-origin"] == viewer
+        assert asked.headers["x-content-type-options"] == "nosniff"
+        assert [(line["method"], line["status"]) for line in said] == [("OPTIONS", 200)]
+        patch = client.options("/api/jobs/1", headers={**preflight, "Access-Control-Request-Method": "PATCH"})
+        assert patch.status_code == 400
+        assert "PATCH" not in asked.headers["access-control-allow-methods"]
+        elsewhere = client.options("/api/jobs/1", headers={**preflight, "Host": "evil.example"})
+        assert (elsewhere.status_code, "access-control-allow-origin" in elsewhere.headers) == (403, False)
+        # A page of the viewer can read why it was refused.
+        for fields, status in (({}, 401), (token, 200), ({"Authorization": "Bearer x"}, 401)):
+            answer = client.get("/api/system", headers={"Origin": viewer, **fields})
+            assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, viewer)
+        assert client.options("/api/jobs/1", headers=preflight).status_code == 200
+        assert client.options("/api/jobs/1", headers=preflight).status_code == 429
 
 
 # Rules of routes

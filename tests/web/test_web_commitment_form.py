@@ -25,6 +25,8 @@ from stowkeeper.web.roles import Role
 from support.instances import CT_IMAGE_STORAGE
 from support.orthanc_rig import Answer, OrthancRig, orthanc_rig
 
+pytestmark = pytest.mark.slow
+
 CT = CT_IMAGE_STORAGE
 PATH = "/dicom-web/commitment-requests/{}"
 UID = "1.2.840.99.1"

@@ -394,6 +394,20 @@ def test_jobs_are_counted_as_they_end_whatever_the_clock_says(database: Database
     assert scrape.all("jobs_ended_total")["verify", "success"] == 1
 
 
+def test_the_job_that_waits_for_its_turn_longest(database: Database, scrape: Scraped) -> None:
+    assert scrape("oldest_waiting_job_seconds") == 0
+    with database.write() as transaction:
+        now = transaction.at
+    asleep, waiting = submit(database, SCRUB), submit(database)
+    for job, seconds in ((asleep, 3600), (waiting, -500)):
+        with database.write() as transaction:
+            due = update(jobs_table).where(jobs_table.c.job_key == job.job_key)
+            transaction.execute(due.values(created_at=later(now, -90_000), due_at=later(now, seconds)))
+    assert 500 <= (scrape("oldest_waiting_job_seconds") or 0) < 560
+    become(database, waiting, "running")
+    assert scrape("oldest_waiting_job_seconds") == 0
+
+
 def test_jobs_that_come_and_go_between_two_looks(database: Database, scrape: Scraped) -> None:
     become(database, submit(database), "success", AT)
     become(database, submit(database), "paused")
@@ -552,6 +566,7 @@ def test_what_a_server_does_is_in_its_metrics(rig: OrthancRig) -> None:
     assert samples["stowkeeper_disk_headroom_bytes", ()] > 0
 
 
+@pytest.mark.slow
 def test_scrapes_at_once_count_once(rig: OrthancRig) -> None:
     with ThreadPoolExecutor(4) as pool:
         keeping = [pool.submit(rig.upload, make_instance(number)) for number in range(1, 9)]

@@ -19,6 +19,8 @@ from stowkeeper.web.roles import Role
 from support.instances import make_instance
 from support.orthanc_rig import OrthancRig, orthanc_rig
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[OrthancRig]:

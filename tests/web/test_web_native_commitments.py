@@ -21,6 +21,8 @@ from stowkeeper.web.roles import Role
 from support.instances import CT_IMAGE_STORAGE
 from support.orthanc_rig import OrthancRig, orthanc_rig
 
+pytestmark = pytest.mark.slow
+
 AWAY = Peer(name="away", ae_title="AWAY", host="127.0.0.1", port=1)
 NOWHERE = Peer(name="nowhere", ae_title="NOWHERE")
 
@@ -199,6 +201,42 @@ def test_what_was_asked_of_us_is_resent_only_when_it_is_checked(rig: OrthancRig)
     assert resent.json()["state"] == "checked"
     job = rig.get(f"/api/jobs/{resent.json()['job_id']}")
     assert (job["kind"], job["peer"], job["lane"]) == ("commitment", "away", "peer:away")
+
+
+def test_the_items_of_its_job_are_its_instances(rig: OrthancRig) -> None:
+    key = asked_of_us(rig, 1, 2, 3)
+    with rig.database.write() as transaction:
+        bad = Outcome(position=1, outcome=InstanceOutcome.FAILED, reason=0x0112, words="it was removed")
+        rows.set_outcomes(transaction, key, [bad])
+    job_id = rig.get(f"/api/commitments/{key}")["job_id"]
+    first = rig.get(f"/api/jobs/{job_id}/items?limit=2")
+    assert [(one["name"], one["outcome"], one["code"], one["words"]) for one in first["items"]] == [
+        ("1.2.3.1", "", None, ""),
+        ("1.2.3.2", "failed", 0x0112, "it was removed"),
+    ]
+    assert [one["name"] for one in rig.get(first["next"])["items"]] == ["1.2.3.3"]
+    rig.keep(1)
+    rig.settle()
+    asked = rig.client.post("/api/commitments", json={"peer": "away", "uids": ["1.2.3.1"]}).json()
+    items = rig.get(f"/api/jobs/{asked['job_id']}/items")["items"]
+    assert [(one["name"], one["outcome"]) for one in items] == [("1.2.3.1", "")]
+
+
+def test_what_was_reported_and_is_removed_is_not_resent(rig: OrthancRig) -> None:
+    key = asked_of_us(rig, 1)
+    with rig.database.write() as transaction:
+        good = Outcome(position=0, outcome=InstanceOutcome.COMMITTED)
+        rows.set_outcomes(transaction, key, [good])
+        rows.change(
+            transaction,
+            key,
+            state=CommitmentState.REPORTED,
+            checked_at=transaction.at,
+            reported_at=transaction.at,
+        )
+    answer = rig.client.post(f"/api/commitments/{key}/resend")
+    assert answer.status_code == 409
+    assert "told that 1.2.3.1 is committed, which is not so any more" in answer.json()["detail"]
 
 
 def test_who_may_only_read_asks_for_nothing(rig: OrthancRig) -> None:

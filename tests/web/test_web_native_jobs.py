@@ -7,14 +7,19 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
+from stowkeeper.database import schema
 from stowkeeper.jobs import rows
 from stowkeeper.jobs.job import JobItem, JobRequest
 from stowkeeper.jobs.states import JobState
+from stowkeeper.services.archive_jobs import remove_request
 from stowkeeper.services.peers import Peer
 from stowkeeper.web.roles import Role
 from support.orthanc_rig import orthanc_rig
 from support.web_server import Rig, bearer, web_client
+
+pytestmark = pytest.mark.slow
 
 PEER = Peer(name="away", ae_title="AWAY", host="127.0.0.1", port=1)
 NOWHERE = Peer(name="nowhere", ae_title="NOWHERE")
@@ -139,7 +144,7 @@ def test_a_job_goes_through_its_states_and_each_deed_is_audited(served: tuple[ht
         return found
 
     assert do("pause")["state"] == "paused"
-    assert "would have to be" in do("pause", 409)["detail"]
+    assert "only one in state" in do("pause", 409)["detail"]
     assert do("resume")["state"] == "pending"
     assert do("retry", 409)["status"] == 409
     assert client.delete(f"/api/jobs/{job_id}", headers=token).status_code == 409
@@ -299,6 +304,60 @@ def test_holds_are_overridden_by_administrators_alone(served: tuple[httpx.Client
     assert client.post("/api/jobs", json=wanted, headers=operator).status_code == 403
     made = client.post("/api/jobs", json=wanted, headers=admin)
     assert (made.status_code, made.json()["created_by"]) == (201, "admin")
+
+
+def test_a_removal_that_overrides_holds_goes_on_for_administrators_alone(
+    served: tuple[httpx.Client, Rig],
+) -> None:
+    client, rig = served
+    plain, override = submit(
+        rig,
+        *(
+            remove_request(["1.2"], reason="x", created_by="admin", override_holds=flag)
+            for flag in (False, True)
+        ),
+    )
+    with rig.archive.database.write() as transaction:  # as a person may have written it
+        written = {"arguments": "no JSON", "state": "cancelled"}
+        (broken,) = [one.job_id for one in rows.submit_many(transaction, [job()])]
+        transaction.execute(update(schema.jobs).where(schema.jobs.c.job_id == broken).values(**written))
+    operator, admin = bearer(rig.token("operator", Role.OPERATE)), bearer(rig.token("admin", Role.ADMIN))
+
+    def act(path: str, headers: dict[str, str]) -> httpx.Response:
+        answer = client.post(f"/{path}", headers=headers)
+        if answer.status_code == 403:
+            assert "needs the role admin" in answer.text
+        return answer
+
+    def many(action: str, headers: dict[str, str]) -> list[str]:
+        wanted = {"action": action, "kind": "remove"}
+        answer = client.post("/api/job-actions", json=wanted, headers=headers).json()
+        assert answer["is_complete"]
+        return sorted(answer["job_ids"])
+
+    def stop(state: JobState) -> None:  # as an engine does
+        with rig.archive.database.write() as transaction:
+            removals = update(schema.jobs).where(schema.jobs.c.kind == "remove")
+            transaction.execute(removals.values(state=state))
+
+    for state, goes_on in ((JobState.CANCELLED, "resubmit"), (JobState.PAUSED, "resume")):
+        native = "retry" if goes_on == "resubmit" else goes_on
+        stop(state)
+        for path in (f"api/jobs/{override}/{native}", f"jobs/{override}/{goes_on}"):
+            assert act(path, operator).status_code == 403
+        assert many(goes_on, operator) == [plain]
+        assert client.get(f"/api/jobs/{override}", headers=operator).json()["state"] == state
+        assert act(f"api/jobs/{override}/{native}", admin).status_code == 200
+        stop(state)
+        assert act(f"jobs/{override}/{goes_on}", admin).status_code == 200
+        stop(state)
+        assert many(goes_on, admin) == sorted([plain, override])
+    # To stop it needs no more than the role operate.
+    assert many("pause", operator) == sorted([plain, override])
+    assert act("api/jobs/unknown/retry", operator).status_code == 404
+    assert act("jobs/unknown/resubmit", operator).status_code == 400
+    again = client.post("/api/job-actions", json={"action": "resubmit", "kind": "test"}, headers=operator)
+    assert again.json()["job_ids"] == [broken]
 
 
 def test_sending_needs_a_peer_that_can_be_called_and_something_to_send(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 """/api/peers: those of the settings and those of the database, and a sign of life of each."""
 
+import contextlib
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import pytest
@@ -13,6 +17,8 @@ from stowkeeper.services.peers import Peer
 from stowkeeper.web.roles import Role
 from support.orthanc_rig import orthanc_rig
 from support.web_server import Rig, bearer, web_client
+
+pytestmark = pytest.mark.slow
 
 CONFIGURED = Peer(name="CT 1", ae_title="CT1", host="192.0.2.7", port=104, profile="small")
 
@@ -93,6 +99,8 @@ SENSELESS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"name": "x" * (PEER_NAME_LETTERS_MAX + 1)}, "body.name"),
     ({"name": "tab\there"}, "body.name"),
     ({"name": "a/b"}, "body.name"),
+    ({"name": "."}, "body.name"),
+    ({"name": ".."}, "body.name"),
     ({"ae_title": "SEVENTEEN_LETTERS"}, "body.ae_title"),
     ({"ae_title": "BACK\\SLASH"}, "body.ae_title"),
     ({"ae_title": None}, "body"),
@@ -112,8 +120,8 @@ SENSELESS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"connect_seconds": 1e9}, "body.connect_seconds"),
     ({"duplicates": "eat"}, "body.duplicates"),
     ({"manufacturer": "a\nb"}, "body.manufacturer"),
-    ({"profile": "small"}, "body.profile"),
-    ({"is_read_only": True}, "body.is_read_only"),
+    ({"profile": "small"}, "body"),
+    ({"is_read_only": True}, "body"),
 )
 
 
@@ -130,11 +138,32 @@ def test_what_cannot_be_a_peer_is_422_and_says_why(served: tuple[httpx.Client, R
 
 def test_odd_names_find_their_peer(served: tuple[httpx.Client, Rig]) -> None:
     client, _ = served
-    for name in ("a b", "50%", "#?&", "..x", "(MR) [2]", '"quoted"'):
+    for name in ("a b", "50%", "#?&", "..x", "...", "a.", ".a", "a", "(MR) [2]", '"quoted"'):
         added = client.post("/api/peers", json=wanted(name=name))
         assert added.status_code == 201, name
         assert client.get(added.headers["location"]).json()["name"] == name
         assert client.delete(added.headers["location"]).status_code == 204
+
+
+def test_of_two_that_add_a_peer_at_once_one_does(served: tuple[httpx.Client, Rig]) -> None:
+    client, rig = served
+    together = threading.Barrier(2, timeout=1)
+    find = rig.services.peers.find
+
+    def found(name: str) -> Peer | None:  # both look before either has added it
+        peer = find(name)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait()
+        return peer
+
+    def add(host: str) -> int:
+        return client.post("/api/peers", json=wanted(host=host)).status_code
+
+    with patch.object(rig.services.peers, "find", found), ThreadPoolExecutor(2) as pool:
+        statuses = sorted(pool.map(add, ("192.0.2.8", "192.0.2.9")))
+    assert statuses == [201, 409]
+    refused = client.post("/api/peers", json=wanted())
+    assert (refused.status_code, "there is a peer 'workstation' already" in refused.text) == (409, True)
 
 
 def test_only_administrators_change_peers(served: tuple[httpx.Client, Rig]) -> None:
@@ -160,6 +189,10 @@ def test_a_peer_that_lives_echoes(tmp_path: Path) -> None:
         found = answer.json()
         assert (found["status"], found["is_success"], found["tls"]) == ("0000H", True, "")
         assert found["association_seconds"] > 0
+        health = rig.get("/api/peers/me")["health"]
+        assert health["last_echo_at"]
+        assert (health["last_failure_at"], health["last_report_at"]) == (None, None)
+        assert rig.get("/api/peers")["items"][0]["health"]["last_echo_at"] == health["last_echo_at"]
 
 
 def test_a_peer_that_does_not_echo_is_502_in_words(tmp_path: Path) -> None:
@@ -176,4 +209,7 @@ def test_a_peer_that_does_not_echo_is_502_in_words(tmp_path: Path) -> None:
             assert answer.status_code == 502, answer.text
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.json()["detail"]
+            health = client.get(f"/api/peers/{peer.name}").json()["health"]
+            assert health["last_echo_at"] is None
+            assert health["last_failure"] == answer.json()["detail"]
         assert client.post("/api/peers/stranger/echo").status_code == 404

@@ -13,7 +13,7 @@ import pytest
 
 from stowkeeper.web.openapi_page import STYLE
 from stowkeeper.web.roles import Role
-from stowkeeper.web.routes import rules_of
+from stowkeeper.web.routes import allow, api_router, rules_of
 from support.web_server import web_client
 
 METHODS = {"get", "post", "put", "delete", "patch"}
@@ -89,10 +89,33 @@ def test_every_operation_says_who_may(document: dict[str, Any]) -> None:
             assert "security" not in operation
             continue
         assert operation["security"] == [{"token": []}, {"password": []}]
-        assert operation["x-role"] in set(Role)
+        if operation.get("x-permission") == "store":
+            assert method == "post"
+            assert "x-role" not in operation
+            continue
+        assert operation["x-role"] in set(Role) - {Role.NONE}
         if method != "get":
             assert operation["x-role"] != "read", (path, method)
         assert f"`{operation['x-role']}`" in operation["description"]
+
+
+def test_an_operation_that_stores_asks_for_that_permission_and_no_role(tmp_path: Path) -> None:
+    routes = api_router("/api/test", tag="test")
+
+    @routes.post("", operation_id="keep_it", summary="Keep it", response_model=str)
+    @allow(Role.NONE, stores=True)
+    def keep() -> str:
+        """Keep it."""
+        return "kept"
+
+    with web_client(tmp_path / "archive", routers=[routes]) as (client, _):
+        operation = client.get("/api/openapi.json").json()["paths"]["/api/test"]["post"]
+        page = client.get("/api/docs").text
+    assert operation["security"] == [{"token": []}, {"password": []}]
+    assert (operation["x-permission"], "x-role" in operation) == ("store", False)
+    assert operation["description"] == "Keep it.\n\nNeeds the permission `store`, whatever the role."
+    assert {"401", "403"} <= set(operation["responses"])
+    assert '<details id="keep_it"><summary><span class="role">needs store</span>' in page
 
 
 def test_the_document_has_every_native_route_and_no_other(tmp_path: Path, document: dict[str, Any]) -> None:
@@ -235,3 +258,11 @@ def test_the_page_escapes_what_the_document_says(client: httpx.Client) -> None:
     )
     assert "<script" not in text
     assert "&lt;script&gt;" in text
+
+
+def test_the_root_leads_to_the_page(client: httpx.Client) -> None:
+    answer = client.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "api/docs")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert "/api/docs" in answer.text
+    assert client.get("/", follow_redirects=True).headers["content-type"].startswith("text/html")

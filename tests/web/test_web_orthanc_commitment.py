@@ -18,6 +18,8 @@ from support.commitment_server import dead_port, silent_port
 from support.instances import CT_IMAGE_STORAGE, make_instance
 from support.orthanc_rig import OrthancRig, orthanc_rig
 
+pytestmark = pytest.mark.slow
+
 CT = CT_IMAGE_STORAGE
 UNKNOWN = "00000000-00000000-00000000-00000000-00000000"
 
@@ -137,6 +139,17 @@ def test_nothing_and_what_is_no_uid_need_no_modality(rig: OrthancRig) -> None:
         assert (report["Status"], report["Success"]) == ("Failure", [])
         assert [failure["FailureReason"] for failure in report["Failures"]] == [274, 274]
         assert rig.get("/jobs") == []
+        # Nobody was asked, and the archive's own rows do not say that anybody answered.
+        shown = rig.get("/api/commitments")["items"]
+        assert [(one["state"], one["error"]) for one in shown] == [
+            ("failed", "the peer was not asked: what was named is no UID"),
+            ("cancelled", "the peer was not asked: no instance was named"),
+            ("cancelled", "the peer was not asked: no instance was named"),
+        ]
+        assert all(one["reported_at"] is None for one in shown)
+        again = rig.client.post(f"/api/commitments/{shown[1]['commitment_key']}/resend")
+        assert again.status_code == 409
+        assert "named no instance" in again.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +294,7 @@ def test_what_changed_since_stays_and_the_rest_goes(rig: OrthancRig) -> None:
     rig.upload(make_instance(2, content=9))
     answer = rig.ask("POST", f"{path}/remove", b"")
     assert (answer.status, answer.value["HttpStatus"]) == (409, 409)
-    assert answer.value["Details"].startswith("1 instances are not safe to remove and were kept")
+    assert answer.value["Details"].startswith("1 instance is not safe to remove and was kept")
     assert "1.2.3.2: " in answer.value["Details"]
     assert rig.get("/instances") == [orthanc_id("P1", "1.2.10", "1.2.10.1", "1.2.3.2")]
 

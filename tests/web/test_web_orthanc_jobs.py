@@ -21,6 +21,8 @@ from stowkeeper.web import orthanc_jobs
 from stowkeeper.web.roles import Role
 from support.orthanc_rig import OrthancRig, orthanc_rig
 
+pytestmark = pytest.mark.slow
+
 PEER = Peer(name="pacs", ae_title="PACS", host="192.0.2.7", port=104, own_ae_title="ME")
 UNKNOWN = "dd2e7dad-c530-4c3f-a6ff-777a1dc79b89"
 ACTIONS = ("cancel", "pause", "resume", "resubmit")

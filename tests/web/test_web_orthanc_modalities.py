@@ -12,6 +12,8 @@ from stowkeeper.web.roles import Role
 from support.commitment_server import dead_port
 from support.orthanc_rig import OrthancRig, orthanc_rig
 
+pytestmark = pytest.mark.slow
+
 CONFIGURED = Peer(name="fixed", ae_title="FIXED", host="192.0.2.7", port=104, profile="narrow")
 
 

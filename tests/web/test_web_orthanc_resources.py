@@ -12,6 +12,7 @@ import pytest
 from stowkeeper.archive import catalog
 from stowkeeper.archive.archive import ArchiveReader
 from stowkeeper.archive.changes import changes_after
+from stowkeeper.archive.limits import HEAD_READ_BYTES
 from stowkeeper.dicom.part10 import read_file_meta
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.web import application, orthanc_resources, orthanc_upload
@@ -23,6 +24,8 @@ from support.catalog_rows import make_entry
 from support.instances import encode_element, make_instance
 from support.orthanc_rig import OrthancRig, orthanc_rig, part10_of
 from support.web_server import web_serving
+
+pytestmark = pytest.mark.slow
 
 LEVELS = ("patients", "studies", "series", "instances")
 UNKNOWN = "00000000-00000000-00000000-00000000-00000000"
@@ -296,6 +299,23 @@ def test_the_file_of_an_instance(rig: OrthancRig, size: int) -> None:
         len(answer.value),
         b"",
     )
+
+
+def test_who_asks_for_the_fields_alone_has_no_file_read(rig: OrthancRig) -> None:
+    own_id = rig.upload(make_instance(1, size=3_000_000))
+    read = FileSystem.read
+    taken: list[int] = []
+
+    def read_noted(files: FileSystem, descriptor: int, size: int, offset: int) -> bytes:
+        taken.append(offset + size)
+        return read(files, descriptor, size, offset)
+
+    with patch.object(FileSystem, "read", read_noted):
+        for path in (f"/instances/{own_id}/file", "/api/instances/1.2.3.1/file"):
+            assert int(rig.client.head(path).headers["content-length"]) > 3_000_000
+            assert taken
+            assert max(taken) <= HEAD_READ_BYTES
+            taken.clear()
 
 
 def test_a_file_that_is_damaged_or_missing(rig: OrthancRig) -> None:

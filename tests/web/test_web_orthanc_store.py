@@ -12,8 +12,11 @@ from stowkeeper.archive import listing
 from stowkeeper.services.peers import Peer
 from stowkeeper.web import orthanc_store, orthanc_waiting
 from stowkeeper.web.orthanc_ids import orthanc_id
+from stowkeeper.web.roles import Role
 from support.commitment_server import dead_port, silent_port
 from support.orthanc_rig import OrthancRig, orthanc_rig
+
+pytestmark = pytest.mark.slow
 
 UNKNOWN = "00000000-00000000-00000000-00000000-00000000"
 
@@ -90,6 +93,35 @@ def test_with_commitment(ours: OrthancRig, pacs: OrthancRig) -> None:
     assert answer == content(1, [own_id], StorageCommitmentTransactionUID=uid)
     report = ours.wait_for_report(f"/storage-commitment/{uid}")
     assert (report["Status"], report["RemoteAET"]) == ("Success", "PACS")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Host": "localhost"},
+        {"Port": 1},
+        {"CalledAet": "ELSE"},
+        {"LocalAet": "ELSE"},
+        {"Host": "127.0.0.1", "LocalAet": "ELSE"},
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"Asynchronous": True}])
+def test_who_only_operates_sends_to_the_modality_as_it_is_defined(
+    tmp_path: Path, changes: dict[str, Any], more: dict[str, Any]
+) -> None:
+    peer = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
+    with orthanc_rig(tmp_path / "ours", peer, runs_jobs=False) as ours:
+        (own_id,) = ours.keep(1)
+        tokens = {role: ours.token(role, role) for role in (Role.OPERATE, Role.ADMIN)}
+        body = {"Resources": [own_id], "Asynchronous": True} | changes | more
+        refused = ours.ask("POST", "/modalities/pacs/store", body, headers=tokens[Role.OPERATE])
+        assert refused.status == 403
+        assert "needs the role admin" in refused.value["Details"]
+        assert ours.ask("GET", "/jobs", headers=tokens[Role.OPERATE]).value == []
+        assert ours.ask("POST", "/modalities/pacs/store", body, headers=tokens[Role.ADMIN]).status == 200
+        same = {"Host": "127.0.0.1", "Port": peer.port, "CalledAet": "PACS", "LocalAet": "STOWKEEPER"}
+        body = {"Resources": [own_id], "Asynchronous": True, "Timeout": 3} | same
+        assert ours.ask("POST", "/modalities/pacs/store", body, headers=tokens[Role.OPERATE]).status == 200
 
 
 def test_called_otherwise_than_it_is_defined(ours: OrthancRig, pacs: OrthancRig) -> None:
@@ -219,7 +251,7 @@ def test_some_are_refused(ours: OrthancRig, tmp_path: Path) -> None:
         ours.ask("PUT", "/modalities/picky", ["PICKY", "127.0.0.1", port])
         refused = ours.ask("POST", "/modalities/picky/store", [first, second])
         assert (refused.status, refused.value["OrthancStatus"]) == (500, 9)
-        assert "1 of 2 instances were not stored" in refused.value["Details"]
+        assert "1 of 2 instances was not stored" in refused.value["Details"]
         told = ours.post("/modalities/picky/store", {"Resources": [first, second], "Permissive": True})
         assert (told["InstancesCount"], told["FailedInstancesCount"]) == (2, 1)
         none = ours.ask("POST", "/modalities/picky/store", {"Resources": [second], "Permissive": True})

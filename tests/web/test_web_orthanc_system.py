@@ -14,6 +14,8 @@ from stowkeeper.web.orthanc_ids import ResourceType, orthanc_id
 from support.catalog_rows import make_entry
 from support.orthanc_rig import OrthancRig, orthanc_rig
 
+pytestmark = pytest.mark.slow
+
 P, ST, SE = "P1", "1.2.1", "1.2.1.1"
 
 

@@ -2,33 +2,43 @@
 
 import base64
 import hashlib
+import re
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import httpx
 import pytest
+from fastapi import Request
+from sqlalchemy import update
 
+from stowkeeper.database import schema
 from stowkeeper.web import credentials, security
 from stowkeeper.web.credentials import remove_credential
 from stowkeeper.web.origins import host_name
-from stowkeeper.web.roles import Role
+from stowkeeper.web.roles import EVERYBODY, Audience, Role
 from stowkeeper.web.routes import Asker, allow, api_router, rules_of
-from stowkeeper.web.security import ExposureError, check_exposure, is_loopback
+from stowkeeper.web.security import Authentication, ExposureError, check_exposure, is_loopback
 from stowkeeper.web.services import WebOptions
 from support.web_server import Rig, bearer, web_client, web_rig, web_serving
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "correct horse battery"
+ASKED = tuple(role for role in Role if role is not Role.NONE)
+"""The roles that a route can ask for."""
 
 
 def routes():
-    """Return a route for each role that tells who asks, and one for everybody."""
+    """Return a route for each role that tells who asks, one for who may store, and one for everybody."""
     made = api_router("/api/test", tag="test")
 
     @made.get("/everybody")
-    @allow(None)
+    @allow(EVERYBODY)
     def everybody() -> str:
         return "everybody"
 
@@ -38,8 +48,14 @@ def routes():
         def who(asker: Asker) -> str:
             return asker.who
 
-    for role in Role:
+    for role in ASKED:
         add(role)
+
+    @made.post("/store", status_code=201)
+    @allow(Role.NONE, stores=True, consumes=(), streams=True)
+    async def store(request: Request, asker: Asker) -> str:
+        return f"{asker.who} stored {len(await request.body())}"
+
     return made
 
 
@@ -79,15 +95,17 @@ def test_any_other_address_needs_one_and_the_error_names_the_cure(host: str) -> 
 
 def test_without_credentials_everybody_here_may_everything(served: tuple[httpx.Client, Rig]) -> None:
     client, _ = served
-    for role in Role:
+    for role in ASKED:
         assert client.get(f"/api/test/{role}").json() == "without credential"
+    assert client.post("/api/test/store", content=b"abc").json() == "without credential stored 3"
 
 
 def test_who_asks_is_never_believed_to_be_another_address(tmp_path: Path) -> None:
     options = WebOptions(requests_burst=3, requests_per_second=0.001)
-    with web_client(tmp_path / "archive", options=options) as (client, _):
+    with web_client(tmp_path / "archive", options=options) as (client, rig):
+        token = bearer(rig.token())
         for number in range(5):
-            claimed = {"X-Forwarded-For": f"192.0.2.{number}", "Forwarded": f"for=192.0.2.{number}"}
+            claimed = {"X-Forwarded-For": f"192.0.2.{number}", "Forwarded": f"for=192.0.2.{number}", **token}
             assert client.get("/api/system", headers=claimed).status_code == (200 if number < 3 else 429)
 
 
@@ -134,9 +152,12 @@ def test_each_role_may_what_the_one_before_may(served: tuple[httpx.Client, Rig])
     allowed = {
         (role, asked): client.get(f"/api/test/{asked}", headers=bearer(tokens[role])).status_code
         for role in Role
-        for asked in Role
+        for asked in ASKED
     }
     assert allowed == {
+        ("none", "read"): 403,
+        ("none", "operate"): 403,
+        ("none", "admin"): 403,
         ("read", "read"): 200,
         ("read", "operate"): 403,
         ("read", "admin"): 403,
@@ -157,9 +178,113 @@ def test_every_route_has_a_role_and_liveness_alone_has_none(tmp_path: Path) -> N
         for route in rig.application.router.routes:
             rules = rules_of(route.endpoint)  # type: ignore[attr-defined]  # they are routes of ours
             assert rules is not None
-            if rules.role is None:
+            if rules.role is EVERYBODY:
                 open_to_all.add(route.path)  # type: ignore[attr-defined]  # likewise
+            assert rules.stores is (rules.role is Role.NONE)
         assert open_to_all == {"/api/live"}
+
+
+# Permission to store
+
+
+def test_to_store_asks_for_the_permission_and_for_no_role(served: tuple[httpx.Client, Rig]) -> None:
+    client, rig = served
+    for role in Role:
+        for may_store in (True, False):
+            name = f"{role}-{may_store}"
+            token = bearer(rig.token(name, role, may_store=may_store))
+            answer = client.post("/api/test/store", content=b"abc", headers=token)
+            if may_store:
+                assert (answer.status_code, answer.json()) == (201, f"{name} stored 3")
+                continue
+            assert answer.status_code == 403
+            assert answer.headers["content-type"] == "application/problem+json"
+            told = answer.json()
+            assert (told["title"], told["needed_permission"]) == ("Forbidden", "store")
+            assert f"'{name}'" in told["detail"]
+            assert "--store" in told["detail"]
+            assert "needed_role" not in told
+    rig.password("joe", Role.NONE, PASSWORD, may_store=True)
+    assert client.post("/api/test/store", headers=basic("joe", PASSWORD)).json() == "joe stored 0"
+    assert client.post("/api/test/store").status_code == 401
+    assert client.post("/api/test/store", headers=basic("joe", PASSWORD + "x")).status_code == 401
+
+
+@pytest.mark.parametrize("fields", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
+def test_of_a_body_that_may_not_be_stored_nothing_is_asked_for(
+    served: tuple[httpx.Client, Rig], fields: str
+) -> None:
+    client, rig = served
+    for token, expected in (
+        (rig.token("keeper", Role.NONE, may_store=True), b"HTTP/1.1 100 "),
+        (rig.token("operator", Role.OPERATE, may_store=False), b"HTTP/1.1 403 "),
+    ):
+        host, port = client.base_url.host, client.base_url.port or 0
+        head = (
+            f"POST /api/test/store HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n{fields}\r\n"
+            "Expect: 100-continue\r\n\r\n"
+        )
+        with socket.create_connection((host, port), 30) as connection:
+            connection.sendall(head.encode())
+            assert connection.recv(13) == expected
+
+
+def test_a_permission_that_is_taken_away_ends_within_a_second(served: tuple[httpx.Client, Rig]) -> None:
+    client, rig = served
+    token = bearer(rig.token("sender", Role.NONE, may_store=True))
+    assert client.post("/api/test/store", headers=token).status_code == 201
+    # By hand, in another process: nobody tells the book, and the secret is remembered.
+    with rig.archive.database.write() as transaction:
+        transaction.execute(update(schema.credentials).values(may_store=0))
+    rig.application.state.credential_book._read_at -= credentials.CREDENTIALS_FRESH_SECONDS
+    assert client.post("/api/test/store", headers=token).status_code == 403
+
+
+def test_that_everybody_is_served_has_to_be_said() -> None:
+    with pytest.raises(TypeError, match="EVERYBODY"):
+        allow(None)  # type: ignore[arg-type]  # the very mistake
+
+
+@pytest.mark.parametrize("role", [EVERYBODY, *ASKED])
+def test_a_route_asks_for_a_role_or_for_the_permission(role: Role | Audience) -> None:
+    with pytest.raises(ValueError, match="in place of one"):
+        allow(role, stores=True)
+    with pytest.raises(ValueError, match="in place of one"):
+        allow(Role.NONE)
+
+
+@pytest.mark.parametrize("may_store", [False, True])
+def test_the_role_none_sees_nothing_anywhere(tmp_path: Path, may_store: bool) -> None:
+    options = WebOptions(requests_burst=1e9)
+    with web_client(tmp_path / "archive", options=options) as (client, rig):
+        token = bearer(rig.token("nobody", Role.NONE, may_store=may_store))
+        asked = 0
+        for route in rig.application.router.routes:
+            rules, path = rules_of(route.endpoint), _some_path(route.path_format)  # type: ignore[attr-defined]  # they are routes of ours
+            assert rules is not None
+            for method in route.methods:  # type: ignore[attr-defined]  # likewise
+                answers = [client.request(method, path, headers=token)]
+                if method == "GET":
+                    answers.append(client.head(path, headers=token))
+                for answer in answers:
+                    if rules.role is EVERYBODY:
+                        assert path == "/api/live"
+                    elif rules.stores and may_store:
+                        # It gets as far as the body, which there is none of.
+                        assert method == "POST", path
+                        assert 400 <= answer.status_code < 500, (path, answer.text)
+                        assert answer.status_code not in {401, 403}, (path, answer.text)
+                    else:
+                        assert answer.status_code == 403, (method, path, answer.text)
+                asked += len(answers)
+        assert asked > 100
+        for path in ("/api", "/nowhere", "/api/nowhere"):
+            assert client.get(path, headers=token).status_code == 404
+
+
+def _some_path(template: str) -> str:
+    """Return an address that a route has, of its template."""
+    return re.sub(r"\{[^}]*\}", "1", template)
 
 
 def test_a_password_opens_by_basic_authentication(served: tuple[httpx.Client, Rig]) -> None:
@@ -259,6 +384,41 @@ def test_wrong_credentials_are_soon_not_looked_at(tmp_path: Path) -> None:
         assert client.get("/api/system").status_code == 401
 
 
+def test_who_mistypes_keeps_no_other_of_the_same_address_out(tmp_path: Path) -> None:
+    options = WebOptions(
+        failed_authentications_burst=3,
+        failed_authentications_per_second=0.001,
+        client_failures_burst=8,
+        client_failures_per_second=0.001,
+    )
+    with web_client(tmp_path / "archive", options=options) as (client, rig):
+        rig.password("joe", Role.READ, PASSWORD)
+        tokens = [rig.token(f"known{number}", Role.READ) for number in range(2)]
+
+        def status(fields: dict[str, str]) -> int:
+            return client.get("/api/system", headers=fields).status_code
+
+        assert [status(basic("joe", "wrong")) for _ in range(5)] == [401, 401, 401, 429, 429]
+        assert status(basic("joe", PASSWORD)) == 429
+        assert status(bearer(tokens[0])) == 200
+        # A name that there is not is counted as one that there is.
+        assert [status(basic("x" * 9000, "wrong")) for _ in range(4)] == [401, 401, 401, 429]
+        # All names together have a bound too, since each guess costs us time.
+        assert [status(basic(f"name{number}", "wrong")) for number in range(4)] == [401, 401, 429, 429]
+        assert status(bearer(tokens[1])) == 429
+        assert status(bearer(tokens[0])) == 200
+        buckets = _layer(rig, Authentication)._failures._buckets
+        assert all(len(name) < 100 for name in buckets)
+
+
+def _layer(rig: Rig, kind: type) -> Any:
+    """Return a layer of the application."""
+    layer: Any = rig.application.middleware_stack
+    while not isinstance(layer, kind):
+        layer = next(getattr(layer, name) for name in ("_app", "app", "_fields") if hasattr(layer, name))
+    return layer
+
+
 def test_guesses_at_once_are_no_more_than_guesses_in_turn(tmp_path: Path) -> None:
     options = WebOptions(failed_authentications_burst=3, failed_authentications_per_second=0.001)
     with web_client(tmp_path / "archive", options=options) as (client, rig):
@@ -319,16 +479,19 @@ def test_a_name_that_is_not_ours_is_403(tmp_path: Path) -> None:
             assert client.get("/api/live", headers={"Host": host}).status_code == 403, host
 
 
-def test_the_name_of_this_machine_is_ours(served: tuple[httpx.Client, Rig]) -> None:
-    import socket
-
-    client, _ = served
-    assert client.get("/api/live", headers={"Host": f"{socket.gethostname()}:8042"}).status_code == 200
+@pytest.mark.parametrize(
+    ("host", "status"), [("127.0.0.1", 403), ("localhost", 403), ("0.0.0.0", 200), ("::", 200)]
+)
+def test_the_name_of_this_machine_is_ours_where_the_network_is_served(
+    tmp_path: Path, host: str, status: int
+) -> None:
+    # On the loopback interface alone nobody needs it, and who answers for it in the network could rebind it.
+    with web_client(tmp_path / "archive", options=WebOptions(host=host)) as (client, _):
+        fields = {"Host": f"{socket.gethostname()}:8042"}
+        assert client.get("/api/live", headers=fields).status_code == status
 
 
 def test_a_request_without_or_with_two_hosts_is_400(served: tuple[httpx.Client, Rig]) -> None:
-    import socket
-
     client, _ = served
     for fields in (b"", b"Host: localhost\r\nHost: localhost\r\n"):
         with socket.create_connection((client.base_url.host, client.base_url.port or 0), 10) as sock:

@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import httpx
@@ -168,6 +169,45 @@ def test_connections_beyond_the_bound_are_told_so(tmp_path: Path) -> None:
         held.pop().close()
         thread.wait_until(lambda: thread.server.connections == 2)
         assert httpx.get(f"{thread.url}/api/live").status_code == 200
+
+
+def test_one_client_does_not_take_the_connections_of_all(tmp_path: Path) -> None:
+    with (
+        web_rig(tmp_path / "archive") as rig,
+        web_serving(rig.application, connections_max=9, connections_per_client_max=3) as thread,
+        contextlib.ExitStack() as stack,
+    ):
+        held = [stack.enter_context(connect(thread)) for _ in range(3)]
+        thread.wait_until(lambda: thread.server.connections == 3)
+        with connect(thread) as sock:
+            sock.sendall(REQUEST)
+            assert status_of(read_all(sock)) == 503
+        with socket.create_connection((thread.host, thread.port), 10, ("127.0.0.2", 0)) as other:
+            other.sendall(REQUEST)
+            assert status_of(read_one(other)) == 200
+            held.pop().close()
+            thread.wait_until(lambda: thread.server.connections == 3)
+            assert httpx.get(f"{thread.url}/api/live").status_code == 200
+
+
+def test_a_trusted_proxy_has_as_many_connections_as_there_are(tmp_path: Path) -> None:
+    with (
+        web_rig(tmp_path / "archive") as rig,
+        web_serving(
+            rig.application,
+            connections_max=5,
+            connections_per_client_max=1,
+            trusted_proxies=(ip_network("127.0.0.1/32"),),
+        ) as thread,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(5):
+            sock = stack.enter_context(connect(thread))
+            sock.sendall(REQUEST)
+            assert status_of(read_one(sock)) == 200
+        with connect(thread) as sock:
+            sock.sendall(REQUEST)
+            assert status_of(read_all(sock)) == 503
 
 
 def test_who_is_turned_away_and_says_nothing_is_closed(

@@ -21,6 +21,8 @@ from stowkeeper.web.services import WebOptions
 from support.web_server import web_rig, web_serving
 from support.web_sockets import REQUEST, SOON, WAIT_SECONDS, connect, read_all, read_one, status_of
 
+pytestmark = pytest.mark.slow
+
 LARGE = 100 << 20
 
 

@@ -43,6 +43,7 @@ def test_it_speaks_tls(tmp_path: Path, tls_files: TLSFiles, loop: str) -> None:
             old.wrap_socket(sock)
 
 
+@pytest.mark.slow
 @pytest.mark.peer("openssl")
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_who_never_shakes_hands_is_counted_and_closed(
@@ -87,11 +88,11 @@ def test_a_renewed_certificate_is_used_from_the_next_connection_on(
         assert shown(thread) == first
         second = put(tls_files.client)
         assert shown(thread) == first
-        thread.server.renew_tls()
+        thread.server.renew_tls(tls)
         assert shown(thread) == second
         key.write_text("nonsense")
         with pytest.raises(ServerTLSError):
-            thread.server.renew_tls()
+            thread.server.renew_tls(tls)
         assert shown(thread) == second
 
 

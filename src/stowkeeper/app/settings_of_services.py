@@ -7,8 +7,14 @@ from pydantic import BeforeValidator, Field
 
 from stowkeeper.app import limits
 from stowkeeper.app.setting_fields import About, Table
-from stowkeeper.app.setting_values import AETitleOrNone, FilePath, Host, Words, shown
+from stowkeeper.app.setting_values import AETitleOrNone, FilePath, Host, Networks, Words, shown
+from stowkeeper.app.settings_of_peers import NETWORKS_TEXT
 from stowkeeper.services.commitment.asking_limits import KEEP_OPEN_SECONDS, RE_ASK_TIMES_MAX
+from stowkeeper.services.commitment.limits import (
+    GRACE_LOOK_SECONDS_MAX,
+    GRACE_LOOK_SECONDS_MIN,
+    UNKNOWN_SECONDS_MIN,
+)
 
 if TYPE_CHECKING:
     from stowkeeper.app.settings_tables import Settings
@@ -72,10 +78,19 @@ class HTTPSettings(Table):
     allowed_hosts: Annotated[
         Words,
         About(
-            "Names by which clients may call the server besides the names and addresses of this machine, such as that of"
-            " a proxy in front of it. Requests to other names are refused, so that no web page can reach the server"
-            " under a name of its own.",
+            "Names by which clients may call the server besides its address and, where it listens to the network, the name of"
+            " this machine: such as that of a proxy in front of it. Requests to other names are refused, so that no web page"
+            " can reach the server under a name of its own. Any but `localhost` needs a credential.",
             allowed='a list of host names, such as `["pacs.example.org"]`',
+        ),
+    ] = ()
+    trusted_proxies: Annotated[
+        Networks,
+        About(
+            "Proxies in front of the server, by address or network. What they say in X-Forwarded-For or Forwarded is the"
+            " client's address, and X-Forwarded-Proto tells whether it came by HTTPS; of others it is not believed. They have"
+            " to set these fields anew, and to remove the one that they do not set. Needs a credential.",
+            allowed=NETWORKS_TEXT,
         ),
     ] = ()
     allowed_origins: Annotated[
@@ -142,7 +157,9 @@ class CommitmentSettings(Table):
         Field(ge=0, le=limits.SECONDS_MAX, allow_inf_nan=False),
         About(
             "How long an instance that is not there is waited for, while its sender has an association open or anything"
-            " received is not listed yet."
+            f" received is not listed yet. The first {UNKNOWN_SECONDS_MIN:g} of these seconds an unknown one is waited for though"
+            " nothing is open. It is looked up again after pauses that grow from"
+            f" {GRACE_LOOK_SECONDS_MIN:g} to {GRACE_LOOK_SECONDS_MAX:g} s."
         ),
     ] = 60.0
     recheck_after_seconds: Annotated[

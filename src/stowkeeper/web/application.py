@@ -2,10 +2,12 @@
 
 From the outside in:
 
-    cross-origin fields (only where origins are set)
     the shell: times, errors as answers, security fields, a line in the log
+    for whom: what trusted proxies say
     from where: Host and Origin
-    who: rates, credentials
+    rates
+    cross-origin fields (only where origins are set)
+    who: credentials
     OPTIONS
     routes, each with its rules
 
@@ -19,7 +21,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
@@ -39,14 +40,18 @@ from stowkeeper.web import (
     openapi_document,
     openapi_page,
     orthanc,
+    studies_routes,
 )
+from stowkeeper.web.capabilities import WADL, capabilities
 from stowkeeper.web.credentials import CredentialBook
 from stowkeeper.web.exchange import RequestShell
-from stowkeeper.web.origins import OriginCheck
+from stowkeeper.web.forwarding import ForwardedRequests
+from stowkeeper.web.origins import CrossOrigin, OriginCheck
 from stowkeeper.web.orthanc_errors import orthanc_response
 from stowkeeper.web.problems import ErrorWriter, ProblemError, not_found, problem_of, problem_response
+from stowkeeper.web.roles import EVERYBODY
 from stowkeeper.web.routes import check_routes, routes_of, rules_of
-from stowkeeper.web.security import Authentication
+from stowkeeper.web.security import Authentication, Rates, is_loopback, serves_this_machine_alone
 from stowkeeper.web.services import WebOptions, WebServices
 from stowkeeper.web.throttling import RateLimit
 
@@ -61,17 +66,19 @@ ROUTERS: tuple[Callable[[WebServices], APIRouter], ...] = (
     native_peers.router,
     native_credentials.router,
     openapi_page.router,
+    openapi_page.root_router,
+    studies_routes.router,
     *orthanc.ROUTERS,
 )
 """Every module that has routes. Of two routes that fit, the one that stands first is taken."""
 
-PROBLEM_PATHS = ("/api", "/dicom-web")
-"""At and below these, errors are told as application/problem+json."""
+NATIVE_PATH = "/api"
+"""At and below it, and the base path of DICOMweb, errors are told as application/problem+json."""
 
 ROOT_ERRORS: ErrorWriter = orthanc_response
 """How errors are told everywhere else."""
 
-_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_METHODS = ("GET", "POST", "PUT", "DELETE")
 
 
 def build_application(
@@ -80,11 +87,13 @@ def build_application(
     """Build the application of a server.
 
     `routers` come after those of ROUTERS. `state.credential_book` of what is returned is the book of credentials: who changes
-    them in this process tells it. Raises TypeError for a route that does not say whom it serves.
+    them in this process tells it. `state.serves_this_machine_alone`: it needs no credential. Raises TypeError for a route that does not say whom it serves.
     """
     made = [*(make(services) for make in ROUTERS), *routers]
     check_routes(made)
     routes = list(routes_of(made))
+    base_path = services.dicomweb.base_path
+    write_error = error_writer(base_path)
     book = CredentialBook(services.database)
     application = FastAPI(
         title="Stowkeeper",
@@ -93,66 +102,98 @@ def build_application(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
-        middleware=_layers(options, book, routes),
+        middleware=_layers(options, book, routes, write_error, base_path),
         exception_handlers={HTTPException: _tell, RequestValidationError: _tell},
     )
     application.state.credential_book = book
+    application.state.serves_this_machine_alone = _serves_this_machine_alone(options)
+    application.state.write_error = write_error
     application.router.routes.extend(routes)
     openapi_document.install(application, routes)
     return application
 
 
-def write_error(scope: Scope, problem: ProblemError) -> Response:
-    """Return a problem in the shape that its address has."""
-    path: str = scope["path"]
-    below = any(path == prefix or path.startswith(f"{prefix}/") for prefix in PROBLEM_PATHS)
-    return (problem_response if below else ROOT_ERRORS)(scope, problem)
+def error_writer(base_path: str) -> ErrorWriter:
+    """Return what tells a problem in the shape that its address has; `base_path` is that of DICOMweb."""
+
+    def write(scope: Scope, problem: ProblemError) -> Response:
+        is_ours = any(_is_below(scope["path"], path) for path in (NATIVE_PATH, base_path))
+        return (problem_response if is_ours else ROOT_ERRORS)(scope, problem)
+
+    return write
 
 
-def _layers(options: WebOptions, book: CredentialBook, routes: Sequence[APIRoute]) -> list[Middleware]:
+def _is_below(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(f"{prefix}/")
+
+
+def _layers(
+    options: WebOptions,
+    book: CredentialBook,
+    routes: Sequence[APIRoute],
+    write_error: ErrorWriter,
+    base_path: str,
+) -> list[Middleware]:
     open_paths = {route.path for route in routes if _is_for_everybody(route)}
-    layers = [
+    return [
         Middleware(RequestShell, seconds=options.request_seconds, write_error=write_error),
+        Middleware(ForwardedRequests, trusted_proxies=options.trusted_proxies),
         Middleware(
             OriginCheck,
             allowed_hosts=(options.host, *options.allowed_hosts),
             allowed_origins=options.allowed_origins,
+            has_machine_names=not is_loopback(options.host),
         ),
+        Middleware(
+            Rates, requests=RateLimit(per_second=options.requests_per_second, burst=options.requests_burst)
+        ),
+        *_across(options, write_error),
         Middleware(
             Authentication,
             book=book,
-            requests=RateLimit(per_second=options.requests_per_second, burst=options.requests_burst),
             failures=RateLimit(
                 per_second=options.failed_authentications_per_second,
                 burst=options.failed_authentications_burst,
             ),
+            failures_of_client=RateLimit(
+                per_second=options.client_failures_per_second, burst=options.client_failures_burst
+            ),
             is_for_everybody=lambda scope: scope["path"] in open_paths,
+            serves_this_machine_alone=_serves_this_machine_alone(options),
         ),
-        Middleware(OptionsAnswer, routes=routes),
+        Middleware(OptionsAnswer, routes=routes, base_path=base_path),
     ]
-    if options.allowed_origins:
-        across = Middleware(
-            CORSMiddleware,
-            allow_origins=sorted(options.allowed_origins),
-            allow_methods=_METHODS,
-            allow_headers=["Authorization", "Content-Type"],
-            expose_headers=["Link", "Location", "Retry-After"],
-        )
-        layers.insert(0, across)
-    return layers
+
+
+def _across(options: WebOptions, write_error: ErrorWriter) -> list[Middleware]:
+    if not options.allowed_origins:
+        return []
+    origins = options.allowed_origins
+    return [Middleware(CrossOrigin, allowed_origins=origins, methods=_METHODS, write_error=write_error)]
+
+
+def _serves_this_machine_alone(options: WebOptions) -> bool:
+    return serves_this_machine_alone(
+        options.host, allowed_hosts=options.allowed_hosts, trusted_proxies=options.trusted_proxies
+    )
 
 
 def _is_for_everybody(route: APIRoute) -> bool:
     rules = rules_of(route.endpoint)
-    return rules is not None and rules.role is None
+    return rules is not None and rules.role is EVERYBODY
 
 
 class OptionsAnswer:
-    """Answers OPTIONS with the methods that an address has (RFC 9110 §9.3.7)."""
+    """Answers OPTIONS with the methods that an address has (RFC 9110 §9.3.7).
 
-    def __init__(self, app: ASGIApp, *, routes: Sequence[APIRoute]) -> None:
+    At and below the base path of DICOMweb the answer says what it can do, too (PS3.18 §8.9).
+    """
+
+    def __init__(self, app: ASGIApp, *, routes: Sequence[APIRoute], base_path: str) -> None:
         self._app = app
         self._routes = routes
+        self._base_path = base_path
+        self._capabilities = capabilities(base_path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -160,9 +201,14 @@ class OptionsAnswer:
             await self._app(scope, receive, send)
             return
         methods = allowed_methods(self._routes, scope)
-        if not methods:
+        path: str = scope["path"]
+        if not methods and path.rstrip("/") != self._base_path:
             raise not_found("such address")
-        await Response(status_code=204, headers={"Allow": ", ".join(methods)})(scope, receive, send)
+        headers = {"Allow": ", ".join(methods or ("OPTIONS",))}
+        response = Response(status_code=204, headers=headers)
+        if _is_below(path, self._base_path):
+            response = Response(self._capabilities, headers={**headers, "Content-Type": WADL})
+        await response(scope, receive, send)
 
 
 def allowed_methods(routes: Iterable[APIRoute], scope: Scope) -> list[str]:
@@ -186,4 +232,5 @@ async def _tell(request: Request, error: Exception) -> Response:
     if problem.status_code == 405:
         routes = [route for route in request.app.router.routes if isinstance(route, APIRoute)]
         problem.headers = {"Allow": ", ".join(allowed_methods(routes, request.scope))}
-    return write_error(request.scope, problem)
+    answer: Response = request.app.state.write_error(request.scope, problem)
+    return answer

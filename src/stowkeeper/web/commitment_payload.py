@@ -17,7 +17,11 @@ from stowkeeper.dicom.commitment_information import Reference
 from stowkeeper.dicom.limits import REFERENCES_MAX
 from stowkeeper.dicom.uid import is_acceptable_uid
 from stowkeeper.services.commitment.commitment_values import CommitmentInstance, InstanceOutcome
-from stowkeeper.web.orthanc_limits import COMMITMENT_DEPTH_MAX, COMMITMENT_VALUE_LETTERS_MAX
+from stowkeeper.web.orthanc_limits import (
+    COMMITMENT_DEPTH_MAX,
+    COMMITMENT_VALUE_LETTERS_MAX,
+    COMMITMENT_VALUES_MAX,
+)
 
 DICOM_JSON: Final = "application/dicom+json"
 DICOM_XML: Final = "application/dicom+xml"
@@ -160,6 +164,7 @@ class _XMLReader:
     has_root: bool = False
     stack: list[_Open] = field(default_factory=list)
     value: list[str] | None = None
+    taken: int = 0
 
     def refuse_declaration(self, *_: object) -> None:
         raise PayloadError("the payload has a document type declaration, which no Native DICOM Model has")
@@ -183,13 +188,23 @@ class _XMLReader:
                 around.values.setdefault(tag, [])
                 return _Open(name, tag=tag, values=around.values)
         elif name == "Item" and around.tag in _SEQUENCES and around.values is not None:
+            self._count()
             item: Values = {}
             around.values[around.tag].append(item)
             return _Open(name, values=item)
         elif name == "Value" and around.tag in _TEXTS and around.values is not None:
+            self._count()
             self.value = []
             return _Open(name, tag=around.tag, values=around.values)
         return _Open(name)
+
+    def _count(self) -> None:
+        self.taken += 1
+        if self.taken > COMMITMENT_VALUES_MAX:
+            raise PayloadError(
+                f"the payload has more than {COMMITMENT_VALUES_MAX} items and values: ask in parts",
+                is_too_long=True,
+            )
 
     def text(self, data: str) -> None:
         if self.value is not None and self.stack[-1].name == "Value":

@@ -1,7 +1,8 @@
 """One connection: uvicorn's HTTP/1.1 protocol, with bounds on what it waits for and how much of a head it takes.
 
 uvicorn bounds the pause between two requests. Here are bounds for the first request, for each head, in time and in
-bytes, and for bodies that nobody reads.
+bytes, and for bodies that nobody reads. Fields behind a chunked body (trailers, RFC 9112 §7.1.2) are refused: nothing here
+needs one, and none may be taken for a field of the head.
 """
 
 import asyncio
@@ -22,18 +23,21 @@ _WORDS = {
 }
 
 
+_TRAILERS = "the request has fields behind its body, which are not taken"
+_NOTHING_OF_BODY = f"more than {HEAD_BYTES_MAX} bytes came in a body that were nothing of it"
+
 ABORT = "stowkeeper.abort"
 """Key of a request's scope: a function that cuts the connection off, whatever is still to be sent."""
 
 
-def plain_answer(status: int) -> bytes:
-    """Return a whole answer to a request that the application never sees, in bytes."""
+def plain_answer(status: int, words: str = "") -> bytes:
+    """Return a whole answer to a request that the application never sees, in bytes. `words` '': those of the status."""
     body = json.dumps(
         {
             "type": "about:blank",
             "title": HTTPStatus(status).phrase,
             "status": status,
-            "detail": _WORDS[status],
+            "detail": words or _WORDS[status],
         }
     ).encode()
     return (
@@ -51,6 +55,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._linger_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._refusal = 400
+        self._refusal_words = ""
+        self._bytes_beside_body = 0
         self._in_message = False
         self._in_body = False
 
@@ -73,12 +79,18 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, but of a head no more than its bound."""
-        if not self._in_body:
+        """Take bytes, but of a head no more than its bound, and no more of what stands around the pieces of a body."""
+        if self._in_body:
+            self._bytes_beside_body += len(data)
+        else:
             self._head_bytes += len(data)
             self._await_head()
         super().data_received(data)
-        if not self._in_body and self._in_message and self._head_bytes > HEAD_BYTES_MAX:
+        if self._in_body:
+            # The parser keeps a field that does not end, and an extension of a chunk may have no end either.
+            if self._bytes_beside_body > HEAD_BYTES_MAX:
+                self._refuse(400, _NOTHING_OF_BODY)
+        elif self._in_message and self._head_bytes > HEAD_BYTES_MAX:
             self._refuse(431)
 
     def on_message_begin(self) -> None:
@@ -87,6 +99,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         cast("dict[str, Any]", self.scope)[ABORT] = self.transport.abort
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of the head. Raises ValueError for one behind the body."""
+        if self._in_body:
+            self._refusal_words = _TRAILERS
+            raise ValueError("a field behind the body")  # the parser ends with it, and uvicorn answers
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Know that a head is there."""
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -94,9 +113,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = 431
             raise ValueError("the head is too long")  # the parser ends with it, and uvicorn answers
         self._in_body = True
+        self._bytes_beside_body = 0
         self._stop(self._head_timer)
         self._head_timer = None
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body."""
+        self._bytes_beside_body = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Know that a request is whole; the next one may follow in the same bytes."""
@@ -114,7 +139,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words; ours say more
         """Answer what is no request, and close."""
-        self._refuse(self._refusal)
+        self._refuse(self._refusal, self._refusal_words)
 
     def _await_head(self) -> None:
         if self._head_timer is None:
@@ -127,12 +152,21 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._is_answered:
             self.transport.close()
 
-    def _refuse(self, status: int) -> None:
+    def _refuse(self, status: int, words: str = "") -> None:
         if self.transport.is_closing():
             return
-        if self._is_answered:
-            self.transport.write(plain_answer(status))
+        if self._is_answered or self._takes_over():
+            self.transport.write(plain_answer(status, words))
         self.transport.close()
+
+    def _takes_over(self) -> bool:
+        """Tell whether the request whose body goes wrong is answered here, since nobody has begun to."""
+        cycle: RequestResponseCycle = self.cycle
+        if not self._in_body or self.pipeline or cycle.response_started:
+            return False
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return True
 
     @staticmethod
     def _stop(timer: asyncio.TimerHandle | None) -> None:

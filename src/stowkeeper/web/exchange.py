@@ -209,6 +209,7 @@ class _Exchange:
         principal = principal_of(self.scope)
         log.info(
             "request",
+            client=self.scope["client"][0] if self.scope.get("client") else "",
             method=self.method if self.method in _METHODS else "other",
             route=self.route,
             status=self.status,

@@ -6,6 +6,10 @@ CONNECTIONS_MAX = 256
 """Connections that are open at once, those that are still shaking hands for TLS included. Each costs a descriptor, and the
 associations next door need theirs. A connection more is answered 503, or closed where TLS is spoken."""
 
+CONNECTIONS_PER_CLIENT_MAX = 64
+"""Connections of one client address that are open at once, a quarter of CONNECTIONS_MAX: one client cannot take those of all
+others. A browser opens six, an upload in parallel a dozen or two. Trusted proxies may have all."""
+
 TURNED_AWAY_SECONDS = 2.0
 """How long a connection beyond CONNECTIONS_MAX may take to send the request that is answered 503. As many as
 CONNECTIONS_MAX wait so at once; what comes beyond is closed without words."""
@@ -50,9 +54,40 @@ BODY_STALL_SECONDS = 20.0
 SEND_STALL_SECONDS = 30.0
 """How long a client may take none of what we send, and how long an answer that has begun may wait for its next piece."""
 
+STORE_BODY_BYTES_MAX = 1 << 50
+"""A body of a store request, a petabyte: its parts have bounds of their own, and the disk has one."""
+
+STORE_SECONDS = 24 * 3600.0
+"""For a store request, from its head to its answer: a study of gigabytes over a slow line. A body that stands still or trickles
+is given up long before."""
+
+STORE_SLOW_SECONDS = 60.0
+"""From when on a body has to have come at STORE_BYTES_PER_SECOND_MIN or faster."""
+
+STORE_BYTES_PER_SECOND_MIN = 1024.0
+"""Slowest body of a store request, on the average: a telephone modem was faster. Who sends a byte now and then holds a connection
+for nothing."""
+
+STORE_RETRY_SECONDS = 30
+"""What a client is told to wait before it tries again where there is no room, or too many others: space is looked at every second,
+and a disk is not emptied in less."""
+
 REQUEST_SECONDS = 60.0
 """From the head of a request to the beginning of its answer, where the route says nothing else. Some requests wait for the
 writer lock of the database, for up to 30 s."""
+
+MEMBERS_MAX = 100
+"""Members of an object that we are sent: ours have up to twenty."""
+
+ERRORS_TOLD_MAX = 10
+"""Parts of a request that do not fit and are named; how many there are is told in any case."""
+
+JSON_VALUES_MAX = 1_000_000
+"""Lists and objects in a body of JSON, and as many values in rows: a request for 100,000 references has 500,000 of the first and
+400,000 of the others. Each takes up to some 200 bytes of memory once it is read."""
+
+LARGE_BODIES_AT_ONCE = 1
+"""Bodies longer than BODY_BYTES_MAX that are taken apart at a time: one can take some hundred megabytes meanwhile."""
 
 JSON_DEPTH_MAX = 32
 """Lists and objects inside each other in a body. Ours need four; deep ones only exhaust the stack of whoever reads them."""
@@ -71,10 +106,17 @@ REQUESTS_BURST = 2000.0
 """Requests that one client address may make at once before REQUESTS_PER_SECOND holds: those of a few seconds."""
 
 FAILED_AUTHENTICATIONS_PER_SECOND = 1 / 6
-"""Wrong secrets of one client address, in the long run: ten a minute. Each costs us some 50 ms of a processor."""
+"""Wrong secrets for one name of one client address, in the long run: ten a minute."""
 
 FAILED_AUTHENTICATIONS_BURST = 10.0
-"""Wrong secrets of one client address before FAILED_AUTHENTICATIONS_PER_SECOND holds: a person who mistypes."""
+"""Wrong secrets for one name before FAILED_AUTHENTICATIONS_PER_SECOND holds: a person who mistypes."""
+
+CLIENT_FAILURES_PER_SECOND = 1.0
+"""Wrong secrets of one client address for all names together, in the long run. Each costs us some 50 ms of a processor; many people
+and programs may share an address."""
+
+CLIENT_FAILURES_BURST = 100.0
+"""Wrong secrets of one client address before CLIENT_FAILURES_PER_SECOND holds: five seconds of a processor."""
 
 CLIENTS_REMEMBERED_MAX = 4096
 """Client addresses whose rates are known; the one that was not heard of for longest is forgotten first."""

@@ -6,10 +6,12 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import structlog
 
 from stowkeeper.web.connection import BoundedProtocol, plain_answer
+from stowkeeper.web.forwarding import Networks, is_trusted
 from stowkeeper.web.limits import (
     ACCEPT_PAUSE_SECONDS,
     BACKLOG,
@@ -17,6 +19,7 @@ from stowkeeper.web.limits import (
     SWEEP_SECONDS,
     TURNED_AWAY_SECONDS,
 )
+from stowkeeper.web.throttling import client_of
 
 log = structlog.get_logger("stowkeeper.web")
 
@@ -67,10 +70,10 @@ def _listening(family: int, address: tuple[object, ...]) -> socket.socket:
 
 
 class Door:
-    """Lets connections in, up to a bound. For the thread of one event loop.
+    """Lets connections in, up to a bound, and of one client address up to a smaller one. For the thread of one event loop.
 
     `open_connections` is the set of those that were let in; they take themselves out of it. `tls` may be changed at any time,
-    for connections that come later.
+    for connections that come later. `trusted_proxies` speak for many clients, so that their addresses have the whole bound.
     """
 
     def __init__(
@@ -79,11 +82,16 @@ class Door:
         *,
         open_connections: set[BoundedProtocol],
         connections_max: int,
+        connections_per_client_max: int,
+        trusted_proxies: Networks,
         tls: ssl.SSLContext | None,
     ) -> None:
         self._new_protocol = new_protocol
         self._open = open_connections
         self._connections_max = connections_max
+        self._connections_per_client_max = connections_per_client_max
+        self._trusted_proxies = trusted_proxies
+        self._clients: WeakKeyDictionary[BoundedProtocol, str] = WeakKeyDictionary()
         self.tls = tls
         self._loop = asyncio.get_running_loop()
         self._listeners: dict[socket.socket, asyncio.TimerHandle | None] = {}
@@ -130,7 +138,7 @@ class Door:
         """Accept who waits at a listening socket."""
         for _ in range(BACKLOG):
             try:
-                accepted, _ = listener.accept()
+                accepted, address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:  # out of open files, mostly
@@ -141,11 +149,13 @@ class Door:
                 )
                 return
             accepted.settimeout(0)
-            self._admit(accepted)
+            self._admit(accepted, address[0])
 
-    def _admit(self, accepted: socket.socket) -> None:
-        if len(self) < self._connections_max:
+    def _admit(self, accepted: socket.socket, address: str) -> None:
+        client = client_of(address)
+        if len(self) < self._connections_max and self._has_room_for(client, address):
             protocol = self._new_protocol()
+            self._clients[protocol] = client
             self._entering.add(protocol)
             self._begin(self._enter(accepted, protocol), accepted).add_done_callback(
                 lambda _: self._entering.discard(protocol)
@@ -154,6 +164,11 @@ class Door:
             self._begin(self._turn_away(accepted), accepted)
         else:
             accepted.close()
+
+    def _has_room_for(self, client: str, address: str) -> bool:
+        """Tell whether a client may have another connection."""
+        held = sum(self._clients.get(connection) == client for connection in self._open | self._entering)
+        return held < self._connections_per_client_max or is_trusted(address, self._trusted_proxies)
 
     def _begin(self, entering: Coroutine[Any, Any, None], accepted: socket.socket) -> "asyncio.Task[None]":
         def ended(task: asyncio.Task[None]) -> None:

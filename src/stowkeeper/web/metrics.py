@@ -30,7 +30,7 @@ from stowkeeper.archive.archive import Archive, ArchiveReader
 from stowkeeper.database.engine import DatabaseError, utc_now
 from stowkeeper.database.schema import DAMAGED, commitments, versions
 from stowkeeper.jobs.job import JobFilter
-from stowkeeper.jobs.rows import list_jobs
+from stowkeeper.jobs.rows import list_jobs, oldest_waiting_at
 from stowkeeper.services.commitment import rows as commitment_rows
 from stowkeeper.services.commitment.commitment_values import CommitmentRole, CommitmentState
 from stowkeeper.services.scrubbing import SCRUB
@@ -45,9 +45,9 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def router(services: WebServices) -> APIRouter:
-    """Return the routes. Without `services.metrics` they have metrics of their own."""
+    """Return the routes."""
     routes = orthanc_router()
-    metrics = services.metrics if isinstance(services.metrics, Metrics) else metrics_of(services)
+    metrics = metrics_of(services)
 
     @on(routes, "GET", "/tools/metrics-prometheus", "/metrics")
     @allow(Role.READ, consumes=(), produces=())
@@ -182,6 +182,7 @@ class Metrics(Collector):
         yield from _received(counts)
         yield from _commitments(counts)
         yield from _jobs(counts)
+        yield _oldest_job(connection)
         yield from _open_commitments(connection)
         yield _gauge(
             "damaged_versions",
@@ -278,6 +279,16 @@ def _jobs(counts: RowCounts) -> Iterator[Metric]:
     yield _counters("jobs_submitted", "Jobs that were put in.", ("kind",), counts.jobs_submitted)
     yield _counters("jobs_ended", "Jobs that came to an end.", ("kind", "state"), counts.jobs_ended)
     yield _gauges("jobs", "Jobs that are not at their end.", ("kind", "state"), counts.jobs_now)
+
+
+def _oldest_job(connection: Connection) -> Metric:
+    now = utc_now()
+    oldest = oldest_waiting_at(connection, now)
+    return _gauge(
+        "oldest_waiting_job_seconds",
+        "How long the job has been due that waits for its turn longest; 0 when none does.",
+        0.0 if oldest is None else max(_seconds(now) - _seconds(oldest), 0.0),
+    )
 
 
 def _scrub(connection: Connection) -> Iterator[Metric]:

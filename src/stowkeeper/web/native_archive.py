@@ -3,19 +3,18 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 from pydantic import Field
 from sqlalchemy import select
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
 from stowkeeper.archive import pages
 from stowkeeper.archive.pages import ListingFilter, PageRequest
 from stowkeeper.database.schema import holds, instance_among, instances, receipts, versions
 from stowkeeper.jobs.job import Job
 from stowkeeper.services.commitment.safe_to_delete import Deletability, instances_of_study, safe_to_delete
-from stowkeeper.web.exchange import HEAD
+from stowkeeper.web.file_answer import FileAnswer
 from stowkeeper.web.limits import PAGE_ROWS
 from stowkeeper.web.native_file import FileDamagedError, InstanceFile
 from stowkeeper.web.native_job_shapes import JobShape, job_shape
@@ -218,7 +217,6 @@ def _add_instances(routes: APIRouter, services: WebServices) -> None:
     )
     @allow(Role.READ, produces=(DICOM,))
     def get_file(
-        request: Request,
         uid: Identifier,
         receipt_id: Annotated[
             Identifier | None, Query(description="The version of this receipt, in place of the current one.")
@@ -226,29 +224,8 @@ def _add_instances(routes: APIRouter, services: WebServices) -> None:
     ) -> Response:
         """Give the data set as it was received. An answer that comes whole fits its receipt to the last byte."""
         file = _open_file(services, uid, receipt_id)
-        headers = {
-            "Content-Length": str(file.length),
-            "Content-Disposition": f'attachment; filename="{"".join(c for c in uid if c in "0123456789.")}.dcm"',
-        }
-        if request.scope.get(HEAD):
-            file.close()
-            return Response(headers=headers, media_type=DICOM)
-        return _FileAnswer(file, headers=headers)
-
-
-class _FileAnswer(StreamingResponse):
-    """The answer with a file, which is closed when the answer has ended, also where the client went away."""
-
-    def __init__(self, file: InstanceFile, *, headers: dict[str, str]) -> None:
-        super().__init__(file, headers=headers, media_type=DICOM)
-        self._file = file
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._file.close()
+        name = f"{''.join(letter for letter in uid if letter in '0123456789.')}.dcm"
+        return FileAnswer(file, name=name, disposition="attachment; ", media_type=DICOM)
 
 
 def _add_removals(routes: APIRouter, services: WebServices) -> None:

@@ -28,7 +28,7 @@ from stowkeeper.web.limits import PAGE_ROWS
 from stowkeeper.web.native_job_requests import UIDs
 from stowkeeper.web.native_jobs import key_of
 from stowkeeper.web.native_lists import Time
-from stowkeeper.web.native_models import Cursor, Limit, Page, Shape, Wanted, next_page
+from stowkeeper.web.native_models import Cursor, Limit, MeasuredSeconds, Page, Shape, Wanted, next_page
 from stowkeeper.web.problems import ProblemError, not_found
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import Asker, allow, api_router
@@ -88,7 +88,7 @@ class CommitmentReportShape(Shape):
     way: str
     status: int | None = Field(description="Of the N-EVENT-REPORT response; null when there was none.")
     words: str
-    seconds: float
+    seconds: MeasuredSeconds
 
 
 class CommitmentReports(Shape):

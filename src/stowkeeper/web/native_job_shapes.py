@@ -7,7 +7,7 @@ from pydantic import Field
 
 from stowkeeper.jobs.job import Job
 from stowkeeper.jobs.states import JobState, JobWish
-from stowkeeper.web.native_models import Shape
+from stowkeeper.web.native_models import MeasuredSeconds, Shape
 
 
 class JobShape(Shape):
@@ -31,7 +31,7 @@ class JobShape(Shape):
     due_at: str = Field(description="Not to be started before.")
     started_at: str | None
     finished_at: str | None
-    seconds_run: float
+    seconds_run: MeasuredSeconds
     attempts: int
     failures: int = Field(description="In a row, without progress.")
     error: str = Field(description="Why the last attempt ended so, in words.")

@@ -12,6 +12,8 @@ from stowkeeper.jobs import rows
 from stowkeeper.jobs.job import Job, JobFilter, JobNotFoundError
 from stowkeeper.jobs.limits import BULK_JOBS_MAX, PRIORITY_MAX
 from stowkeeper.jobs.states import JobAction, JobState, JobStateError
+from stowkeeper.services.commitment.job_items import items_of
+from stowkeeper.web.job_permissions import argument_left_out, check_may_act
 from stowkeeper.web.limits import PAGE_ROWS
 from stowkeeper.web.native_job_requests import NewJob, submit_wanted
 from stowkeeper.web.native_job_shapes import JobItemShape, JobShape, job_shape
@@ -144,17 +146,17 @@ def _add_lists(routes: APIRouter, services: WebServices) -> None:
     )
     @allow(Role.READ)
     def list_items(job_id: Id, cursor: Cursor = None, limit: Limit = PAGE_ROWS) -> dict[str, object]:
-        """List what a job does one by one, with what became of it, in order."""
+        """List what a job does one by one, with what became of it, in order; of a storage commitment its instances."""
         job = _found(services, job_id)
         after = key_of(cursor)
         with services.database.read() as connection:
-            found = rows.items_of(connection, job.job_key, -1 if after is None else after, limit)
+            found = items_of(connection, job, -1 if after is None else after, limit)
         last = found[-1].position if len(found) == limit else None
         return {"items": found, "next": next_page(f"/api/jobs/{job_id}/items", last, limit=limit)}
 
 
 def _add_actions(routes: APIRouter, services: WebServices) -> None:
-    def add(path: str, act: Act, summary: str, words: str) -> None:
+    def add(path: str, action: JobAction, act: Act, summary: str, words: str) -> None:
         @routes.post(
             f"/jobs/{{job_id}}/{path}",
             operation_id=f"{path}_job",
@@ -165,31 +167,40 @@ def _add_actions(routes: APIRouter, services: WebServices) -> None:
         )
         @allow(Role.OPERATE)
         def do(job_id: Id, asker: Asker) -> dict[str, Any]:
-            return job_shape(_done(services, lambda transaction: act(transaction, job_id, asker.who)))
+            def done(transaction: Transaction) -> Job:
+                check_may_act(transaction.connection, job_id, action, asker)
+                return act(transaction, job_id, asker.who)
+
+            return job_shape(_done(services, done))
 
     add(
         "pause",
+        JobAction.PAUSE,
         rows.pause,
         "Pause a job",
         "It waits until it is resumed; one that runs gives way within a second or so.",
     )
     add(
         "resume",
+        JobAction.RESUME,
         rows.resume,
         "Resume a job",
         "A paused job goes on when it would have been due, so often at once.",
     )
     add(
         "cancel",
+        JobAction.CANCEL,
         rows.cancel,
         "Cancel a job",
         "It ends within a second or so, when it has concluded what it has to.",
     )
     add(
         "retry",
+        JobAction.RESUBMIT,
         rows.resubmit,
         "Try a job again",
-        "One that failed or was cancelled begins again where it was; one that waits is tried now.",
+        "One that failed or was cancelled begins again where it was; one that waits is tried now. A removal that overrides"
+        " holds needs the role admin for it, and to be resumed.",
     )
 
     @routes.put(
@@ -229,7 +240,10 @@ def _add_actions(routes: APIRouter, services: WebServices) -> None:
     )
     @allow(Role.OPERATE)
     def act_on_jobs(wanted: BulkAction, asker: Asker) -> dict[str, object]:
-        """Do it with every job that fits and that it can be done with, the newest first, some hundreds at a time."""
+        """Do it with every job that fits and that it can be done with, the newest first, some hundreds at a time.
+
+        Removals that override holds go on for the role admin alone; for others they are left as they are.
+        """
         only = JobFilter(
             kind=wanted.kind,
             state=tuple(wanted.state),
@@ -237,6 +251,7 @@ def _add_actions(routes: APIRouter, services: WebServices) -> None:
             subject=wanted.subject,
             created_from=wanted.created_from or "",
             created_to=wanted.created_to or "",
+            without_argument=argument_left_out(wanted.action, asker),
         )
         with services.database.write() as transaction:
             changed = rows.apply_to_all(transaction, only, wanted.action, asker.who)

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from stowkeeper.web.limits import PAGE_ROWS, PAGE_ROWS_MAX, REASON_LETTERS_MAX
+from stowkeeper.web.limits import MEMBERS_MAX, PAGE_ROWS, PAGE_ROWS_MAX, REASON_LETTERS_MAX
 
 Item = TypeVar("Item")
 
@@ -21,6 +21,14 @@ class Wanted(BaseModel):
     """An object that we are sent: what we do not know in it is a mistake, and so is a value of another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_members(cls, value: object) -> object:
+        # Each that is not known costs an error of its own, some hundred times what it takes in the body.
+        if isinstance(value, dict) and len(value) > MEMBERS_MAX:
+            raise ValueError(f"an object has {MEMBERS_MAX} members at most")
+        return value
 
 
 class Page(Shape, Generic[Item]):
@@ -52,7 +60,26 @@ Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, m
 UID = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)]
 """A UID (PS3.5 §9.1), as digits and dots; components may begin with 0, since some peers make such."""
 
-__all__ = ["PAGE_ROWS", "UID", "Cursor", "Limit", "Page", "Reason", "Shape", "Wanted", "next_page"]
+
+def _to_microseconds(seconds: float) -> float:
+    return round(seconds, 6)
+
+
+MeasuredSeconds = Annotated[float, AfterValidator(_to_microseconds)]
+"""A time that was measured: nothing below a microsecond means anything."""
+
+__all__ = [
+    "PAGE_ROWS",
+    "UID",
+    "Cursor",
+    "Limit",
+    "MeasuredSeconds",
+    "Page",
+    "Reason",
+    "Shape",
+    "Wanted",
+    "next_page",
+]
 
 
 def next_page(path: str, cursor: object | None, **parameters: Any) -> str | None:  # noqa: ANN401 - what a query can say

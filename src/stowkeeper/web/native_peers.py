@@ -1,5 +1,7 @@
 """/api/peers: who else there is, where it is called, and what it may do here."""
 
+from collections.abc import Sequence
+from dataclasses import fields
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -10,7 +12,6 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from stowkeeper.net.association_errors import AssociationError
-from stowkeeper.services.dialing import echo
 from stowkeeper.services.limits import (
     PEER_ADDRESSES_MAX,
     PEER_ANSWER_SECONDS,
@@ -20,14 +21,16 @@ from stowkeeper.services.limits import (
     PEER_SECONDS_MAX,
     PEER_SECONDS_MIN,
 )
+from stowkeeper.services.peer_health import PeerHealth, echo_for, health_of
 from stowkeeper.services.peers import (
     Peer,
     PeerDefinitionError,
+    PeerExistsError,
     PeerNotFoundError,
     PeerReadOnlyError,
     PeersFullError,
 )
-from stowkeeper.web.native_models import Shape, Wanted
+from stowkeeper.web.native_models import MeasuredSeconds, Shape, Wanted
 from stowkeeper.web.problems import ProblemError, not_found
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import Asker, allow, api_router
@@ -36,6 +39,9 @@ from stowkeeper.web.services import WebServices
 _ECHO_SECONDS = 4 * PEER_SECONDS_MAX
 """Time for an echo: a peer may take its own limits for the connection, the association, the answer and the release."""
 
+NAMEABLE = r"^([^/.][^/]?|\.[^/.]|[^/]{3,})$"
+"""Names that can stand in an address: without a slash, and neither `.` nor `..` (RFC 3986 §5.2.4)."""
+
 AETitleText = Annotated[str, Field(max_length=16)]
 Seconds = Annotated[float, Field(ge=PEER_SECONDS_MIN, le=PEER_SECONDS_MAX, allow_inf_nan=False)]
 Name = Annotated[
@@ -43,8 +49,8 @@ Name = Annotated[
     InPath(
         min_length=1,
         max_length=PEER_NAME_LETTERS_MAX,
-        pattern=r"^[^/]+$",
-        description="Name of the peer. One that holds a slash, by the settings, cannot be named here.",
+        pattern=NAMEABLE,
+        description="Name of the peer. One that holds a slash, or is a dot or two, by the settings, cannot be named here.",
     ),
 ]
 
@@ -82,9 +88,24 @@ class PeerDefinition(Wanted):
 class NewPeer(PeerDefinition):
     """A peer that is to be added."""
 
-    name: Annotated[str, Field(min_length=1, max_length=PEER_NAME_LETTERS_MAX, pattern=r"^[^/]+$")] = Field(
-        description="Without a slash, which no address can hold in a name."
+    name: Annotated[str, Field(min_length=1, max_length=PEER_NAME_LETTERS_MAX, pattern=NAMEABLE)] = Field(
+        description="Without a slash, which no address can hold in a name, and neither a dot nor two, which are steps in one."
     )
+
+
+class PeerHealthShape(Shape):
+    """How it goes with a peer; null where nothing is known."""
+
+    last_echo_at: str | None = Field(
+        description="When it answered an echo with Success that was asked for here."
+    )
+    last_association_at: str | None = Field(description="When it opened an association that was accepted.")
+    last_report_at: str | None = Field(description="When it took a report of storage commitment.")
+    last_report_received_at: str | None = Field(description="When a report of its own came.")
+    last_failure_at: str | None = Field(
+        description="When an echo, a report of ours, or a job about it failed last."
+    )
+    last_failure: str = Field(description="Why, in words.")
 
 
 class PeerShape(Shape):
@@ -109,6 +130,7 @@ class PeerShape(Shape):
     profile: str | None = Field(description="Name of its negotiation profile; null where it has none.")
     is_read_only: bool = Field(description="It stands in the settings file, where alone it can be changed.")
     is_reachable: bool = Field(description="Whether it is said where to call it.")
+    health: PeerHealthShape
 
 
 class Peers(Shape):
@@ -124,8 +146,8 @@ class Echo(Shape):
     is_success: bool
     words: str
     tls: str = Field(description="Version and cipher suite; '' without TLS.")
-    association_seconds: float
-    echo_seconds: float
+    association_seconds: MeasuredSeconds
+    echo_seconds: MeasuredSeconds
 
 
 def router(services: WebServices) -> APIRouter:
@@ -136,7 +158,7 @@ def router(services: WebServices) -> APIRouter:
     @allow(Role.READ)
     def list_peers() -> dict[str, object]:
         """List all peers, those of the settings first."""
-        return {"items": services.peers.all()}
+        return {"items": _shown(services, services.peers.all())}
 
     @routes.post(
         "",
@@ -147,16 +169,12 @@ def router(services: WebServices) -> APIRouter:
         responses={409: {"description": "There is a peer of this name, or as many as there may be."}},
     )
     @allow(Role.ADMIN)
-    def add_peer(wanted: NewPeer, asker: Asker, response: Response) -> Peer:
+    def add_peer(wanted: NewPeer, asker: Asker, response: Response) -> dict[str, object]:
         """Add a peer to the database. It counts at once here, and within seconds in other processes."""
         peer = _peer(wanted.model_dump())
-        if services.peers.find(peer.name) is not None:
-            raise ProblemError(
-                409, f"there is a peer {peer.name!r} already: change that one, or take another name"
-            )
-        _save(services, peer, asker.who)
+        _save(services, peer, asker.who, may_replace=False)
         response.headers["Location"] = f"/api/peers/{_quoted(peer.name)}"
-        return _found(services, peer.name)
+        return _shown_one(services, peer.name)
 
     @routes.post(
         "/{name}/echo",
@@ -166,11 +184,11 @@ def router(services: WebServices) -> APIRouter:
         responses={502: {"description": "The peer cannot be reached, or does not answer as it should."}},
     )
     @allow(Role.OPERATE, seconds=_ECHO_SECONDS)
-    async def echo_peer(name: Name) -> dict[str, object]:
-        """Send a C-ECHO over an association of its own."""
+    async def echo_peer(name: Name, asker: Asker) -> dict[str, object]:
+        """Send a C-ECHO over an association of its own. What came of it is told with the peer from then on."""
         peer = await run_in_threadpool(_found, services, name)
         try:
-            result = await echo(peer, services.own_side)
+            result = await echo_for(asker.who, peer, services.own_side, services.database)
         except AssociationError as error:
             raise ProblemError(502, str(error)) from error
         return {
@@ -184,9 +202,9 @@ def router(services: WebServices) -> APIRouter:
 
     @routes.get("/{name}", operation_id="get_peer", summary="Show a peer", response_model=PeerShape)
     @allow(Role.READ)
-    def get_peer(name: Name) -> Peer:
+    def get_peer(name: Name) -> dict[str, object]:
         """Show one peer."""
-        return _found(services, name)
+        return _shown_one(services, name)
 
     @routes.put(
         "/{name}",
@@ -199,11 +217,11 @@ def router(services: WebServices) -> APIRouter:
         },
     )
     @allow(Role.ADMIN)
-    def put_peer(name: Name, wanted: PeerDefinition, asker: Asker, response: Response) -> Peer:
+    def put_peer(name: Name, wanted: PeerDefinition, asker: Asker, response: Response) -> dict[str, object]:
         """Give a peer of the database another definition. What is not said has its default."""
         if _save(services, _peer({"name": name, **wanted.model_dump()}), asker.who):
             response.status_code = 201
-        return _found(services, name)
+        return _shown_one(services, name)
 
     @routes.delete(
         "/{name}",
@@ -238,9 +256,13 @@ def _peer(definition: dict[str, Any]) -> Peer:
         ) from error
 
 
-def _save(services: WebServices, peer: Peer, who: str) -> bool:
+def _save(services: WebServices, peer: Peer, who: str, *, may_replace: bool = True) -> bool:
     try:
-        return services.peers.save(peer, who)
+        return services.peers.save(peer, who, may_replace=may_replace)
+    except PeerExistsError as error:
+        raise ProblemError(
+            409, f"there is a peer {peer.name!r} already: change that one, or take another name"
+        ) from error
     except (PeerReadOnlyError, PeersFullError) as error:
         raise ProblemError(409, str(error)) from error
 
@@ -250,6 +272,27 @@ def _found(services: WebServices, name: str) -> Peer:
     if peer is None:
         raise _no_peer()
     return peer
+
+
+def _shown_one(services: WebServices, name: str) -> dict[str, object]:
+    (shown,) = _shown(services, [_found(services, name)])
+    return shown
+
+
+def _shown(services: WebServices, peers: Sequence[Peer]) -> list[dict[str, object]]:
+    """Return peers with the keys of PeerShape."""
+    with services.database.read() as connection:
+        health: dict[str, PeerHealth] = health_of(
+            connection, [peer.name for peer in peers], services.peers.matching
+        )
+    return [
+        {
+            **{field.name: getattr(peer, field.name) for field in fields(peer)},
+            "is_reachable": peer.is_reachable,
+            "health": health[peer.name],
+        }
+        for peer in peers
+    ]
 
 
 def _no_peer() -> ProblemError:

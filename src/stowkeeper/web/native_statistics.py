@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from pydantic import Field
 from sqlalchemy import Connection, Select, func, select, text
 
-from stowkeeper.database.engine import Database
+from stowkeeper.database.engine import Database, utc_now
 from stowkeeper.database.schema import DAMAGED, changes, holds, instances, receipts, series, studies, versions
 from stowkeeper.jobs import rows as jobs
 from stowkeeper.jobs.states import JobState
@@ -51,7 +51,9 @@ class Statistics(Shape):
     last_change: int = Field(description="Number of the newest change; 0 where there is none.")
     open_associations: int
     jobs: list[JobCount]
-    oldest_waiting_job_at: str | None = Field(description="When the oldest job that waits was submitted.")
+    oldest_waiting_job_at: str | None = Field(
+        description="Since when the job has been due that waits for its turn longest; null where none does."
+    )
     commitments: list[CommitmentCountShape]
     oldest_unreported_commitment_at: str | None = Field(
         description="When the oldest request came whose result its peer was not told yet."
@@ -82,7 +84,7 @@ def router(services: WebServices) -> APIRouter:
                     {"kind": kind, "state": state, "jobs": number}
                     for (kind, state), number in sorted(by_state.items())
                 ],
-                "oldest_waiting_job_at": jobs.oldest_waiting_at(connection),
+                "oldest_waiting_job_at": jobs.oldest_waiting_at(connection, utc_now()),
                 "commitments": commitments.counts(connection),
                 "oldest_unreported_commitment_at": commitments.oldest_unreported_at(connection),
             }

@@ -8,7 +8,7 @@ from pydantic import Field
 from stowkeeper.archive.catalog import archive_id
 from stowkeeper.web.credentials import credentials_exist
 from stowkeeper.web.native_models import Shape
-from stowkeeper.web.roles import Role
+from stowkeeper.web.roles import EVERYBODY, Role
 from stowkeeper.web.routes import allow, api_router
 from stowkeeper.web.services import WebServices
 
@@ -42,7 +42,7 @@ def router(services: WebServices) -> APIRouter:
     @routes.get(
         "/live", operation_id="get_liveness", summary="Tell that the server answers", response_model=Liveness
     )
-    @allow(None)
+    @allow(EVERYBODY)
     async def get_liveness() -> dict[str, str]:
         """Needs no credential and no database: for those who watch whether the process answers."""
         return {"status": "live"}

@@ -1,4 +1,4 @@
-"""/api/openapi.json, and /api/docs: the same for people, as one page without a script.
+"""/api/openapi.json, and /api/docs: the same for people, as one page without a script. / leads there.
 
 The page is made here, of the OpenAPI document. Nothing in it comes from elsewhere: its style stands in it, allowed by its hash, and
 all else is forbidden by its Content-Security-Policy. What is folded is `details`, which every browser opens by mouse and
@@ -13,7 +13,7 @@ from html import escape
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import allow, api_router
@@ -47,6 +47,10 @@ _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 """The Content-Security-Policy of the page: its own style and nothing else."""
 
+ROOT_WORDS = (
+    "This is Stowkeeper. /api/docs tells people what there is, and /api/openapi.json tells programs.\n"
+)
+
 Document = Mapping[str, Any]
 
 
@@ -78,6 +82,19 @@ def router(_services: WebServices) -> APIRouter:
         """Give the OpenAPI document as a page."""
         headers = {"Content-Security-Policy": POLICY}
         return HTMLResponse(render(request.app.openapi()), headers=headers)
+
+    return routes
+
+
+def root_router(_services: WebServices) -> APIRouter:
+    """Return the route of the root, where people begin who know the address alone."""
+    routes = api_router(tag="description")
+
+    @routes.get("/", include_in_schema=False, response_model=None)
+    @allow(Role.READ, consumes=(), produces=())
+    def get_root() -> Response:
+        # Relative, for a proxy that serves this below a path of its own.
+        return PlainTextResponse(ROOT_WORDS, status_code=307, headers={"Location": "api/docs"})
 
     return routes
 
@@ -117,8 +134,8 @@ def _page(document: Document) -> Iterator[str]:
 
 
 def _operation(path: str, method: str, operation: Document) -> Iterator[str]:
-    role = operation.get("x-role")
-    needed = f"needs {escape(role)}" if role else "for everybody"
+    asked = operation.get("x-role") or operation.get("x-permission")
+    needed = f"needs {escape(asked)}" if asked else "for everybody"
     yield (
         f'<details id="{escape(operation["operationId"])}"><summary><span class="role">{needed}</span>'
         f'<span class="method {method}">{method.upper()}</span> <span class="path">{escape(path)}</span> '

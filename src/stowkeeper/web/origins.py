@@ -10,9 +10,10 @@ import socket
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stowkeeper.web.problems import ProblemError
+from stowkeeper.web.problems import ErrorWriter, ProblemError
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -20,14 +21,23 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 class OriginCheck:
     """Refuses requests for another host and from foreign pages.
 
-    Ours are: whatever is an IP address, since no name can be rebound to it; `localhost` and names below it; the name of this
-    machine; and `allowed_hosts`, in lower case. `allowed_origins` are written as browsers write them.
+    Ours are: whatever is an IP address, since no name can be rebound to it; `localhost` and names below it; and `allowed_hosts`,
+    in lower case. `has_machine_names`: the name of this machine too. Who answers for that name in its network can rebind it, so it
+    is none of ours where the loopback interface alone is served. `allowed_origins` are written as browsers write them.
     """
 
-    def __init__(self, app: ASGIApp, *, allowed_hosts: Iterable[str], allowed_origins: Iterable[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        allowed_hosts: Iterable[str],
+        allowed_origins: Iterable[str],
+        has_machine_names: bool,
+    ) -> None:
         self._app = app
         machine = socket.gethostname().lower()
-        self._hosts = frozenset({machine, machine.partition(".")[0], *map(str.lower, allowed_hosts)})
+        own = {machine, machine.partition(".")[0]} if has_machine_names else set[str]()
+        self._hosts = frozenset({*own, *map(str.lower, allowed_hosts)})
         self._origins = frozenset(map(str.lower, allowed_origins))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,6 +72,41 @@ class OriginCheck:
                 )
         elif headers.get("sec-fetch-site", "").lower() == "cross-site" and method not in _SAFE_METHODS:
             raise ProblemError(403, "a page of another site asked")
+
+
+class CrossOrigin:
+    """Answers a browser that asks what a page of an allowed origin may (CORS), and says so with every answer to such a page.
+
+    Refusals from further inside are answered here, so that the page can read them.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        allowed_origins: Iterable[str],
+        methods: Iterable[str],
+        write_error: ErrorWriter,
+    ) -> None:
+        self._app = app
+        self._write_error = write_error
+        self._fields = CORSMiddleware(
+            self._told,
+            allow_origins=sorted(map(str.lower, allowed_origins)),
+            allow_methods=list(methods),
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Link", "Location", "Retry-After"],
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self._fields(scope, receive, send)
+
+    async def _told(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except ProblemError as problem:
+            await self._write_error(scope, problem)(scope, receive, send)
 
 
 def host_name(host: str) -> str | None:

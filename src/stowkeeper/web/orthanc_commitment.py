@@ -42,7 +42,7 @@ from stowkeeper.web.orthanc_limits import (
     REMOVAL_SECONDS,
 )
 from stowkeeper.web.orthanc_routes import Body, answer, on, orthanc_router
-from stowkeeper.web.orthanc_waiting import WaitingRoom, give_up, wait_until
+from stowkeeper.web.orthanc_waiting import WaitingRoom, give_up, turn_of, wait_until
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import Asker, allow
 from stowkeeper.web.services import WebServices
@@ -66,8 +66,9 @@ _DESCRIPTIONS: dict[int, str] = {
 }
 """Orthanc's words for the reasons of PS3.3 §C.14.1.1, which are those of the standard."""
 
+_SUCCESS = "Success"
 _WORDS = {
-    CommitmentState.COMMITTED: "Success",
+    CommitmentState.COMMITTED: _SUCCESS,
     CommitmentState.REQUESTED: "Pending",
     CommitmentState.ACCEPTED: "Pending",
 }
@@ -90,7 +91,8 @@ def router(services: WebServices) -> APIRouter:
     )
     async def ask_for_commitment(name: str, body: Body, asker: Asker) -> Response:
         with room.place():
-            asked = await run_in_threadpool(ask_modality, services, index, name, body, asker.who)
+            async with turn_of(services.database, body):
+                asked = await run_in_threadpool(ask_modality, services, index, name, body, asker.who)
             path = {"ID": asked.uid, "Path": f"/storage-commitment/{asked.uid}"}
             if not asked.job_id:
                 return answer(path)
@@ -118,7 +120,7 @@ def router(services: WebServices) -> APIRouter:
             commitment = rows.find(connection, CommitmentRole.USER, transaction_uid)
         if commitment is None:
             raise _unknown(transaction_uid)
-        if commitment.state is not CommitmentState.COMMITTED:
+        if _status_of(commitment) != _SUCCESS:
             raise OrthancError(
                 OrthancErrorCode.BAD_SEQUENCE_OF_CALLS,
                 "Cannot remove DICOM instances after failure in storage commitment transaction:"
@@ -137,8 +139,13 @@ def _unknown(transaction_uid: str) -> OrthancError:
 # The report.
 
 
+def _status_of(commitment: Commitment) -> str:
+    """Return Orthanc's word for a transaction. One of nothing is a success of nothing, though nobody was asked."""
+    return _WORDS.get(commitment.state, "Failure") if commitment.instances else _SUCCESS
+
+
 def _report(database: Database, commitment: Commitment) -> Answer:
-    status = _WORDS.get(commitment.state, "Failure")
+    status = _status_of(commitment)
     found: Answer = {"RemoteAET": commitment.peer_ae_title, "Status": status}
     if status == "Pending":
         return found
@@ -210,6 +217,7 @@ def _not_all_removed(kept: Sequence[Deletability], held: Sequence[str]) -> Ortha
     named = "; ".join(reasons[:HELD_NAMED_MAX]) + ("; …" if len(reasons) > HELD_NAMED_MAX else "")
     return OrthancError(
         OrthancErrorCode.BAD_SEQUENCE_OF_CALLS,
-        f"{len(reasons)} instances are not safe to remove and were kept, the others were removed: {named}",
+        f"{'1 instance is' if len(reasons) == 1 else f'{len(reasons)} instances are'} not safe to remove and"
+        f" {'was' if len(reasons) == 1 else 'were'} kept, the others were removed: {named}",
         status=409,
     )

@@ -134,9 +134,10 @@ def _references(
 def _conclude(
     transaction: Transaction, peer: Peer, own_ae_title: str, references: Sequence[Reference]
 ) -> str:
-    """Write a transaction that needs no modality: of nothing, which is committed, or of what no UID stands for, which fails.
+    """Write a transaction that needs no modality: of nothing, or of what no UID stands for, which fails.
 
-    A request without instances is none (PS3.4 Table J.3-1), and neither can hold what is no UID.
+    A request without instances is none (PS3.4 Table J.3-1), and neither can hold what is no UID. Nobody was asked, so
+    nothing is committed and nothing was reported.
     """
     uid = generate_uid()
     commitment = rows.insert(
@@ -171,9 +172,10 @@ def _conclude(
     rows.change(
         transaction,
         commitment.commitment_key,
-        state=CommitmentState.FAILED if references else CommitmentState.COMMITTED,
+        state=CommitmentState.FAILED if references else CommitmentState.CANCELLED,
         failures=len(references),
-        reported_at=transaction.at,
+        error="the peer was not asked: "
+        + ("what was named is no UID" if references else "no instance was named"),
     )
     return uid
 

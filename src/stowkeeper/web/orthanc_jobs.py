@@ -17,7 +17,7 @@ from starlette.responses import Response
 from stowkeeper.database.engine import Transaction, utc_now
 from stowkeeper.jobs import rows
 from stowkeeper.jobs.job import Job, JobFilter, JobNotFoundError
-from stowkeeper.jobs.states import FINISHED, JobState, JobStateError
+from stowkeeper.jobs.states import FINISHED, JobAction, JobState, JobStateError
 from stowkeeper.services import store_items
 from stowkeeper.services.commitment import asking
 from stowkeeper.services.commitment import rows as commitments
@@ -25,6 +25,7 @@ from stowkeeper.services.commitment.options import COMMITMENT_JOB
 from stowkeeper.services.peers import Peer
 from stowkeeper.services.store_submission import JOB_KIND as STORE_JOB
 from stowkeeper.services.store_submission import peer_in
+from stowkeeper.web.job_permissions import check_may_act
 from stowkeeper.web.orthanc_answers import Answer, basic_time
 from stowkeeper.web.orthanc_errors import OrthancError, OrthancErrorCode, inexistent_item, unknown_resource
 from stowkeeper.web.orthanc_limits import JOBS_LISTED_MAX
@@ -49,11 +50,11 @@ _CALLS_PEERS = frozenset({COMMITMENT_JOB, STORE_JOB, asking.JOB_KIND})
 
 Action = Callable[[Transaction, str, str], Job]
 
-_ACTIONS: Mapping[str, tuple[Action, bool]] = {
-    "cancel": (rows.cancel, True),
-    "pause": (rows.pause, True),
-    "resume": (rows.resume, False),
-    "resubmit": (rows.resubmit, False),
+_ACTIONS: Mapping[JobAction, tuple[Action, bool]] = {
+    JobAction.CANCEL: (rows.cancel, True),
+    JobAction.PAUSE: (rows.pause, True),
+    JobAction.RESUME: (rows.resume, False),
+    JobAction.RESUBMIT: (rows.resubmit, False),
 }
 """What can be asked of a job, and whether Orthanc answers 200 as well where it changes nothing, as it does to a finished job."""
 
@@ -102,19 +103,20 @@ def router(services: WebServices) -> APIRouter:
                 raise inexistent_item(f"No job found with this id: {job_id[:_ID_LETTERS]}")
         raise inexistent_item(f"Job has no such output: {key[:_ID_LETTERS]}")
 
-    for name in _ACTIONS:
-        _add_action(routes, services, name)
+    for wanted in _ACTIONS:
+        _add_action(routes, services, wanted)
     return routes
 
 
-def _add_action(routes: APIRouter, services: WebServices, name: str) -> None:
-    action, may_be_in_vain = _ACTIONS[name]
+def _add_action(routes: APIRouter, services: WebServices, wanted: JobAction) -> None:
+    action, may_be_in_vain = _ACTIONS[wanted]
 
-    @on(routes, "POST", f"/jobs/{{job_id}}/{name}")
+    @on(routes, "POST", f"/jobs/{{job_id}}/{wanted}")
     @allow(Role.OPERATE, consumes=(), produces=())
     def act(job_id: str, asker: Asker) -> Response:
         try:
             with services.database.write() as transaction:
+                check_may_act(transaction.connection, job_id, wanted, asker)
                 action(transaction, job_id, asker.who)
         except JobNotFoundError as error:
             # Orthanc answers a POST that it does nothing on with 400, whatever the reason.

@@ -81,6 +81,10 @@ XML, which takes some 600 bytes for each."""
 COMMITMENT_DEPTH_MAX = 16
 """Elements or objects inside each other in such a body. The deepest form, study to instance, has twelve."""
 
+COMMITMENT_VALUES_MAX = 1_000_000
+"""Items and values of such a body in XML, as JSON_VALUES_MAX bounds those in JSON: a tree in which every instance has a study of
+its own has 800,000 for 100,000 instances."""
+
 COMMITMENT_VALUE_LETTERS_MAX = 256
 """Letters of a UID in such a body that are looked at: four times what one may have."""
 

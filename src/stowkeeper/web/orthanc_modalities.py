@@ -16,8 +16,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from stowkeeper.net.association_errors import AssociationError
-from stowkeeper.services import dialing
 from stowkeeper.services.limits import PEER_ANSWER_SECONDS, PEER_CONNECT_SECONDS, PEER_SECONDS_MAX
+from stowkeeper.services.peer_health import echo_for
 from stowkeeper.services.peers import (
     Peer,
     PeerDefinitionError,
@@ -124,13 +124,13 @@ def _add_changes(routes: APIRouter, services: WebServices) -> None:
 
     @on(routes, "POST", "/modalities/{name}/echo")
     @allow(Role.OPERATE, consumes=(), produces=(), seconds=ECHO_SECONDS)
-    async def echo(name: str, body: Body) -> Response:
+    async def echo(name: str, body: Body, asker: Asker) -> Response:
         peer = await run_in_threadpool(modality_of, services, name)
         value = read_json(body, otherwise="Cannot parse the JSON body") if body.strip() else {}
         if isinstance(value, Mapping):
             peer = with_timeout(peer, timeout_of(value))
         try:
-            result = await dialing.echo(peer, services.own_side)
+            result = await echo_for(asker.who, peer, services.own_side, services.database)
         except AssociationError as error:
             raise OrthancError(OrthancErrorCode.NETWORK_PROTOCOL, str(error)) from None
         if not result.is_success:

@@ -5,13 +5,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from sqlalchemy import ColumnElement, select
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
 from stowkeeper.archive.catalog_values import VersionState
 from stowkeeper.archive.removal import HeldVersion, Removal, RemovalPlan
 from stowkeeper.archive.versions import find_versions_by_key
 from stowkeeper.database.schema import instances, receipts, series, studies, versions
+from stowkeeper.web.file_answer import FileAnswer
 from stowkeeper.web.native_file import FileDamagedError, InstanceFile
 from stowkeeper.web.orthanc_answers import as_uuid, describe
 from stowkeeper.web.orthanc_errors import OrthancError, OrthancErrorCode, unknown_resource
@@ -126,7 +126,8 @@ class _Resources:
                 OrthancErrorCode.CORRUPTED_FILE,
                 "the file of the instance is damaged or missing: run `stowkeeper verify`, and have it sent again",
             ) from None
-        return _FileAnswer(file, f"{as_uuid(row.receipt_id)}.dcm")
+        name = f"{as_uuid(row.receipt_id)}.dcm"
+        return FileAnswer(file, name=name, disposition="", media_type="application/dicom")
 
     def remove(self, resource_type: ResourceType, resource_id: str, who: str) -> Response:
         """Remove a resource, every version of it, unless somebody holds one; say what is left above it."""
@@ -194,21 +195,6 @@ class _Resources:
         return place
 
 
-class _FileAnswer(StreamingResponse):
-    """An answer with a file, which is closed at its end, also where the client goes away before."""
-
-    def __init__(self, file: InstanceFile, name: str) -> None:
-        headers = {"Content-Length": str(file.length), "Content-Disposition": f'filename="{name}"'}
-        super().__init__(file, media_type="application/dicom", headers=headers)
-        self._file = file
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._file.close()
-
-
 def _versions_of(resource_type: ResourceType, place: Place, patient_keys: list[int]) -> ColumnElement[bool]:
     if resource_type is ResourceType.INSTANCE:
         return versions.c.instance_key == place.instance_key
@@ -230,7 +216,8 @@ def _held(held: list[HeldVersion]) -> OrthancError:
     named = ", ".join(uids[:HELD_NAMED_MAX]) + (", …" if len(uids) > HELD_NAMED_MAX else "")
     return OrthancError(
         OrthancErrorCode.BAD_SEQUENCE_OF_CALLS,
-        f"{len(uids)} instances are committed to others and held here, and were not removed: {named}."
+        f"{'1 instance is' if len(uids) == 1 else f'{len(uids)} instances are'} committed to others and held here, and"
+        f" {'was' if len(uids) == 1 else 'were'} not removed: {named}."
         " `stowkeeper rm` can override that",
         status=409,
     )

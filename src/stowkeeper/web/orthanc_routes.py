@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response, StreamingResponse
 
 from stowkeeper.web.orthanc_errors import ORTHANC_JSON, OrthancError, OrthancErrorCode, bad_format
-from stowkeeper.web.routes import api_router, check_json
+from stowkeeper.web.routes import NoTextError, api_router, check_json
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -94,10 +94,10 @@ def _in_pieces(parts: Iterator[bytes]) -> Iterator[bytes]:
 
 def read_json(body: bytes, *, otherwise: str) -> Any:  # noqa: ANN401 - whatever JSON can say
     """Return what a body says as JSON. Raises OrthancError with the details `otherwise`, ProblemError when it is too deep."""
-    check_json(body)
     try:
+        check_json(body)
         return json.loads(body)
-    except (ValueError, RecursionError):
+    except (NoTextError, ValueError, RecursionError):
         raise bad_format(otherwise) from None
 
 

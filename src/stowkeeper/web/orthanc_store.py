@@ -3,6 +3,9 @@
 It is the archive's own job: it tries every instance, and goes on where the modality is away. So *Permissive* decides alone what a
 synchronous call says when some instances were not taken. A synchronous call to a modality that is not there fails as Orthanc's
 does, and its job is cancelled; an asynchronous one gives the job, which is tried again and again.
+
+*Host*, *Port*, *CalledAet* and *LocalAet* that are not those of the modality need the role admin: who is called, and as whom, is
+what peers are defined for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +46,8 @@ from stowkeeper.web.orthanc_routes import (
 )
 from stowkeeper.web.orthanc_rows import uids_of
 from stowkeeper.web.orthanc_waiting import WaitingRoom, attempt_now, give_up, tried, wait_until
-from stowkeeper.web.roles import Role
+from stowkeeper.web.problems import ProblemError
+from stowkeeper.web.roles import Principal, Role
 from stowkeeper.web.routes import Asker, allow
 from stowkeeper.web.services import WebServices
 
@@ -76,10 +80,10 @@ def router(services: WebServices) -> APIRouter:
     async def store(name: str, body: Body, asker: Asker) -> Response:
         wanted = read_wanted(body)
         if not wanted.is_synchronous:
-            submitted = await run_in_threadpool(_submit, services, index, name, wanted, asker.who)
+            submitted = await run_in_threadpool(_submit, services, index, name, wanted, asker)
             return answer(submitted if isinstance(submitted, dict) else _named(submitted))
         with room.place():
-            submitted = await run_in_threadpool(_submit, services, index, name, wanted, asker.who)
+            submitted = await run_in_threadpool(_submit, services, index, name, wanted, asker)
             if isinstance(submitted, dict):
                 return answer(submitted)
             job_id = submitted.job_id
@@ -95,9 +99,13 @@ def _named(job: Job) -> Answer:
     return {"ID": job.job_id, "Path": f"/jobs/{job.job_id}"}
 
 
-def _submit(services: WebServices, index: OrthancIndex, name: str, wanted: _Wanted, who: str) -> Job | Answer:
-    """Put the job in; return the answer at once where there is nothing to send."""
-    peer = _as_wanted(modality_of(services, name), wanted)
+def _submit(
+    services: WebServices, index: OrthancIndex, name: str, wanted: _Wanted, asker: Principal
+) -> Job | Answer:
+    """Put the job in; return the answer at once where there is nothing to send. Raises OrthancError, ProblemError."""
+    defined = modality_of(services, name)
+    _check_may_call(defined, services.facts.ae_title, wanted, asker)
+    peer = _as_wanted(defined, wanted)
     if not wanted.resources:
         return {
             "Description": "REST API",
@@ -113,7 +121,7 @@ def _submit(services: WebServices, index: OrthancIndex, name: str, wanted: _Want
                 transaction,
                 peer,
                 uids,
-                created_by=who,
+                created_by=asker.who,
                 commit=wanted.commit,
                 terms=services.ask_terms,
                 priority=wanted.priority,
@@ -155,6 +163,22 @@ def _told(services: WebServices, job: Job, wanted: _Wanted, who: str) -> Answer:
     if job.state is JobState.FAILURE and not (wanted.is_permissive and some_were_stored):
         raise OrthancError(OrthancErrorCode.NETWORK_PROTOCOL, job.error)
     return content
+
+
+def _check_may_call(peer: Peer, ae_title: str, wanted: _Wanted, asker: Principal) -> None:
+    """See that who asks may have a modality called as it wants: otherwise than it is defined an administrator may alone.
+
+    `ae_title` is what we are called where the modality says nothing else. Raises ProblemError.
+    """
+    defined = peer.to_json() | {"own_ae_title": peer.own_ae_title or ae_title}
+    differs = any(defined[key] != value for key, value in wanted.changes.items())
+    if differs and not asker.role.includes(Role.ADMIN):
+        raise ProblemError(
+            403,
+            f"another host, port or AE title than the modality has needs the role {Role.ADMIN}, and the credential"
+            f" {asker.name!r} has {asker.role}: leave them out, or have the modality changed",
+            needed_role=Role.ADMIN.value,
+        )
 
 
 def _as_wanted(peer: Peer, wanted: _Wanted) -> Peer:

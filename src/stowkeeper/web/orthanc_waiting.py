@@ -1,9 +1,10 @@
 """Waiting for a job in a request, as Orthanc's synchronous calls do: without a thread, by looking at its row from time to time."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import delete
 from starlette.concurrency import run_in_threadpool
@@ -13,6 +14,7 @@ from stowkeeper.database.schema import job_lanes
 from stowkeeper.jobs import rows
 from stowkeeper.jobs.job import Job, JobNotFoundError
 from stowkeeper.jobs.states import JobState, JobStateError
+from stowkeeper.web.limits import BODY_BYTES_MAX, LARGE_BODIES_AT_ONCE
 from stowkeeper.web.orthanc_limits import WAIT_POLL_SECONDS_MAX, WAIT_POLL_SECONDS_MIN, WAITING_MAX
 from stowkeeper.web.problems import ProblemError
 
@@ -45,6 +47,22 @@ class WaitingRoom:
             yield
         finally:
             self._taken -= 1
+
+
+_turns: WeakKeyDictionary[Database, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def turn_of(database: Database, body: bytes) -> AsyncIterator[None]:
+    """Wait until a body may be taken apart, for the length of a block: of large ones LARGE_BODIES_AT_ONCE are at a time.
+
+    It holds no thread while it waits.
+    """
+    if len(body) <= BODY_BYTES_MAX:
+        yield
+        return
+    async with _turns.setdefault(database, asyncio.Semaphore(LARGE_BODIES_AT_ONCE)):
+        yield
 
 
 async def wait_until(look: Callable[[], Found | None], seconds: float) -> Found | None:

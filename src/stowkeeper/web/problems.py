@@ -13,6 +13,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from stowkeeper.database.errors import DatabaseError, DatabaseUnavailable
+from stowkeeper.web.limits import ERRORS_TOLD_MAX
+from stowkeeper.web.misfit_words import misfit_place, misfit_words
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -90,12 +92,10 @@ def _invalid(error: RequestValidationError) -> ProblemError:
     errors = error.errors()
     if any(found.get("type") == "json_invalid" for found in errors):
         return ProblemError(400, "the body is no JSON")
-    told = [
-        {"where": ".".join(map(str, found.get("loc", ()))), "what": str(found.get("msg", ""))}
-        for found in errors
-    ]
-    where = ", ".join(entry["where"] for entry in told)
-    return ProblemError(422, f"the request does not fit: {where}", errors=told)
+    told = [{"where": misfit_place(found), "what": misfit_words(found)} for found in errors[:ERRORS_TOLD_MAX]]
+    where = ", ".join(dict.fromkeys(entry["where"] for entry in told))
+    more = f", and {len(errors) - len(told)} more" if len(errors) > len(told) else ""
+    return ProblemError(422, f"the request does not fit: {where}{more}", errors=told)
 
 
 def not_found(what: str) -> ProblemError:

@@ -13,6 +13,7 @@ asked for; then the body is read within its bound, and only then FastAPI sees it
 itself, piece by piece, within the same bound.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -24,25 +25,35 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from stowkeeper.web.limits import BODY_BYTES_MAX, JSON_DEPTH_MAX
+from stowkeeper.web.limits import BODY_BYTES_MAX, JSON_DEPTH_MAX, JSON_VALUES_MAX
 from stowkeeper.web.problems import ProblemError
-from stowkeeper.web.roles import Principal, Role, principal_of
+from stowkeeper.web.roles import EVERYBODY, Audience, Principal, Role, principal_of
 
 JSON = "application/json"
+
+STORE_PERMISSION = "store"
+"""How problems and the OpenAPI document name the permission to store by HTTP."""
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 _RULES = "__route_rules__"
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Nothing of it is ever gone back to, and a text that does not end ends with the body: so it reads each byte once.
+_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+_OPENING, _CLOSING = frozenset(b"[{"), frozenset(b"]}")
+_DECODED_BYTES = 64 * 1024
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteRules:
-    """What a route allows. `role` None: everybody, without a credential. `seconds` None: the time that holds for all."""
+    """What a route allows. `role` EVERYBODY: no credential is needed. `seconds` None: the time that holds for all.
 
-    role: Role | None
+    `stores`: whoever may store by HTTP, in place of a role; `role` is Role.NONE then, so that a credential is needed.
+    """
+
+    role: Role | Audience
+    stores: bool
     body_bytes_max: int
     consumes: tuple[str, ...]
     produces: tuple[str, ...]
@@ -51,8 +62,9 @@ class RouteRules:
 
 
 def allow(
-    role: Role | None,
+    role: Role | Audience,
     *,
+    stores: bool = False,
     body_bytes_max: int = BODY_BYTES_MAX,
     consumes: tuple[str, ...] = (JSON,),
     produces: tuple[str, ...] = (JSON,),
@@ -61,11 +73,19 @@ def allow(
 ) -> Callable[[Endpoint], Endpoint]:
     """Say what an endpoint allows; stands below the decorator of its route.
 
+    `stores`: the endpoint asks for the permission to store in place of a role, which is written `allow(Role.NONE, stores=True)`.
     `consumes` and `produces` are media types; an empty tuple takes and gives any. `seconds` is the time to the beginning of
-    the answer.
+    the answer. Raises ValueError where both a role and the permission are asked for, or neither, TypeError where nobody is named.
     """
+    if not isinstance(role, Role | Audience):
+        raise TypeError(f"a route asks for a role, or for nothing: allow(EVERYBODY), not allow({role!r})")
+    if stores is not (role is Role.NONE):
+        raise ValueError(
+            "a route asks for a role, or for the permission to store in place of one: allow(Role.NONE, stores=True)"
+        )
     rules = RouteRules(
         role=role,
+        stores=stores,
         body_bytes_max=body_bytes_max,
         consumes=consumes,
         produces=produces,
@@ -138,11 +158,18 @@ Asker = Annotated[Principal, Depends(_asker)]
 
 
 def _check_role(scope: Scope, rules: RouteRules) -> None:
-    if rules.role is None:
+    if rules.role is EVERYBODY:
         return
     principal = principal_of(scope)
     if principal is None:
         raise RuntimeError("nobody looked who asks")
+    if rules.stores and not principal.may_store:
+        raise ProblemError(
+            403,
+            f"this needs the permission to store, which the credential {principal.name!r} does not have: use one that was"
+            " made by `stowkeeper token add NAME --store`",
+            needed_permission=STORE_PERMISSION,
+        )
     if not principal.role.includes(rules.role):
         raise ProblemError(
             403,
@@ -246,15 +273,29 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
+class NoTextError(ProblemError):
+    """A body that has to be JSON is not UTF-8."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "the JSON of the body is not in UTF-8")
+
+
 def check_json(body: bytes) -> None:
-    """Refuse JSON that is nested deeper than JSON_DEPTH_MAX, or holds what is no text. Raises ProblemError."""
-    if body.count(b"[") + body.count(b"{") > JSON_DEPTH_MAX:
+    """Refuse JSON that would cost too much to read, or holds what is no text. Raises ProblemError.
+
+    It is nested JSON_DEPTH_MAX deep at most, has JSON_VALUES_MAX values, and is UTF-8 (RFC 8259 §8.1).
+    """
+    _check_utf8(body)
+    opened = body.count(b"[") + body.count(b"{")
+    if max(opened, body.count(b",")) > JSON_VALUES_MAX:
+        raise ProblemError(413, f"the JSON of the body has more than {JSON_VALUES_MAX} values: ask in parts")
+    if opened > JSON_DEPTH_MAX:
         depth = 0
         for found in _BRACKETS.finditer(body):
-            token = found.group()
-            if token in b"[{":
+            first = body[found.start()]
+            if first in _OPENING:
                 depth += 1
-            elif token in b"]}":
+            elif first in _CLOSING:
                 depth -= 1
             if depth > JSON_DEPTH_MAX:
                 raise ProblemError(400, f"the JSON of the body is nested deeper than {JSON_DEPTH_MAX} levels")
@@ -266,3 +307,19 @@ def check_json(body: bytes) -> None:
             raise ProblemError(400, "the JSON of the body holds half of a character") from error
         except ValueError:
             return  # FastAPI says what it is
+
+
+def _check_utf8(body: bytes) -> None:
+    """Refuse what is not UTF-8. Raises NoTextError."""
+    if body.isascii() and b"\0" not in body:
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(body), _DECODED_BYTES):
+            decoder.decode(body[start : start + _DECODED_BYTES])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise NoTextError from error
+    if b"\0" in body:
+        # No JSON in UTF-8 has this byte, and Python would take the body for UTF-16 or UTF-32.
+        raise NoTextError

@@ -16,8 +16,10 @@ from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from stowkeeper.web.connection import BoundedProtocol
+from stowkeeper.web.forwarding import Networks
 from stowkeeper.web.limits import (
     CONNECTIONS_MAX,
+    CONNECTIONS_PER_CLIENT_MAX,
     KEEP_ALIVE_SECONDS,
     STOP_SECONDS,
     THREADS_MAX,
@@ -79,6 +81,8 @@ class WebServer:
         *,
         tls: ServerTLS | None = None,
         connections_max: int = CONNECTIONS_MAX,
+        connections_per_client_max: int = CONNECTIONS_PER_CLIENT_MAX,
+        trusted_proxies: Networks = (),
         stop_seconds: float = STOP_SECONDS,
     ) -> None:
         self._application = application
@@ -86,6 +90,8 @@ class WebServer:
         self._port = port
         self._tls = tls
         self._connections_max = connections_max
+        self._connections_per_client_max = connections_per_client_max
+        self._trusted_proxies = trusted_proxies
         self._stop_seconds = stop_seconds
         self._state = ServerState()
         self._door: Door | None = None
@@ -127,6 +133,8 @@ class WebServer:
             new_connection,
             open_connections=cast("set[BoundedProtocol]", self._state.connections),
             connections_max=self._connections_max,
+            connections_per_client_max=self._connections_per_client_max,
+            trusted_proxies=self._trusted_proxies,
             tls=context,
         )
         for listener in listeners:
@@ -134,13 +142,13 @@ class WebServer:
         host, port = listeners[0].getsockname()[:2]
         return host, port
 
-    def renew_tls(self) -> None:
-        """Read certificate and key again; connections that begin from now on use them. Waits for the disk.
+    def renew_tls(self, tls: ServerTLS | None) -> None:
+        """Read certificate and key; connections that begin from now on use them. None: they speak no TLS. Waits for the disk.
 
         Raises ServerTLSError: then the old ones stay in force.
         """
-        if self._tls is not None and self._door is not None:
-            self._door.tls = self._tls.context()
+        if self._door is not None:
+            self._door.tls = None if tls is None else tls.context()
 
     async def stop(self) -> None:
         """Accept nothing more, let requests end, and after the time for it cut them off."""
