@@ -19,6 +19,7 @@ from stowkeeper.archive.checking import (
     check_versions,
     choose_versions,
 )
+from stowkeeper.archive.choosing import Asker
 from stowkeeper.archive.examine import examine
 from stowkeeper.archive.holding import commitment_hold_reason
 from stowkeeper.archive.judging import condemn, judge
@@ -88,7 +89,7 @@ def check(
 def chosen(rig: ArchiveRig, number: int = 1) -> Version:
     uid = f"1.2.3.{number}"
     with rig.database.read() as connection:
-        version = choose_versions(connection, [uid], "SCANNER")[uid].version
+        version = choose_versions(connection, [uid], Asker(ae_title="SCANNER"))[uid].version
     assert version is not None
     return version
 

@@ -83,6 +83,11 @@ def test_what_is_no_file_at_all_is_an_error_and_stays(tmp_path: Path) -> None:
     for level in (DIGEST, EXISTS):
         with pytest.raises(OSError, match="cannot be read"):
             check_version(reader.files, reader.root, reader.database, version, level)
+    path.rmdir()
+    os.mkfifo(path)
+    for level in (DIGEST, EXISTS):
+        with pytest.raises(OSError, match="cannot be read: it is no regular file"):
+            check_version(reader.files, reader.root, reader.database, version, level)
     assert only_version(reader).state is VersionState.KEPT
     reader.close()
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ import pytest
 from stowkeeper.archive import catalog
 from stowkeeper.archive.catalog_values import CatalogEntry, VersionState
 from stowkeeper.archive.checking import Choice, choose_versions, hold_for_commitment
+from stowkeeper.archive.choosing import Asker, Origin
 from stowkeeper.archive.holding import commitment_hold_reason, reasons_of
 from stowkeeper.database.engine import Database
 from support.catalog_rows import make_entry, open_database
 
 UID = "1.2.3.1"
+CT = Asker(ae_title="CT")
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def hold(database: Database, key: int, ae_title: str, uid: str = "2.25.1") -> No
 
 def choose(database: Database, ae_title: str, uid: str = UID) -> Choice:
     with database.read() as connection:
-        return choose_versions(connection, [uid], ae_title)[uid]
+        return choose_versions(connection, [uid], Asker(ae_title=ae_title))[uid]
 
 
 def chosen(database: Database, ae_title: str) -> int | str | None:
@@ -94,7 +97,7 @@ def test_what_is_not_kept_any_more_is_not_meant_and_the_words_say_what_became_of
 def test_each_uid_of_a_request_gets_its_answer_in_their_order(database: Database) -> None:
     insert(database, *(make_entry(number, number) for number in (1, 2)))
     with database.read() as connection:
-        choices = choose_versions(connection, ["1.2.3.2", "1.2.3.9", "1.2.3.1", "1.2.3.2"], "CT")
+        choices = choose_versions(connection, ["1.2.3.2", "1.2.3.9", "1.2.3.1", "1.2.3.2"], CT)
     assert [(uid, c.version and c.version.version_key) for uid, c in choices.items()] == [
         ("1.2.3.2", 2),
         ("1.2.3.9", None),
@@ -138,11 +141,99 @@ def test_an_empty_title_has_sent_nothing_though_imports_have_none(database: Data
     assert chosen(database, "") == "conflict"
 
 
-def test_a_version_that_was_replaced_by_policy_is_not_meant(database: Database) -> None:
+def test_what_replaced_the_bytes_of_a_peer_does_not_stand_for_them(database: Database) -> None:
     insert(database, entry(1, "a", "CT"), entry(2, "b", "WORKSTATION"))
     with database.write() as transaction:
         catalog.mark_superseded(transaction, [1], removal_due_at="2099", reason="replaced")
+    assert chosen(database, "CT") == "conflict"
+    assert choose(database, "CT").words == "what this peer sent was replaced, and other bytes are kept"
+    assert [chosen(database, "WORKSTATION"), chosen(database, "PRINTER")] == [2, 2]
+
+
+def remove(database: Database, key: int) -> None:
+    with database.write() as transaction:
+        catalog.mark_removing(transaction, [key], reason="")
+        catalog.mark_removed(transaction, [key])
+
+
+@pytest.mark.parametrize("older", ["WORKSTATION", "CT"])
+def test_where_what_the_peer_sent_last_was_removed_nothing_stands_for_it(
+    database: Database, older: str
+) -> None:
+    insert(database, entry(1, "a", older), entry(2, "b", "CT"))
+    remove(database, 2)
+    choice = choose(database, "CT")
+    assert (choice.version, choice.conflict, choice.words) == (None, False, "it was removed")
+    assert chosen(database, "PRINTER") == 1
+
+
+def test_the_bytes_of_what_was_removed_stand_for_it_whoever_sent_them(database: Database) -> None:
+    insert(database, entry(1, "a", "CT"))
+    remove(database, 1)
+    insert(database, entry(2, "b", "WORKSTATION"), entry(3, "a", "WORKSTATION"))
+    assert chosen(database, "CT") == 3
+
+
+def test_what_the_peer_sent_after_a_removal_is_meant(database: Database) -> None:
+    insert(database, entry(1, "a", "CT"))
+    remove(database, 1)
+    insert(database, entry(2, "b", "CT"))
     assert chosen(database, "CT") == 2
+
+
+# One AE title, several senders.
+
+
+def sent_from(address: str, received: int, content: str) -> CatalogEntry:
+    one = entry(received, content, "CT")
+    return replace(one, receipt=replace(one.receipt, peer_address=address))
+
+
+ORIGINS = {"own": Origin.OWN, "perhaps": Origin.UNCERTAIN, "twin": Origin.OTHER}
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ((("own", "a"), ("twin", "b")), 1),
+        ((("own", "a"), ("perhaps", "b")), "conflict"),
+        ((("perhaps", "a"), ("own", "b")), 2),
+        ((("perhaps", "a"), ("perhaps", "b")), "conflict"),
+        ((("perhaps", "a"), ("twin", "b")), 1),
+        ((("twin", "a"), ("twin", "b")), "conflict"),  # as of one who sent none
+        ((("own", "a"), ("twin", "b"), ("perhaps", "a")), 3),
+    ],
+)
+def test_who_has_the_ae_title_of_who_asks_is_told_apart_by_the_address(
+    database: Database, sent: tuple[tuple[str, str], ...], expected: int | str
+) -> None:
+    insert(
+        database,
+        *(sent_from(address, number, content) for number, (address, content) in enumerate(sent, 1)),
+    )
+    asker = Asker(ae_title="CT", peer="ct1", origin_of=ORIGINS.__getitem__)
+    with database.read() as connection:
+        choice = choose_versions(connection, [UID], asker)[UID]
+    assert ("conflict" if choice.conflict else choice.version and choice.version.version_key) == expected
+
+
+def test_peers_of_one_ae_title_are_told_apart_by_their_names_in_holds(database: Database) -> None:
+    insert(database, sent_from("own", 1, "a"), sent_from("own", 2, "b"))
+    one, two = (Asker(ae_title="CT", peer=name) for name in ("ct1", "ct2"))
+    with database.write() as transaction:
+        assert hold_for_commitment(transaction, [1], "2.25.1", one) == {}
+        assert hold_for_commitment(transaction, [2], "2.25.2", two) == {
+            2: "another version of it is committed to CT, of the peer ct1"
+        }
+        assert hold_for_commitment(transaction, [2], "2.25.3", one) == {}
+
+
+def test_a_hold_without_a_name_is_of_who_has_its_ae_title(database: Database) -> None:
+    insert(database, entry(1, "a", "CT"), entry(2, "b", "CT"))
+    hold(database, 1, "CT")
+    with database.write() as transaction:
+        assert set(hold_for_commitment(transaction, [2], "2.25.2", Asker(ae_title="PET", peer="ct1"))) == {2}
+        assert hold_for_commitment(transaction, [2], "2.25.3", Asker(ae_title="CT", peer="ct1")) == {}
 
 
 # Damage.
@@ -218,7 +309,7 @@ def test_checked_versions_are_held_unless_they_went_meanwhile(database: Database
     with database.write() as transaction:
         catalog.mark_removing(transaction, [2], reason="")
     with database.write() as transaction:
-        refused = hold_for_commitment(transaction, [1, 2, 3, 9], "2.25.1", "CT")
+        refused = hold_for_commitment(transaction, [1, 2, 3, 9], "2.25.1", CT)
         assert reasons_of(transaction.connection, [1, 2, 3]) == {
             1: ("commitment 2.25.1 asked by CT",),
             3: ("commitment 2.25.1 asked by CT",),
@@ -231,9 +322,9 @@ def test_of_two_peers_that_ask_at_once_for_different_bytes_the_second_is_refused
     insert(database, entry(1, "a", "CT"), entry(2, "b", "WORKSTATION"))
     assert [chosen(database, sender) for sender in ("CT", "WORKSTATION")] == [1, 2]
     with database.write() as transaction:
-        assert hold_for_commitment(transaction, [1], "2.25.1", "CT") == {}
+        assert hold_for_commitment(transaction, [1], "2.25.1", CT) == {}
     with database.write() as transaction:
-        refused = hold_for_commitment(transaction, [2], "2.25.2", "WORKSTATION")
+        refused = hold_for_commitment(transaction, [2], "2.25.2", Asker(ae_title="WORKSTATION"))
     assert refused == {2: "another version of it is committed to CT"}
     with database.read() as connection:
         assert set(reasons_of(connection, [1, 2])) == {1}
@@ -243,7 +334,7 @@ def test_holding_a_second_time_changes_nothing(database: Database) -> None:
     insert(database, entry(1, "a", "CT"))
     for _ in range(2):
         with database.write() as transaction:
-            assert hold_for_commitment(transaction, [1], "2.25.1", "CT") == {}
+            assert hold_for_commitment(transaction, [1], "2.25.1", CT) == {}
     with database.read() as connection:
         assert reasons_of(connection, [1]) == {1: ("commitment 2.25.1 asked by CT",)}
 
@@ -273,14 +364,14 @@ def test_ten_thousand_of_a_hundred_thousand_are_chosen_soon_and_held_soon(tmp_pa
         for _ in range(3):
             begin = time.thread_time()
             with database.read() as connection:
-                choices = choose_versions(connection, uids, "SCANNER")
+                choices = choose_versions(connection, uids, Asker(ae_title="SCANNER"))
             seconds.append(time.thread_time() - begin)
         assert len(choices) == 10_000
         keys = [choice.version.version_key for choice in choices.values() if choice.version is not None]
         assert len(keys) == 10_000
         begin = time.thread_time()
         with database.write() as transaction:
-            assert hold_for_commitment(transaction, keys, "2.25.1", "SCANNER") == {}
+            assert hold_for_commitment(transaction, keys, "2.25.1", Asker(ae_title="SCANNER")) == {}
         held = time.thread_time() - begin
     print(f"processor: chosen in {min(seconds):.3f} s, held in {held:.3f} s")
     # The bar is 0.3 s of an idle processor; here others take part of its caches.

@@ -84,6 +84,19 @@ def test_the_reason_of_a_commitment_can_be_read_back(ae_title: str) -> None:
     assert parse_commitment_hold(reason) == CommitmentHold(transaction_uid="2.25.1", ae_title=ae_title)
 
 
+@pytest.mark.parametrize("peer", ["ct1", "CT, of the peer ct2", "asked by"])
+def test_the_name_of_the_peer_can_be_read_back(peer: str) -> None:
+    reason = commitment_hold_reason("2.25.1", "CT", peer)
+    assert reason == f"commitment 2.25.1 asked by CT, of the peer {peer}"
+    assert parse_commitment_hold(reason) == CommitmentHold(transaction_uid="2.25.1", ae_title="CT", peer=peer)
+
+
+def test_what_names_a_web_client_is_nobodys_peer() -> None:
+    words = "a client by HTTP: alice, of the peer ct1"
+    found = parse_commitment_hold(commitment_hold_reason("2.25.1", words))
+    assert found == CommitmentHold(transaction_uid="2.25.1", ae_title=words)
+
+
 @pytest.mark.parametrize(
     "reason", ["research", "commitment", "commitment 2.25.1", "a commitment 1 asked by X"]
 )

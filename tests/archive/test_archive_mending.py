@@ -24,6 +24,8 @@ from support.instances import make_instance
 from support.machine_with_catalog import MachineWithCatalog, damage, running_rig
 from support.model_filesystem import Operation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def rig() -> Iterator[ArchiveRig]:
@@ -127,6 +129,32 @@ def test_a_row_that_says_something_else_is_corrected(rig: ArchiveRig) -> None:
     found, counts = mend(rig)
     assert (found, counts.corrected, counts.known) == ([], 1, 2)
     assert list(Verification(rig.files, rig.root, rig.database).run()) == []
+
+
+@pytest.mark.parametrize("what", ["bytes", "class", "syntax"])
+def test_of_a_held_version_no_file_changes_what_was_promised(rig: ArchiveRig, what: str) -> None:
+    fill(rig)
+    before = versions_of(rig, 1)[0]
+    # The row and not the file, which is the same to who compares both.
+    with rig.database.write() as transaction:
+        if what == "bytes":
+            row = schema.receipts.c.receipt_key == 1
+            transaction.execute(update(schema.receipts).where(row).values(digest="0" * 64))
+        else:
+            column = "sop_class_uid" if what == "class" else "transfer_syntax_uid"
+            row = schema.versions.c.version_key == 1
+            transaction.execute(update(schema.versions).where(row).values({column: "1.2.840.10008.1.2"}))
+        catalog.hold(transaction, [1], commitment_hold_reason("2.25.1", "CT"))
+    promised = versions_of(rig, 1)[0]
+    assert promised.content != before.content
+    (found,), counts = mend(rig)
+    assert (found.fault, found.path, counts.corrected) == (Fault.DIFFERENT, before.path, 0)
+    assert "release the holds" in found.words
+    assert versions_of(rig, 1)[0] == promised
+    with rig.database.write() as transaction:
+        catalog.release_hold(transaction, [1], commitment_hold_reason("2.25.1", "CT"))
+    assert mend(rig)[1].corrected == 1
+    assert versions_of(rig, 1)[0].content == before.content
 
 
 def test_a_file_that_was_moved_gets_its_row_moved(rig: ArchiveRig) -> None:

@@ -19,6 +19,8 @@ from support.crash_checks import until
 from support.instances import make_instance
 from support.quiet_log import quiet_log
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:

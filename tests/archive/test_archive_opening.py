@@ -222,6 +222,7 @@ def test_a_finisher_that_hangs_keeps_what_it_works_with(tmp_path: Path) -> None:
     archive._unlock()
 
 
+@pytest.mark.slow
 def test_a_removal_beside_an_identical_re_send_is_no_failure_of_the_disk(tmp_path: Path) -> None:
     """It waits for the batch, and the folders that the batch syncs stay until then."""
     root = tmp_path / "archive"

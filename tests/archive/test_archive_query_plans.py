@@ -11,6 +11,7 @@ from stowkeeper.archive import catalog, changes, ledger, listing, listing_querie
 from stowkeeper.archive.agreement import damaged_receipts_at
 from stowkeeper.archive.catalog import CatalogEntry
 from stowkeeper.archive.checking import choose_versions, hold_for_commitment
+from stowkeeper.archive.choosing import Asker
 from stowkeeper.archive.verification import finish_damaged
 from stowkeeper.database.engine import Database
 from stowkeeper.durable.filesystem import FileSystem
@@ -55,7 +56,7 @@ def page_behind(
 
 def hold_and_release(database: Database) -> None:
     with database.write() as transaction:
-        hold_for_commitment(transaction, [1, 2], "2.25.1", "SCANNER")
+        hold_for_commitment(transaction, [1, 2], "2.25.1", Asker(ae_title="SCANNER"))
         catalog.release_hold(transaction, [1], "commitment 2.25.1 asked by SCANNER")
 
 
@@ -114,7 +115,7 @@ HOT: dict[str, Callable[[Database], object]] = {
     ),
     "a page of changes": lambda database: read(database, pages.changes, 2),
     "which versions are meant": lambda database: read(
-        database, choose_versions, ["1.2.3.1", "1.2.3.2"], "SCANNER"
+        database, choose_versions, ["1.2.3.1", "1.2.3.2"], Asker(ae_title="SCANNER")
     ),
     "a hold and its release": hold_and_release,
     "requests of an association": lambda database: read(database, ledger.requests_of, "a"),

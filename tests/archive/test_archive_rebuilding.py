@@ -31,6 +31,8 @@ from support.archive_rig import ArchiveRig, ArchiveView, check_settled
 from support.catalog_rows import open_database
 from support.instances import HANGING_PROTOCOL_STORAGE, encode_element, make_instance
 
+pytestmark = pytest.mark.slow
+
 FILES = NoSyncFileSystem()
 
 

@@ -3,9 +3,12 @@
 import errno
 import fcntl
 import os
+import socket
 import stat
 import subprocess
 import sys
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -364,3 +367,32 @@ def test_one_run_of_the_system_has_one_identity(monkeypatch: pytest.MonkeyPatch,
     assert "\n" not in files.boot_identity()
     monkeypatch.setattr(filesystem, "_BOOT_IDENTITY", str(tmp_path / "none"))
     assert files.boot_identity() == ""
+
+
+@pytest.mark.parametrize("what", ["pipe", "socket", "device", "folder"])
+def test_what_is_no_file_is_refused_at_once_when_it_is_opened_for_reading(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "a"
+    with closing(socket.socket(socket.AF_UNIX)) as unix:
+        if what == "pipe":
+            os.mkfifo(path)
+        elif what == "socket":
+            unix.bind(str(path))
+        elif what == "folder":
+            path.mkdir()
+        else:
+            path = Path("/dev/zero")
+        before = set(os.listdir("/proc/self/fd"))
+        raised: list[OSError] = []
+
+        def open_it() -> None:
+            try:
+                FILES.open_for_reading(str(path))
+            except OSError as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=open_it, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert [error.errno for error in raised] == [errno.EISDIR if what == "folder" else errno.ENXIO]
+        assert raised[0].filename == str(path)
+        assert set(os.listdir("/proc/self/fd")) <= before

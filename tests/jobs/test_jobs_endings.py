@@ -208,7 +208,7 @@ def test_exceptions_in_a_row_end_in_failure_with_words(faults: int) -> None:
     is_last = faults + 1 >= EXCEPTIONS_MAX
     assert changes["state"] == ("failure" if is_last else "retry")
     assert changes["error"].startswith("KeyError at check.py:7")
-    assert ("resubmit" in changes["error"]) is is_last
+    assert ("jobs retry" in changes["error"]) is is_last
 
 
 def test_an_exception_that_passes_never_fails_a_job() -> None:

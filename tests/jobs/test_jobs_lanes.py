@@ -18,11 +18,14 @@ from stowkeeper.jobs.kind import (
     JobRun,
     TryAgain,
 )
+from stowkeeper.jobs.states import JobWish
 from support.job_rig import (
     Clocks,
     Kind,
+    act,
     database_with,
     engine_of,
+    find,
     go,
     submit,
     until,
@@ -119,5 +122,30 @@ def test_a_thousand_jobs_for_a_dead_peer_cost_one_attempt_a_pause(database: Data
                 assert len(kind.begun) == attempts
                 clocks.pass_(1)
         assert len({job.job_key for job in kind.begun}) == len(kind.begun)
+
+    go(scenario())
+
+
+def test_a_cancellation_is_concluded_at_once_in_a_blocked_lane_whose_block_stays(
+    database: Database, tmp_path: Path
+) -> None:
+    async def run(run: JobRun) -> Ending:
+        if run.job.wish is JobWish.CANCEL:
+            return Finished("concluded", says_nothing_of_lane=True)
+        return TryAgain("no answer", lane_is_blocked=True)
+
+    kind = Kind("concluding", run, concludes_cancellation=True)
+
+    async def scenario() -> None:
+        job, other = (submit(database, kind="concluding", lane="peer:A") for _ in range(2))
+        async with engine_of(database, tmp_path, kind) as engine:
+            await until_state(database, job, "retry")
+            await until(lambda: engine.running == 0 and lanes(database) == ["peer:A"], "its lane is blocked")
+            act(database, rows.cancel, job)
+            engine.wake()
+            concluded = await until_state(database, job, "cancelled", seconds=5)
+            assert (concluded.error, lanes(database)) == ("concluded", ["peer:A"])
+            assert find(database, other).state == "pending"
+        assert len(kind.begun) == 2
 
     go(scenario())

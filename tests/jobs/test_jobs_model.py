@@ -167,7 +167,9 @@ class JobsAndModel(RuleBasedStateMachine):
             return
         with self.database.write() as transaction:
             getattr(rows, action)(transaction, job_id, "tester")
-        if action == "cancel" and known.wish != "cancel":
+        if action == "cancel" and known.wish == "cancel":
+            return  # asking twice changes nothing
+        if action == "cancel":
             known.wish = "cancel"
             known.due = known.due if known.state == "running" else self.model.time
         elif known.state == "running":
@@ -229,7 +231,7 @@ class JobsAndModel(RuleBasedStateMachine):
                 continue
             fails = block is not None
             due = [
-                (-known.priority, known.due if fails and lane != "disk" else 0.0, key)
+                (-known.priority, known.due if fails or lane == "disk" else 0.0, key)
                 for key, known in self.model.jobs.items()
                 if known.lane == lane
                 and known.state in ("pending", "retry")
@@ -238,12 +240,30 @@ class JobsAndModel(RuleBasedStateMachine):
                 and key not in self.expect_cancelled()
             ]
             candidates += [(priority, fails, key) for priority, _, key in sorted(due)[:free]]
+        concluding = self.cancelled_in_blocked_lanes()
+        if concluding:
+            candidates.append((-self.model.jobs[min(concluding)].priority, True, min(concluding)))
         failing = 0
         for _, fails, key in sorted(candidates):
             if len(chosen) < places and not (fails and failing >= 2):
                 chosen.append(key)
                 failing += fails
         return chosen
+
+    def cancelled_in_blocked_lanes(self) -> list[int]:
+        """Return what was cancelled and waits in lanes that are blocked and where nothing runs: one is taken at a time."""
+        now = self.model.time
+        blocked = {lane for lane, block in self.model.lanes.items() if block.until > now}
+        busy = {known.lane for known in self.model.jobs.values() if known.state == "running"}
+        return [
+            key
+            for key, known in self.model.jobs.items()
+            if known.wish == "cancel"
+            and known.state in ("pending", "retry")
+            and known.kind == "concluding"
+            and known.due <= now
+            and known.lane in blocked - busy
+        ]
 
     @precondition(lambda self: self.running())
     @rule(data=st.data(), outcome=outcomes)

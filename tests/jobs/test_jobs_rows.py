@@ -247,7 +247,7 @@ def test_filters_go_by_an_index(database: Database, wanted: JobFilter, index: st
 def test_counts_and_the_oldest_that_waits(database: Database, clocks: Clocks) -> None:
     with database.read() as connection:
         assert rows.counts(connection) == {}
-        assert rows.oldest_waiting_at(connection) is None
+        assert rows.oldest_waiting_at(connection, clocks.now()) is None
     done = submit(database, "check")
     put(database, done, state="success", finished_at=MIDNIGHT)
     clocks.pass_(5)
@@ -262,13 +262,31 @@ def test_counts_and_the_oldest_that_waits(database: Database, clocks: Clocks) ->
             ("check", JobState.RETRY): 1,
             ("send", JobState.PENDING): 2,
         }
-        assert rows.oldest_waiting_at(connection) == oldest.created_at
+        assert rows.oldest_waiting_at(connection, clocks.now()) == oldest.due_at
+
+
+def test_the_oldest_that_waits_is_due(database: Database, clocks: Clocks) -> None:
+    """What is to be done later waits for nobody, however long ago it was submitted."""
+    perpetual = submit(database, "scrub", due_at=later(MIDNIGHT, 60))
+    running = submit(database, "check")
+    put(database, running, state="running", owner="one")
+    with database.read() as connection:
+        assert rows.oldest_waiting_at(connection, clocks.now()) is None
+    clocks.pass_(30)
+    second = submit(database, "check")
+    clocks.pass_(40)
+    with database.read() as connection:
+        assert rows.oldest_waiting_at(connection, clocks.now()) == second.due_at
+        assert rows.oldest_waiting_at(connection, later(MIDNIGHT, 29)) is None
+    put(database, second, state="success", finished_at=clocks.now())
+    with database.read() as connection:
+        assert rows.oldest_waiting_at(connection, clocks.now()) == perpetual.due_at
 
 
 def test_the_oldest_that_waits_is_found_among_those_that_wait(database: Database) -> None:
     with database.read() as connection:
-        query = select(rows._OLDEST).compile(connection)
-        plan = " ".join(str(row) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}"))
+        query = f"EXPLAIN QUERY PLAN {rows._OLDEST.compile(connection)}"
+        plan = " ".join(str(row) for row in connection.exec_driver_sql(query, (MIDNIGHT,)))
     assert "COVERING INDEX jobs_waiting" in plan
 
 

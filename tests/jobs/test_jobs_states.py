@@ -69,7 +69,8 @@ def test_whatever_is_not_finished_can_be_cancelled() -> None:
 
 def test_a_refused_move_says_which_states_it_takes() -> None:
     with pytest.raises(
-        JobStateError, match=r"in state success cannot be resubmitted: .* retry or failure or cancelled"
+        JobStateError,
+        match=r"in state success cannot be tried again: only .* state retry, failure or cancelled can",
     ):
         next_state(JobState.SUCCESS, JobEvent.RESUBMIT)
 

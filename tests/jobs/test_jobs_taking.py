@@ -222,6 +222,53 @@ def test_those_with_nothing_to_conclude_are_cancelled_without_a_run(database: Da
     assert taken(database, kinds=kinds) == [""]
 
 
+# What was cancelled
+
+
+def cancel_in(database: Database, lane: str, subject: str) -> Job:
+    job = name(database, subject, lane=lane)
+    act(database, rows.cancel, job)
+    return job
+
+
+CONCLUDING = {"plain_kinds": ()}
+"""A viewpoint from which the kind has something to conclude."""
+
+
+def test_what_was_cancelled_does_not_wait_for_its_blocked_lane(database: Database) -> None:
+    block(database, "peer:A", later(MIDNIGHT, 3600))
+    name(database, "waits", lane="peer:A", priority=9)
+    assert not sight(database, **CONCLUDING).has_due
+    cancel_in(database, "peer:A", "cancelled")
+    assert sight(database, **CONCLUDING).has_due
+    assert taken(database, **CONCLUDING) == ["cancelled"]
+    assert not sight(database, **CONCLUDING).has_due
+
+
+def test_what_was_cancelled_waits_for_its_turn_in_the_lane(database: Database) -> None:
+    """One at a time is taken of a blocked lane too, none while another runs, and none without a place."""
+    block(database, "peer:A", later(MIDNIGHT, 3600))
+    for subject in ("first", "second"):
+        cancel_in(database, "peer:A", subject)
+    for more in ({"places": 0}, {"failing_places": 0}, {"kinds": ("other",)}):
+        assert not sight(database, **CONCLUDING, **more).has_due
+        assert taken(database, **CONCLUDING, **more) == []
+    assert taken(database, **CONCLUDING) == ["first"]
+    assert taken(database, **CONCLUDING) == []
+    end_all(database)
+    assert taken(database, **CONCLUDING) == ["second"]
+
+
+def test_what_was_cancelled_and_is_due_later_waits_until_then(database: Database) -> None:
+    """Its kind had something to tell the peer first, which was not there."""
+    block(database, "peer:A", later(MIDNIGHT, 3600))
+    cancel_in(database, "peer:A", "cancelled")
+    with database.write() as transaction:
+        transaction.execute(update(jobs).values(due_at=later(MIDNIGHT, 30)))
+    assert not sight(database, **CONCLUDING).has_due
+    assert sight(database, **CONCLUDING, now=later(MIDNIGHT, 30)).has_due
+
+
 # What it costs
 
 
@@ -236,7 +283,7 @@ def test_a_look_goes_by_indexes_alone(database: Database) -> None:
     with database.read() as connection:
         steps = plan_of(connection, viewpoint())
     on_jobs = [step for step in steps if re.search(r"\bjobs\b", step)]
-    assert len(on_jobs) == 6
+    assert len(on_jobs) == 7
     for step in on_jobs:
         assert "USING" in step, step
         assert re.search(r"INDEX jobs_(waiting|running|wished)", step), step

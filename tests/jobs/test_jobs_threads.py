@@ -120,3 +120,59 @@ def test_the_threads_keep_no_process_from_ending() -> None:
     threads.close()
     thread.join(SECONDS)
     assert not thread.is_alive()
+
+
+def no_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_system_that_gives_no_thread_costs_the_work_of_that_moment_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads = Threads("refused", 2)
+    release, begun = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def hold() -> None:
+        begun.set()
+        release.wait(SECONDS)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError, match="can't start"):
+            threads.submit(lambda: ran.append("refused alone"))
+    held = threads.submit(hold)
+    assert begun.wait(SECONDS)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError, match="can't start"):
+            threads.submit(lambda: ran.append("refused beside another"))
+    # There are two places still: one is at work, the other is made.
+    assert threads.submit(lambda: "done").result(SECONDS) == "done"
+    release.set()
+    held.result(SECONDS)
+    assert threads.submit(lambda: "done").result(SECONDS) == "done"
+    assert ran == []
+    threads.close()
+
+
+def test_giving_work_up_where_the_system_gives_no_thread_leaves_the_rest_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads = Threads("replaced", 1, lost_max=1)
+    release, begun = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        release.wait(SECONDS)
+
+    stuck = threads.submit(hang)
+    assert begun.wait(SECONDS)
+    waiting = threads.submit(lambda: "waited")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        assert threads.give_up(stuck)
+    assert threads.submit(lambda: "next").result(SECONDS) == "next"
+    assert waiting.result(SECONDS) == "waited"
+    release.set()
+    threads.close()

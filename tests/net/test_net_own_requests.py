@@ -333,6 +333,7 @@ def test_who_fails_to_take_a_response_harms_nobody(
     ]
 
 
+@pytest.mark.slow
 def test_requests_of_many_threads_are_each_told_of_once_however_it_ends(
     server: ServerThread, handlers: TakingHandlers
 ) -> None:

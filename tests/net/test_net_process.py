@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from stowkeeper.net.limits import RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS_MAX
+from support import forked
 from support.hostile import (
     CONTEXT,
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -123,7 +123,7 @@ def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        run = subprocess.run(
+        run = forked.run(
             [
                 sys.executable,
                 "-m",
@@ -138,7 +138,6 @@ def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             timeout=30,
-            check=False,
         )
     assert run.returncode != 0
     assert run.stdout == ""
@@ -246,7 +245,8 @@ def test_memory_stays_flat_under_hostile_input(tmp_path: Path) -> None:
     many = nested(200_000, closed=True)
     small_bomb = bomb("1.2.3", 64 << 20)
     settings = "[dicom]\nmessage_seconds = 1.0\nassociation_request_seconds = 1.0\n"
-    with serve_process(tmp_path, settings=settings) as server, RawPeer(server.port) as bystander:
+    serving = serve_process(tmp_path, settings=settings, from_scratch=True)
+    with serving as server, RawPeer(server.port) as bystander:
         bystander.associate()
         assert bystander.store("1.2.3.2", make_instance(2).data).status == 0
         throw_everything(server)
@@ -284,7 +284,8 @@ def test_a_deflate_bomb_is_given_up_and_others_go_on_meanwhile(tmp_path: Path) -
         transfer_syntaxes=(DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,),
     )
     data = bomb("1.2.3", 1200 << 20)
-    with serve_process(tmp_path) as server, RawPeer(server.port) as peer, RawPeer(server.port) as other:
+    serving = serve_process(tmp_path, from_scratch=True)
+    with serving as server, RawPeer(server.port) as peer, RawPeer(server.port) as other:
         other.associate()
         peer.associate(context)
         before = server.resident_bytes()
@@ -298,7 +299,8 @@ def test_a_deflate_bomb_is_given_up_and_others_go_on_meanwhile(tmp_path: Path) -
 
 
 def test_a_thousand_connections_harm_nobody(tmp_path: Path) -> None:
-    with many_files(1300), serve_process(tmp_path) as server, RawPeer(server.port) as bystander:
+    serving = serve_process(tmp_path, from_scratch=True)
+    with many_files(1300), serving as server, RawPeer(server.port) as bystander:
         bystander.associate()
         before = server.resident_bytes()
         for _ in range(2):

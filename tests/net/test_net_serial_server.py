@@ -487,6 +487,7 @@ class _Slow(RecordingHandlers):
         return Slow()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["negotiate", "store", "answer", "answered"])
 def test_the_time_of_handlers_is_not_counted_as_the_peers(step: str) -> None:
     handlers = _Slow(step)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, func, select, text, update
 
 from stowkeeper.archive import audit, catalog, listing
 from stowkeeper.archive.archive import Archive, ArchiveOptions, ArchiveReader
@@ -319,6 +319,25 @@ def test_an_override_removes_held_versions_by_the_name_of_who_asked(root: Path) 
             entries = audit.list_audit(connection)
         assert {(entry.who, entry.action) for entry in entries} == {("anna", "hold overridden")}
         assert {entry.subject for entry in entries} == {"1.2.3.1", "1.2.3.2"}
+
+
+@pytest.mark.parametrize("again", [rows.resubmit, rows.resume])
+def test_an_override_that_goes_on_has_the_name_of_who_let_it_go_on(root: Path, again: Any) -> None:
+    with opened(root) as reader:
+        hold(reader, 1, 2)
+        request = remove_request(["1.2.10"], reason=REASON, created_by="anna", override_holds=True)
+        job = submit(reader, request)
+        with reader.database.write() as transaction:
+            state = JobState.CANCELLED if again is rows.resubmit else JobState.PAUSED
+            transaction.execute(update(schema.jobs).values(state=state))
+            again(transaction, job.job_id, "berta")
+            audit.note(transaction, "otto", "job paused", job.job_id)
+        with engine_running(reader.database, root, lambda: archive_job_kinds(reader, scrub_days=0)):
+            ended = wait_until(lambda: over(reader, job))
+        assert ended.state is JobState.SUCCESS
+        with reader.database.read() as connection:
+            entries = audit.list_audit(connection)
+        assert {entry.who for entry in entries if entry.action == "hold overridden"} == {"berta"}
 
 
 @pytest.mark.parametrize(

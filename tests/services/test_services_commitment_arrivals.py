@@ -19,7 +19,7 @@ from support.raw_peer import Context, RawPeer
 
 UID = "1.2.840.1"
 RECEIVED = CommitmentState.RECEIVED
-pytestmark = pytest.mark.peer("pynetdicom")
+pytestmark = [pytest.mark.slow, pytest.mark.peer("pynetdicom")]
 
 
 @pytest.fixture

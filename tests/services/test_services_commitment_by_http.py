@@ -62,6 +62,16 @@ def test_a_request_is_checked_held_and_fetched_and_nobody_is_called(server):
         assert reasons_of(connection, [key])[key] == (f"commitment {UID} asked by a client by HTTP: alice",)
 
 
+def test_a_hold_for_a_client_without_a_credential_says_so(server):
+    server.keep(1)
+    accept(server, 1, client="")
+    server.wait_for_job(UID, JobState.SUCCESS)
+    key = server.version_of("1.2.3.1").version_key
+    with server.database.read() as connection:
+        (reason,) = reasons_of(connection, [key])[key]
+    assert reason == f"commitment {UID} asked by a client by HTTP without a credential"
+
+
 def test_the_first_fetch_of_a_result_is_its_report(server):
     accept(server, 1)
     server.wait_for_job(UID, JobState.SUCCESS)

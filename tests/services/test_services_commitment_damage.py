@@ -25,6 +25,8 @@ from support.raw_commitment import action_data, ask, push_model_context
 from support.raw_peer import RawPeer
 from support.scripted_acceptor import Acceptor, scripted_acceptor
 
+pytestmark = pytest.mark.slow
+
 UID = "1.2.840.1"
 WHOLE, BAD = 1, 2
 PROCESSING_FAILURE, NO_SUCH_INSTANCE = 0x0110, 0x0112

@@ -35,7 +35,7 @@ REPORTED, CHECKED, RECEIVED = (
     CommitmentState.CHECKED,
     CommitmentState.RECEIVED,
 )
-pytestmark = pytest.mark.peer("pynetdicom")
+pytestmark = [pytest.mark.slow, pytest.mark.peer("pynetdicom")]
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_what_is_whole_is_committed_held_and_reported(server, user):
     assert (found.failures, found.error, found.report_attempts) == (0, "", 1)
     assert found.requested_at < found.checked_at < found.reported_at
     for number in (1, 2, 3):
-        assert held(server, number) == (f"commitment {UID} asked by SCANNER",)
+        assert held(server, number) == (f"commitment {UID} asked by SCANNER, of the peer scanner",)
     assert {one.version_key for one in server.instances(UID)} == {
         server.version_of(f"1.2.3.{number}").version_key for number in (1, 2, 3)
     }
@@ -313,7 +313,7 @@ def test_a_version_that_is_replaced_while_it_is_checked_is_looked_at_again(scrip
     server.keep(1)
     assert asked(server, user, named(1)).event_type == 1
     assert len(policy.calls) == 2
-    assert held(server, 1) == (f"commitment {UID} asked by SCANNER",)
+    assert held(server, 1) == (f"commitment {UID} asked by SCANNER, of the peer scanner",)
 
 
 # The policy fails

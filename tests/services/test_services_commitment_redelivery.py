@@ -7,6 +7,7 @@ import pytest
 import structlog
 from sqlalchemy import select, update
 
+from stowkeeper.archive.removal import Removal, RemovalPlan
 from stowkeeper.database.schema import audit, commitments, jobs
 from stowkeeper.jobs import rows as job_rows
 from stowkeeper.jobs.states import JobState
@@ -19,6 +20,8 @@ from stowkeeper.services.commitment.commitment_values import CommitmentState
 from stowkeeper.services.commitment.options import CommitmentOptions
 from support.commitment_server import UID, commitment_serving, dead_port, peer_at, told_of
 from support.scripted_acceptor import Act, Script, scripted_acceptor
+
+pytestmark = pytest.mark.slow
 
 REPORTED, CHECKED, UNDELIVERED = (
     CommitmentState.REPORTED,
@@ -120,7 +123,7 @@ def test_cancelling_a_report_gives_it_up(tmp_path):
         job = server.wait_for_job(UID, JobState.RETRY)
         with server.database.write() as transaction:
             job_rows.cancel(transaction, job.job_id, "operator")
-        server.hurry()
+        assert server.lanes()  # it is blocked, and what is cancelled does not wait for that
         server.wait_for_job(UID, JobState.CANCELLED)
         found = server.commitment(UID)
         assert (found.state, found.error) == (UNDELIVERED, "the report was cancelled")
@@ -135,7 +138,6 @@ def test_a_report_that_was_cancelled_can_be_resent(tmp_path):
             job = server.wait_for_job(UID, JobState.RETRY)
             with server.database.write() as transaction:
                 job_rows.cancel(transaction, job.job_id, "operator")
-            server.hurry()  # its lane is blocked
             server.wait_for_job(UID, JobState.CANCELLED)
         acceptor = stack.enter_context(scripted_acceptor())
         server.peers.save(peer_at(acceptor.port), "the test")
@@ -364,24 +366,154 @@ def test_what_the_peer_may_have_heard_is_told_again_alike(reachable):
     assert reachable.reports == [(["1"], {"2": 0x0112})] * 2
 
 
-def test_once_answered_nothing_changes_whatever_becomes_of_the_files(reachable):
-    server = reachable.server
-    server.keep(1)
-    reachable.back()
-    server.request(numbers=(1, 2))
-    before = server.wait_for_state(UID, REPORTED)
-    server.wait_for_job(UID, JobState.SUCCESS)
-    flip(server, 1)
-    server.keep(2)
-    server.set_back(UID, checked_at=LATE)
+def resend_by_hand(server):
     with server.database.write() as transaction:
-        resend(transaction, before.commitment_key, "operator")
+        resend(transaction, server.commitment(UID).commitment_key, "operator")
     server.hurry()
-    server.wait(lambda: len(server.reports(UID)) == 2, "the resend")
+
+
+@pytest.fixture
+def answered(reachable):
+    """Serve a transaction whose report the peer has answered: 1 and 2 are committed, 3 is not."""
+    server = reachable.server
+    server.keep(1, 2)
+    reachable.back()
+    server.request(numbers=(1, 2, 3))
+    server.wait_for_state(UID, REPORTED)
     server.wait_for_job(UID, JobState.SUCCESS)
+    return reachable
+
+
+def test_once_answered_a_resend_says_the_same_whatever_came_since(answered):
+    """It is looked at again, though: each file is read, and what is sent is what was sent."""
+    server = answered.server
+    before = server.commitment(UID)
+    server.keep(3)
+    with structlog.testing.capture_logs() as lines:
+        resend_by_hand(server)
+        server.wait(lambda: len(server.reports(UID)) == 2, "the resend")
+        server.wait_for_job(UID, JobState.SUCCESS)
     after = server.commitment(UID)
-    assert reachable.reports == [(["1"], {"2": 0x0112})] * 2
+    assert answered.reports == [(["1", "2"], {"3": 0x0112})] * 2
+    assert (after.state, after.reported_at, after.checked_at) == (
+        REPORTED,
+        before.reported_at,
+        before.checked_at,
+    )
+    assert (after.failures, after.error) == (1, "")
+    assert "checked again" in [line["what"] for line in lines if line["event"] == "commitment"]
+
+
+def test_once_answered_no_report_is_sent_again_that_would_not_be_true(answered):
+    """A bit turned in a file: the peer is told neither what is not so any more nor something else."""
+    server = answered.server
+    before = server.commitment(UID)
+    flip(server, 2)
+    resend_by_hand(server)
+    job = server.wait_for_job(UID, JobState.FAILURE)
+    after = server.commitment(UID)
+    assert len(answered.reports) == 1
+    assert job.error.startswith("the peer was told that 1.2.3.2 is committed, which is not so any more (")
+    assert job.error.endswith("the peer has to be told by a new request")
+    assert after.error.startswith("not reported again: the peer was told that 1.2.3.2 is committed")
     assert (after.state, after.reported_at, after.failures) == (REPORTED, before.reported_at, 1)
+    assert [one.outcome for one in server.instances(UID)] == ["committed", "committed", "failed"]
+
+
+def remove(server, number):
+    archive = server.archive
+    plan = RemovalPlan(uid=f"1.2.3.{number}", kept=[server.version_of(f"1.2.3.{number}").version_key])
+    removal = Removal(archive.files, archive.root, archive.database, override_holds=True, who="operator")
+    result = removal.carry_out(plan, "removed by the test")
+    assert not result.held
+
+
+def test_once_answered_what_was_removed_since_is_not_reported_again(answered):
+    server = answered.server
+    remove(server, 1)
+    with server.database.write() as transaction:
+        key = server.commitment(UID).commitment_key
+        with pytest.raises(
+            CommitmentStateError,
+            match=r"told that 1\.2\.3\.1 is committed, .*\(it was removed\).* by a new request",
+        ):
+            resend(transaction, key, "operator")
+    assert len(answered.reports) == 1
+
+
+def test_once_answered_what_was_removed_and_sent_again_is_reported_and_held(answered):
+    server = answered.server
+    remove(server, 1)
+    server.keep(1)
+    assert not server.version_of("1.2.3.1").is_held
+    resend_by_hand(server)
+    server.wait_for_job(UID, JobState.SUCCESS)
+    assert answered.reports == [(["1", "2"], {"3": 0x0112})] * 2
+    assert server.version_of("1.2.3.1").is_held
+
+
+def test_what_is_removed_while_a_resend_waits_for_its_peer_is_not_reported_again(answered):
+    server = answered.server
+    answered.acceptor.script = Script(answer=lambda _r: Act.CLOSE)
+    resend_by_hand(server)
+    server.wait_for_job(UID, JobState.RETRY)
+    remove(server, 1)
+    answered.acceptor.script = Script()
+    server.hurry()
+    job = server.wait_for_job(UID, JobState.FAILURE)
+    assert "(it was removed)" in job.error
+    assert len(answered.reports) == 2  # the second one left before the removal, and was not answered
+
+
+def test_what_was_removed_before_its_report_is_not_reported_as_committed(reachable):
+    """However young the check is: its rows say that it is not so any more."""
+    server = reachable.server
+    server.keep(1, 2)
+    server.request(numbers=(1, 2))
+    server.wait_for_job(UID, JobState.RETRY)
+    remove(server, 1)
+    reachable.back()
+    server.hurry()
+    server.wait_for_state(UID, REPORTED)
+    assert reachable.reports == [(["2"], {"1": 0x0112})]
+
+
+def test_what_was_told_to_be_committed_never_becomes_other_bytes(reachable):
+    """The first report left and was not answered; then what it is about was removed, and the peer sent something else."""
+    server = reachable.server
+    server.keep(1, 2)
+    reachable.back()
+    reachable.acceptor.script = Script(answer=lambda _r: Act.CLOSE)
+    server.request(numbers=(1, 2))
+    server.wait_for_job(UID, JobState.RETRY)
+    remove(server, 1)
+    server.keep(1, content=1)
+    reachable.acceptor.script = Script()
+    reachable.tell_late()
+    server.wait_for_state(UID, REPORTED)
+    assert reachable.reports == [(["1", "2"], {}), (["2"], {"1": 0x0110})]
+    assert not server.version_of("1.2.3.1").is_held
+
+
+def test_once_answered_other_bytes_do_not_stand_for_what_was_removed(answered):
+    server = answered.server
+    remove(server, 1)
+    server.keep(1, content=1)
+    with (
+        server.database.write() as transaction,
+        pytest.raises(CommitmentStateError, match=r"\(it was removed\)"),
+    ):
+        resend(transaction, server.commitment(UID).commitment_key, "operator")
+
+
+def test_a_resend_of_what_was_never_answered_looks_again(undelivered):
+    server, stack = undelivered
+    acceptor = stack.enter_context(scripted_acceptor())
+    server.peers.save(peer_at(acceptor.port), "the test")
+    flip(server, 1)
+    resend_by_hand(server)
+    server.wait_for_state(UID, REPORTED)
+    assert [one.reason for one in told_of(acceptor.received[0]).failed] == [0x0110, 0x0112]
 
 
 def test_a_resend_that_fails_leaves_a_reported_transaction_reported(reachable):

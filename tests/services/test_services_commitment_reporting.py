@@ -38,6 +38,8 @@ from support.raw_commitment import (
 from support.raw_peer import RawPeer
 from support.scripted_acceptor import Act, Script, scripted_acceptor
 
+pytestmark = pytest.mark.slow
+
 REPORTED, CHECKED, UNDELIVERED = (
     CommitmentState.REPORTED,
     CommitmentState.CHECKED,

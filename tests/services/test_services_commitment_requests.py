@@ -15,7 +15,11 @@ from stowkeeper.jobs import rows as job_rows
 from stowkeeper.net.handlers import AssociationFacts
 from stowkeeper.services.commitment import rows
 from stowkeeper.services.commitment.commitment_values import CommitmentState
-from stowkeeper.services.commitment.limits import REQUESTS_PER_TRANSACTION_MAX, REQUESTS_WAITING_MAX
+from stowkeeper.services.commitment.limits import (
+    QUEUE_SHARE_OF_ONE,
+    REQUESTS_PER_TRANSACTION_MAX,
+    REQUESTS_WAITING_MAX,
+)
 from stowkeeper.services.peers import Peer
 from stowkeeper.upperlayer.negotiation import AcceptedContext
 from support.commitment_server import commitment_serving
@@ -288,7 +292,8 @@ def test_a_database_that_stands_still_holds_up_neither_others_nor_too_many(serve
     )
     later: list[Response] = []
     at_once: list[Response] = []
-    number_asked = REQUESTS_WAITING_MAX + REQUESTS_PER_TRANSACTION_MAX + 10
+    places = int(REQUESTS_WAITING_MAX * QUEUE_SHARE_OF_ONE)  # those that one peer gets
+    number_asked = places + REQUESTS_PER_TRANSACTION_MAX + 10
     with server.database.write():  # nobody else can write now
         for number in range(number_asked):
             message = NActionRequest(

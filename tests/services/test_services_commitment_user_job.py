@@ -46,6 +46,8 @@ from support.commitment_provider import Asked, Provider, commits_all_on_same, ev
 from support.job_engine_thread import engine_running, job_of, wait_until
 from support.scripted_acceptor import Acceptor, Act, Answer, Received, Script, scripted_acceptor
 
+pytestmark = pytest.mark.slow
+
 ASKED = references_to(1, 2, 3)
 PUSH_MODEL_POLICY = AcceptancePolicy(
     accepts_abstract_syntax=lambda uid: uid == STORAGE_COMMITMENT_PUSH_MODEL,
@@ -164,6 +166,24 @@ def test_the_peer_chooses_the_transfer_syntax(rig: Rig, syntax: str) -> None:
     with providing(**options) as provider, rig.engine(provider.peer()):
         rig.wait_for_state(rig.ask(provider.peer()), "committed")
         assert provider.wait_for_statuses() == [0]
+
+
+@pytest.mark.peer("pynetdicom")
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_one_instance_is_told_as_one(rig: Rig, *, is_committed: bool) -> None:
+    def report(provider: Provider, asked: Asked) -> None:
+        committed, failed = (asked.references, []) if is_committed else ([], asked.references)
+        information = event_information(asked.transaction_uid, committed, failed)
+        provider.report_on(asked.association, information, 1 if is_committed else 2)
+
+    with providing(on_request=report) as provider, rig.engine(provider.peer()):
+        commitment = ask_for(rig.database, references_to(1), peer=provider.peer())
+        words = rig.wait_for_job(commitment, JobState.SUCCESS if is_committed else JobState.FAILURE)
+        assert provider.wait_for_statuses() == [0]
+    if is_committed:
+        assert words == "its instance is committed"
+    else:
+        assert words.startswith("its instance is not committed: `stowkeeper commitments show")
 
 
 @pytest.mark.peer("pynetdicom")

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -16,6 +17,7 @@ from stowkeeper.dimse.message_types import Request
 from stowkeeper.dimse.messages import encode
 from stowkeeper.net.association_errors import AssociationError, PeerTimeoutError
 from stowkeeper.net.client import ClientAssociation, RequestHandler
+from stowkeeper.net.name_lookup import NoLookupError
 from stowkeeper.services.commitment import asking_once
 from stowkeeper.services.commitment.asking_once import (
     OnceOptions,
@@ -134,6 +136,22 @@ def test_foreign_and_unknown_reports_are_refused_while_it_waits() -> None:
     assert statuses[:4] == [0x0112, 0x0124, 0x0113, 0x0000]
     assert committed(result) == []
     assert len(result.verdicts) == 3
+
+
+def test_a_report_whose_sender_cannot_be_looked_up_is_to_come_again() -> None:
+    port = free_port()
+
+    def report(provider: Provider, asked: Asked) -> None:
+        for _ in range(2):
+            provider.report_anew(port, event_information(asked.transaction_uid, asked.references), 1)
+
+    looked = patch(
+        "stowkeeper.services.commitment.asking_once.is_at", side_effect=[NoLookupError("no answer"), True]
+    )
+    with looked, providing(on_request=report) as provider:
+        result = asking(provider.peer(), listen=("127.0.0.1", port))
+        assert provider.wait_for_statuses(2) == [0x0110, 0x0000]
+    assert len(committed(result)) == 3
 
 
 def test_silence_is_no_consent() -> None:

@@ -1,9 +1,13 @@
 """Reports that come in: who may make them, what they change, and that they change it once."""
 
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -231,19 +235,24 @@ def test_an_unknown_event_type_is_refused(database: Database, event_type: int) -
     assert state_of(database, uid).reported_at is None
 
 
+NAMED = Peer(name="named", ae_title="NAMED", host="localhost", port=104)
+UNKNOWN = Peer(name="unknown", ae_title="UNKNOWN", host="no-such-host.invalid", port=104)
 MOD = Peer(name="ct", ae_title="CT", host="192.0.2.1", port=104)
 TWIN = Peer(name="ct2", ae_title="CT", host="192.0.2.2", port=104)
 PLACED = Peer(name="p", ae_title="P", addresses=(ip_network("192.0.2.0/24"),), host="192.0.2.9", port=104)
 MUTE = Peer(name="mute", ae_title="MUTE", host="192.0.2.3", port=104, may_report_commitment=False)
 OTHER = Peer(name="other", ae_title="OTHER", host="192.0.2.4", port=104)
-BOOK = (MOD, TWIN, PLACED, MUTE, OTHER)
+BOOK = (MOD, TWIN, PLACED, MUTE, OTHER, NAMED, UNKNOWN)
 
 
 @pytest.mark.parametrize(
     ("peer", "calling", "address", "may"),
     [
         (MOD, "CT", "192.0.2.1", True),
-        (MOD, "CT", "203.0.113.1", True),  # the first of its title, wherever it calls from
+        (MOD, "CT", "203.0.113.1", False),  # an AE title can be taken by anybody
+        (NAMED, "NAMED", "127.0.0.1", True),
+        (NAMED, "NAMED", "203.0.113.1", False),
+        (UNKNOWN, "UNKNOWN", "203.0.113.1", False),
         (MOD, "CT", "192.0.2.2", False),  # its twin's address
         (TWIN, "CT", "192.0.2.2", True),
         (TWIN, "CT", "::ffff:192.0.2.2", True),
@@ -288,6 +297,38 @@ def test_a_peer_that_nobody_defined_is_known_by_title_and_host(
     uid = ask_for(database, asked, peer=peer).transaction_uid
     status = take(database, event(uid, asked), calling=calling, address=address)
     assert status == (Status.SUCCESS if may else Status.NOT_AUTHORIZED)
+
+
+def test_a_resolver_that_hangs_holds_nobody_up_and_the_peer_is_to_try_again(database: Database) -> None:
+    ends = threading.Event()
+    real = socket.getaddrinfo
+
+    def hang(host: str | None, *more: Any, **options: Any) -> Any:
+        if host != "pacs.example.com" or options.get("flags"):
+            return real(host, *more, **options)
+        ends.wait(60.0)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    asked = references_to(1)
+    peer = Peer(name="slow", ae_title="SLOW", host="pacs.example.com", port=104)
+    uid = ask_for(database, asked, peer=peer).transaction_uid
+    book = book_of(database, peer)
+    try:
+        with (
+            patch("socket.getaddrinfo", hang),
+            patch("stowkeeper.services.commitment.reports_received.SENDER_LOOKUP_SECONDS", 0.05),
+        ):
+            began = time.monotonic()
+            status = take(database, event(uid, asked), calling="SLOW", book=book)
+            assert status == Status.PROCESSING_FAILURE
+            assert time.monotonic() - began < 10.0
+            ends.set()  # now it is said that no resolver answers
+            assert take(database, event(uid, asked), calling="SLOW", book=book) == Status.PROCESSING_FAILURE
+        assert state_of(database, uid).reported_at is None
+        with patch("socket.getaddrinfo", lambda *_more, **_options: real("127.0.0.1", None)):
+            assert take(database, event(uid, asked), calling="SLOW", book=book) == 0
+    finally:
+        ends.set()
 
 
 def test_a_peer_whose_definition_went_is_known_by_where_it_was_asked(database: Database) -> None:

@@ -1,6 +1,7 @@
 """Safe to delete: yes only for what a peer committed, and that is what we still have."""
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -186,6 +187,28 @@ def test_the_last_word_of_a_peer_counts(kept: tuple[Database, ArchiveRig]) -> No
     assert not of(database, 1).is_safe
     commit(database, 1)
     assert of(database, 1).is_safe
+
+
+def test_the_last_word_of_a_peer_counts_though_the_clock_was_set_back(
+    kept: tuple[Database, ArchiveRig],
+) -> None:
+    database, _ = kept
+    times = iter(f"2026-01-{day:02d}T00:00:00.000000Z" for day in range(31, 0, -1))
+    with patch.object(database, "_clock", lambda: next(times)):
+        commit(database, 1)
+        refuse(database, 1)
+        assert not of(database, 1).is_safe
+        commit(database, 1)
+        assert of(database, 1).is_safe
+
+
+def test_of_two_questions_the_one_that_was_answered_last_counts(kept: tuple[Database, ArchiveRig]) -> None:
+    database, _ = kept
+    asked = references_to(1)
+    first, second = (ask_for(database, asked).transaction_uid for _ in range(2))
+    report(database, event(second, asked))
+    report(database, event(first, [], asked))
+    assert not of(database, 1).is_safe
 
 
 def test_another_peers_no_does_not_take_a_yes_back(kept: tuple[Database, ArchiveRig]) -> None:

@@ -232,6 +232,7 @@ def test_it_answers_garbage(run: Run[Any], garbage: bytes) -> None:
     )
 
 
+@pytest.mark.slow
 def test_it_sends_a_little_from_time_to_time_and_never_answers(run: Run[Any]) -> None:
     may_end = threading.Event()
 

@@ -235,6 +235,7 @@ def elsewhere(tmp_path: Path, database: Database) -> Iterator[PeerBook]:
         yield PeerBook([], other)
 
 
+@pytest.mark.slow
 def test_what_another_process_changed_is_noted_by_itself(database: Database, elsewhere: PeerBook) -> None:
     book = PeerBook([], database)
     with patch.object(peers, "PEERS_LOOK_SECONDS", 0.01):

@@ -19,6 +19,8 @@ from stowkeeper.upperlayer.negotiation import Accepted
 from support.archive_server import open_archive, settle
 from support.instances import make_instance
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Iterator[Archive]:

@@ -133,6 +133,7 @@ def test_a_disk_that_fills_in_mid_instance_refuses_it(filling: tuple[Archive, Fi
     check_refused(talk, answer, 0xA700)
 
 
+@pytest.mark.slow
 def test_a_refusal_for_space_ends_when_there_is_room_again(filling: tuple[Archive, Filling]) -> None:
     archive, files = filling
     files.free = FreeSpace(bytes=0, inodes=10**9)

@@ -42,6 +42,8 @@ from support.store_rig import (
     times_sent,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[StoreRig]:
@@ -64,7 +66,7 @@ def test_an_instance_that_was_removed_meanwhile_fails_alone(rig: StoreRig) -> No
         remove(rig, "1.2.3.4")
         ended = rig.run_to_end(job)
     assert ended.state == "failure"
-    assert ended.error == "1 of 10 instances were not stored: it was removed (1)"
+    assert ended.error == "1 of 10 instances was not stored: it was removed (1)"
     assert times_sent(acceptor.stored) == dict.fromkeys({*range(10)} - {4}, 1)
     assert (rig.item(job, 4).outcome, rig.item(job, 4).words) == ("failed", "it was removed")
 
@@ -78,7 +80,7 @@ def test_an_instance_that_is_removed_while_others_are_sent_fails_alone(rig: Stor
         remove(rig, "1.2.3.29")  # looked up, and not opened yet: the files ahead are fewer
         gate.open()
         ended = rig.wait_for(job, "success", "failure")
-    assert ended.error == "1 of 30 instances were not stored: it was removed (1)"
+    assert ended.error == "1 of 30 instances was not stored: it was removed (1)"
     assert 29 not in times_sent(acceptor.stored)
 
 
@@ -124,7 +126,7 @@ def test_bytes_that_went_bad_are_not_sent(rig: StoreRig, size: int) -> None:
         job = rig.submit(peer_at(acceptor.port), STUDY)
         ended = rig.run_to_end(job)
     assert ended.error == (
-        "1 of 11 instances were not stored: its bytes are not those that it was kept with; `stowkeeper verify` looks after"
+        "1 of 11 instances was not stored: its bytes are not those that it was kept with; `stowkeeper verify` looks after"
         " it (1)"
     )
     assert times_sent(acceptor.stored) == dict.fromkeys(range(10), 1)
@@ -155,7 +157,7 @@ def test_what_is_converted_is_checked_too(rig: StoreRig) -> None:
     with scripted_acceptor(Script(policy=policy)) as acceptor:
         job = rig.submit(peer_at(acceptor.port), STUDY)
         ended = rig.run_to_end(job)
-    assert ended.error.startswith("1 of 10 instances were not stored: its bytes are not those")
+    assert ended.error.startswith("1 of 10 instances was not stored: its bytes are not those")
     assert times_sent(acceptor.stored) == dict.fromkeys({*range(10)} - {4}, 1)
     assert all(received.context.transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN for received in acceptor.stored)
 

@@ -59,7 +59,7 @@ def test_what_was_stored_is_asked_to_be_committed_even_if_some_failed(rig: Store
         ended = rig.run_to_end(job)
     assert ended.state == "failure"
     assert (
-        ended.error == "1 of 10 instances were not stored: A900H Error: data set does not match SOP class (1)"
+        ended.error == "1 of 10 instances was not stored: A900H Error: data set does not match SOP class (1)"
     )
     (commitment,) = commitments_of(rig)
     assert ended.checkpoint["transaction_uid"] == commitment.transaction_uid

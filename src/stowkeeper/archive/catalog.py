@@ -157,14 +157,17 @@ def has_receipt(connection: Connection, receipt_id: str) -> bool:
 def insert(transaction: Transaction, entries: Sequence[CatalogEntry]) -> list[InsertResult]:
     """List instances whose files are on the shelf, durably named; return what became of each, in their order.
 
-    Idempotent by receipt id, within a batch too. They are listed in the order in which they were received.
+    Idempotent by receipt id, within a batch too. They are listed in the order in which they were received, which is that
+    of their times; where one of them is younger than now the clock was set back, and it is the order that is given.
     """
     known = _known_receipts(transaction, [entry.receipt.receipt_id for entry in entries])
     fresh: dict[str, CatalogEntry] = {}
     for entry in entries:
         if entry.receipt.receipt_id not in known:
             fresh.setdefault(entry.receipt.receipt_id, entry)
-    in_order = sorted(fresh.values(), key=lambda entry: entry.order)
+    in_order = list(fresh.values())
+    if all(entry.receipt.received_at <= transaction.at for entry in in_order):
+        in_order.sort(key=lambda entry: entry.order)
     results = _insert_fresh(transaction, in_order) if fresh else {}
     return [_take(results, known, entry.receipt.receipt_id) for entry in entries]
 

@@ -48,7 +48,7 @@ class CatalogEntry:
 
     @property
     def order(self) -> tuple[str, str]:
-        """Its place among the versions of an instance: time received, then receipt id. Never the commit."""
+        """Its place among the versions of an instance by the clock: time received, then receipt id. Never the commit."""
         return self.receipt.received_at, self.receipt.receipt_id
 
 
@@ -99,7 +99,7 @@ class Version:
 
     @property
     def order(self) -> tuple[str, str]:
-        """Its place among the versions of an instance: time received, then receipt id."""
+        """Its place among the versions of an instance by the clock: time received, then receipt id (see `succession`)."""
         return self.received_at, self.receipt_id
 
     @property

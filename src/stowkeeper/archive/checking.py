@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, select
 
 from stowkeeper.archive.agreement import Fault
@@ -20,8 +21,8 @@ from stowkeeper.archive.catalog_values import Version, VersionState, portions
 from stowkeeper.archive.choosing import Choice, choose_versions, hold_for_commitment
 from stowkeeper.archive.examine import examine
 from stowkeeper.archive.judging import Judgement, condemn, judge, unreadable
-from stowkeeper.archive.limits import CHECK_WAIT_SECONDS, CHECKS_PER_LOOK
-from stowkeeper.archive.read_ahead import map_ahead
+from stowkeeper.archive.limits import CHECK_WAIT_SECONDS, CHECKS_PER_LOOK, READ_SILENT_SECONDS
+from stowkeeper.archive.read_ahead import ReadingStuckError, map_ahead, still_reading, waiting_by_choice
 from stowkeeper.database import schema
 from stowkeeper.database.engine import Database
 from stowkeeper.durable.filesystem import FileSystem
@@ -63,8 +64,12 @@ class CheckResult:
     words: str = ""
 
 
+log = structlog.get_logger("stowkeeper.archive")
+
 WHOLE = CheckResult(is_whole=True)
 _NOT_LOOKED_AT = Judgement(fault=None, words="")
+_stuck: dict[str, ReadingStuckError] = {}
+"""Files whose reading did not go on, by their absolute paths: few, since so are the readings that are left."""
 
 
 def check_version(
@@ -97,7 +102,8 @@ def check_versions(
 ) -> Iterator[tuple[Version, CheckResult | OSError]]:
     """Yield each version with what its check found, in their order; several files are read at a time.
 
-    An OSError in place of a result says that nothing can be said of this version now, in words. `progress` is told the
+    An OSError in place of a result says that nothing can be said of this version now, in words; so does one whose file
+    gives nothing for READ_SILENT_SECONDS. `progress` is told the
     bytes of each block that was read, by several threads; it may wait. Raises DatabaseUnavailable, and CheckStoppedError
     soon after `stopping` is set. What was yielded stays true of the moment of its check.
     """
@@ -107,7 +113,15 @@ def check_versions(
         looked = ((version, _NOT_LOOKED_AT) for version in versions)
     else:
         look = check.length if level is CheckLevel.EXISTS else check.bytes
-        looked = map_ahead(look, versions, weigh=lambda version: version.file_size)
+        looked = check.noting_stuck(
+            map_ahead(
+                look,
+                versions,
+                weigh=lambda version: version.file_size,
+                go_on=check.go_on,
+                silent_seconds=READ_SILENT_SECONDS,
+            )
+        )
     some: list[tuple[Version, Judgement | OSError]] = []
     asked_at = time.monotonic()
     for found in looked:
@@ -141,6 +155,7 @@ class _Check:
     def length(self, version: Version) -> Judgement:
         """Look for the name and the length; a length that is wrong is reason to read the file."""
         self.go_on()
+        self._pass_stuck(version)
         try:
             status = self._files.status(os.path.join(self._root, version.path))
         except FileNotFoundError as error:
@@ -152,17 +167,44 @@ class _Check:
     def bytes(self, version: Version) -> Judgement:
         """Read every byte from the medium, and a second time where they are not right."""
         self.go_on()
+        self._pass_stuck(version)
         path = os.path.join(self._root, version.path)
         try:
             examination = examine(self._files, path, is_synced=True, progress=self._count)
         except FileNotFoundError as error:
             return judge(self._files, self._root, version, error)
-        return judge(self._files, self._root, version, examination)
+        return judge(self._files, self._root, version, examination, progress=self._count_again)
+
+    def noting_stuck(
+        self, looked: Iterable[tuple[Version, Judgement | OSError]]
+    ) -> Iterator[tuple[Version, Judgement | OSError]]:
+        """Pass on what was looked at, and remember the files whose reading does not go on."""
+        for version, found in looked:
+            if isinstance(found, ReadingStuckError):
+                _stuck[os.path.join(self._root, version.path)] = found
+                log.error("error", what="a file cannot be read", path=version.path, reason=found.strerror)
+            yield version, found
+
+    def _pass_stuck(self, version: Version) -> None:
+        """Begin no second reading of a file while one does not go on: it would cost another thread. Raises OSError."""
+        path = os.path.join(self._root, version.path)
+        stuck = _stuck.get(path)
+        if stuck is None:
+            return
+        if not stuck.is_over():
+            raise OSError(stuck.errno, stuck.strerror, path)
+        _stuck.pop(path, None)
 
     def _count(self, count: int) -> None:
         self.go_on()
         if self._progress is not None:
-            self._progress(count)
+            with waiting_by_choice():
+                self._progress(count)
+        still_reading()
+
+    def _count_again(self, _count: int) -> None:
+        self.go_on()
+        still_reading()
 
 
 def _conclude(

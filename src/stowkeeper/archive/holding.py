@@ -17,26 +17,43 @@ from stowkeeper.archive.changes import ChangeKind, note_changes
 from stowkeeper.database.engine import Transaction
 from stowkeeper.database.schema import holds
 
-_COMMITMENT = re.compile(r"commitment (\S+) asked by (.*)", re.DOTALL)
+# An AE title has sixteen characters at most (PS3.5 §6.2), and what names a web client has more.
+_COMMITMENT = re.compile(r"commitment (\S+) asked by (?:(.{0,16}?), of the peer (.+)|(.*))", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentHold:
-    """To whom the bytes of a version were promised, and in which transaction (PS3.4 Annex J)."""
+    """To whom the bytes of a version were promised, and in which transaction (PS3.4 Annex J).
+
+    `peer` is the name of the configured peer, since several may have one AE title; '' of a web client, and in holds that
+    were written before names were.
+    """
 
     transaction_uid: str
     ae_title: str
+    peer: str = ""
+
+    @property
+    def asker(self) -> str:
+        """Who asked, in words."""
+        return f"{self.ae_title}, of the peer {self.peer}" if self.peer else self.ae_title
 
 
-def commitment_hold_reason(transaction_uid: str, ae_title: str) -> str:
+def commitment_hold_reason(transaction_uid: str, ae_title: str, peer: str = "") -> str:
     """Return the reason of a hold of storage commitment. `ae_title` is who asked; for a web client whatever names it."""
-    return f"commitment {transaction_uid} asked by {ae_title}"
+    hold = CommitmentHold(transaction_uid=transaction_uid, ae_title=ae_title, peer=peer)
+    return f"commitment {transaction_uid} asked by {hold.asker}"
 
 
 def parse_commitment_hold(reason: str) -> CommitmentHold | None:
     """Read what `commitment_hold_reason` wrote; None for a hold of another kind."""
     found = _COMMITMENT.fullmatch(reason)
-    return None if found is None else CommitmentHold(transaction_uid=found[1], ae_title=found[2])
+    if found is None:
+        return None
+    uid, ae_title, peer, alone = found.groups()
+    if peer is None:
+        return CommitmentHold(transaction_uid=uid, ae_title=alone)
+    return CommitmentHold(transaction_uid=uid, ae_title=ae_title, peer=peer)
 
 
 def reasons_of(connection: Connection, version_keys: Iterable[int]) -> dict[int, tuple[str, ...]]:

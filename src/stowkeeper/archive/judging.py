@@ -7,6 +7,7 @@ then the file is moved to quarantine.
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,12 +77,21 @@ class Condemned:
     moved_to: str
 
 
-def judge(files: FileSystem, root: str, row: Listed, examination: Examination | OSError) -> Judgement:
-    """Compare what a file was found to be with its row; one that is not whole is read again first. Changes nothing."""
+def judge(
+    files: FileSystem,
+    root: str,
+    row: Listed,
+    examination: Examination | OSError,
+    progress: Callable[[int], None] | None = None,
+) -> Judgement:
+    """Compare what a file was found to be with its row; one that is not whole is read again first. Changes nothing.
+
+    `progress` is told the bytes of each block that is read again.
+    """
     if isinstance(examination, Examination) and examination.finding is not Finding.WHOLE:
         words = f"it read as whole the second time, and before: {examination.words}; check disk and memory"
         try:
-            if examine(files, os.path.join(root, row.path)).finding is Finding.WHOLE:
+            if examine(files, os.path.join(root, row.path), progress=progress).finding is Finding.WHOLE:
                 return Judgement(fault=Fault.UNREADABLE, words=words)
         except OSError as error:
             examination = error
@@ -161,4 +171,7 @@ def _difference(row: Listed, examination: Examination) -> str:
         ("size", row.file_size, examination.size),
     )
     different = [name for name, in_row, in_file in stated if in_row != in_file]
-    return f"the catalog has another {' and '.join(different)}, rebuild corrects it" if different else ""
+    if not different:
+        return ""
+    unless = "" if different == ["size"] else " unless it is held"
+    return f"the catalog has another {' and '.join(different)}, rebuild corrects it{unless}"

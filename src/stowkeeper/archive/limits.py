@@ -121,6 +121,20 @@ READ_AHEAD_FILES = 64
 """Files whose reading is begun before their turn: enough to keep the threads busy during a transaction. What is kept
 of each is a few kilobytes; READ_BLOCK_BYTES of its data for each thread."""
 
+READ_SILENT_SECONDS = 30.0
+"""How long not a block of a file may come before its check counts it as unreadable for now: as long as Linux gives a disk
+for one command. Who asked for it is not kept waiting by a file server that is away, nor are all others behind it."""
+
+READ_LOOK_SECONDS = 0.2
+"""How often who waits for a file looks whether it goes on, and whether it is to wait at all."""
+
+READ_GAP_SECONDS = 2.0
+"""Time between two such looks that says nothing of the disk: whoever looks was stopped, or busy with the last result."""
+
+LEFT_READERS_MAX = 32
+"""Readings that did not go on, and were left, until no other is begun: each is a thread that nobody can end. So many are
+no bad sectors any more, but a disk or a file server that does not answer."""
+
 HANDFUL_FILES = 8
 """Small files that go to a reading thread together."""
 

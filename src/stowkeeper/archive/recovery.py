@@ -118,6 +118,7 @@ class Recovery:
             self._finish_batch(batch, counts)
 
     def _finish_batch(self, batch: list[Received], counts: RecoveryCounts) -> None:
+        batch.sort(key=lambda received: (received.receipt.received_at, received.receipt.receipt_id))
         left = self._finisher.finish(batch)
         counts.finished += len(batch) - len(left)
         counts.unreadable += len(left)

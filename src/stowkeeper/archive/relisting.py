@@ -1,7 +1,8 @@
 """Relisting: let the catalog say of whole files on the shelf what their receipts say.
 
 For `rebuild`, and for its sister that works beside servers. What a file says goes before what a row says of it; what only
-rows know stays.
+rows know stays. Of a version that is held the row says what was promised to somebody: a file that says otherwise is no
+reason to change that, and is named as a discrepancy.
 """
 
 import os
@@ -65,6 +66,7 @@ class Relisting:
         With `is_new` nothing else is in the catalog. Raises OSError.
         """
         self._found = []
+        entries = sorted(entries, key=lambda entry: entry.order)
         if not is_new:
             self._clear_places(transaction, entries)
         results = catalog.insert(transaction, entries)
@@ -109,6 +111,12 @@ class Relisting:
             self._found.append(discrepancy_of(Fault.DIFFERENT, entry.path, words, entry.receipt))
         elif version.state is VersionState.REMOVING:
             self.counts.known += 1  # whoever removes it goes on
+        elif version.is_held and version.content != content_of(entry.receipt):
+            words = (
+                "its bytes, class or syntax are not those that were promised to those who hold it, and its row was left as"
+                " it is: restore the file from a copy, or release the holds and rebuild again"
+            )
+            self._found.append(discrepancy_of(Fault.DIFFERENT, entry.path, words, entry.receipt))
         elif version.state not in STANDING:
             _restore(transaction, version, entry)
             self.counts.restored += 1

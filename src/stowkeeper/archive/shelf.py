@@ -26,7 +26,7 @@ from stowkeeper.durable.filesystem import FileSystem
 _DIGEST_LETTERS = 32
 _WELL_FORMED = re.compile(r"[0-9]{1,64}(?:\.[0-9]{1,64})*")
 _NAMES_LOOKED_AT = 8  # more files of one digest, all damaged, were never seen
-_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP})
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENXIO})
 _PLAIN = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-")
 
 

@@ -1,6 +1,6 @@
 """Versions: the files of the archive as rows, their states, and the pointer to the current one.
 
-Versions of an instance are ordered by (time received, receipt id). The current one is the newest kept one that
+Versions of an instance are ordered as they were received (`succession`). The current one is the newest kept one that
 is held, else the newest that is kept; every move of the pointer is a change row. Two versions are in conflict when they differ in digest, SOP
 class or transfer syntax and both count (kept, superseded or damaged). `settle` derives pointer and conflict
 marks from the rows, after whatever changed them.
@@ -33,6 +33,7 @@ from stowkeeper.archive import patient_tree
 from stowkeeper.archive.catalog_values import Version, VersionState, portions
 from stowkeeper.archive.changes import note_changes
 from stowkeeper.archive.holding import delete_holds, insert_holds, reasons_of
+from stowkeeper.archive.succession import Arrival, in_succession
 from stowkeeper.database.engine import Database, Transaction
 from stowkeeper.database.limits import ROWS_PER_PAGE
 from stowkeeper.database.schema import (
@@ -96,7 +97,15 @@ def _versions() -> Select[Any]:
     )
 
 
-_OLDEST_FIRST = (receipts.c.received_at, receipts.c.receipt_id)
+def _in_succession(connection: Connection, groups: Sequence[list[Any]]) -> None:
+    """Bring the versions, or rows of versions, of each instance into the order in which they were received."""
+    several = [group for group in groups if len(group) > 1]
+    arrivals = [
+        [Arrival(one.version_key, one.received_at, one.receipt_id) for one in some] for some in several
+    ]
+    for group, succession in zip(several, in_succession(connection, arrivals), strict=True):
+        place = {arrival.receipt_key: number for number, arrival in enumerate(succession.arrivals)}
+        group.sort(key=lambda one: place[one.version_key])
 
 
 def _version(row: Any) -> Version:  # noqa: ANN401 - a row has its query's columns, no type of its own
@@ -130,11 +139,10 @@ def find_versions(
     """Return the versions of some instances, oldest first; an instance without any is not in the answer."""
     found: dict[str, list[Version]] = defaultdict(list)
     for portion in portions(sop_instance_uids):
-        rows = connection.execute(
-            _versions().where(instance_among(portion), versions.c.state.in_(states)).order_by(*_OLDEST_FIRST)
-        )
+        rows = connection.execute(_versions().where(instance_among(portion), versions.c.state.in_(states)))
         for row in rows:
             found[row.sop_instance_uid].append(_version(row))
+    _in_succession(connection, list(found.values()))
     return dict(found)
 
 
@@ -195,16 +203,11 @@ def due_for_removal(connection: Connection, now: str) -> list[Version]:
 
 def conflicts(connection: Connection) -> Iterator[tuple[str, list[Version]]]:
     """Yield the instances that have versions in conflict, each with those versions, oldest first."""
-    query = _versions().where(text("conflict = 1")).order_by(versions.c.instance_key, *_OLDEST_FIRST)
-    uid, found = "", list[Version]()
-    for row in connection.execute(query):
-        if row.sop_instance_uid != uid and found:
-            yield uid, found
-            found = []
-        uid = row.sop_instance_uid
-        found.append(_version(row))
-    if found:
-        yield uid, found
+    query = _versions().where(text("conflict = 1")).order_by(versions.c.instance_key)
+    for uid, rows in groupby(connection.execute(query), lambda row: row.sop_instance_uid):
+        found = list(map(_version, rows))
+        _in_succession(connection, [found])
+        yield str(uid), found
 
 
 def iterate_versions(
@@ -398,24 +401,33 @@ _OF_INSTANCES = (
         versions.c.sop_class_uid,
         versions.c.transfer_syntax_uid,
         receipts.c.digest,
+        receipts.c.received_at,
+        receipts.c.receipt_id,
         instances.c.current_version_key,
         exists().where(holds.c.version_key == versions.c.version_key).label("is_held"),
     )
     .join(instances, instances.c.instance_key == versions.c.instance_key)
     .join(receipts, receipts.c.receipt_key == versions.c.version_key)
-    .order_by(versions.c.instance_key, *_OLDEST_FIRST)
+    .order_by(versions.c.instance_key)
 )
 
 
 def settle(transaction: Transaction, instance_keys: Iterable[int]) -> None:
     """Derive the pointer and the conflict marks of some instances from their versions and holds."""
     for portion in portions(sorted(set(instance_keys))):
-        rows = transaction.execute(_OF_INSTANCES.where(versions.c.instance_key.in_(portion))).all()
+        groups = [
+            list(group)
+            for _, group in groupby(
+                transaction.execute(_OF_INSTANCES.where(versions.c.instance_key.in_(portion))),
+                lambda row: row.instance_key,
+            )
+        ]
+        _in_succession(transaction.connection, groups)
+        rows = [row for group in groups for row in group]
         marks: list[dict[str, int]] = []
         moves: list[dict[str, int | None]] = []
         held = _inherit_holds(transaction, _heirs(rows)) | {row.version_key for row in rows if row.is_held}
-        for instance_key, group in groupby(rows, lambda row: row.instance_key):
-            found = list(group)
+        for found in groups:
             contents = {_content(row) for row in found if row.state in COUNTED}
             for row in found:
                 conflict = int(len(contents) > 1 and row.state in COUNTED)
@@ -425,7 +437,11 @@ def settle(transaction: Transaction, instance_keys: Iterable[int]) -> None:
             current = next((key for key in reversed(kept) if key in held), kept[-1] if kept else None)
             if current != found[0].current_version_key:
                 moves.append(
-                    {"the_key": instance_key, "current": current, "previous": found[0].current_version_key}
+                    {
+                        "the_key": found[0].instance_key,
+                        "current": current,
+                        "previous": found[0].current_version_key,
+                    }
                 )
         if marks:
             transaction.execute(_SET_CONFLICT, marks)

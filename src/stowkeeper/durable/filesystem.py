@@ -12,6 +12,7 @@ Rules of the seam:
 - `synchronize` covers the bytes and the size of a file, not its names. `synchronize_directory` covers the names in
   one folder, not that folder's own name.
 - No call follows a symbolic link in the last component of a name it creates or opens.
+- What is opened for reading is a file: a pipe or a device under its name would keep the reader waiting for ever.
 
 It asks for POSIX. On Windows the package imports, and `lock_directory` refuses.
 """
@@ -34,7 +35,7 @@ _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
 _CREATE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY | _CLOSE_ON_EXEC | _NO_FOLLOW
 _WRITE_FLAGS = os.O_WRONLY | _CLOSE_ON_EXEC | _NO_FOLLOW
-_READ_FLAGS = os.O_RDONLY | _CLOSE_ON_EXEC | _NO_FOLLOW
+_READ_FLAGS = os.O_RDONLY | _CLOSE_ON_EXEC | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0)
 _DIRECTORY_FLAGS = os.O_RDONLY | _CLOSE_ON_EXEC | getattr(os, "O_DIRECTORY", 0)
 _OTHERS = 0o077
 _BOOT_IDENTITY = "/proc/sys/kernel/random/boot_id"
@@ -93,8 +94,15 @@ class FileSystem:
         return os.open(path, _WRITE_FLAGS)
 
     def open_for_reading(self, path: str) -> int:
-        """Open an existing file for reading."""
-        return os.open(path, _READ_FLAGS)
+        """Open an existing file for reading. Raises OSError (ENXIO) for what is no regular file."""
+        # Without O_NONBLOCK the opening of a pipe would itself wait for somebody who writes.
+        descriptor = os.open(path, _READ_FLAGS)
+        try:
+            _check_regular(descriptor, path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def write(self, descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
         """Write all buffers, one after the other, at an offset.
@@ -297,6 +305,15 @@ class NoSyncFileSystem(FileSystem):
 
     def synchronize_directory(self, path: str) -> None:
         """Do nothing."""
+
+
+def _check_regular(descriptor: int, path: str) -> None:
+    """Raise OSError for what is no regular file."""
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.ENXIO, "it is no regular file", path)
 
 
 def _write_rest(descriptor: int, buffers: Sequence[bytes | memoryview], offset: int, written: int) -> None:

@@ -30,6 +30,10 @@ from stowkeeper.jobs.states import (
 )
 from stowkeeper.jobs.submission import checked_priority
 
+RESUMED = "job resumed"
+RESUBMITTED = "job resubmitted"
+"""What the audit trail calls it."""
+
 Changes = dict[str, Any]
 """Columns of a job's row and their new values; none where nothing changes."""
 
@@ -235,9 +239,9 @@ _CHANGES: MappingProxyType[JobAction, Callable[[Job, str, str], Changes]] = Mapp
 _DONE = MappingProxyType(
     {
         JobAction.PAUSE: "job paused",
-        JobAction.RESUME: "job resumed",
+        JobAction.RESUME: RESUMED,
         JobAction.CANCEL: "job cancelled",
-        JobAction.RESUBMIT: "job resubmitted",
+        JobAction.RESUBMIT: RESUBMITTED,
         JobAction.DELETE: "job deleted",
     }
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from stowkeeper.jobs.job import Job, JobItem, JobTooLargeError
+from stowkeeper.jobs.job import JSON, Job, JobItem, JobTooLargeError
 from stowkeeper.jobs.limits import (
     ARGUMENTS_BYTES_MAX,
     CHECKPOINT_BYTES_MAX,
@@ -55,13 +55,27 @@ def cut_words(words: str) -> str:
 
 
 def job_of(row: Row[Any]) -> Job:
-    """Return the job of a whole row of `jobs`."""
+    """Return the job of a whole row of `jobs`. What cannot be read of its JSON is empty: nobody is to run that."""
     values = dict(row._mapping)  # noqa: SLF001 - the public name of a row's columns by name
     values["state"] = JobState(values["state"])
     values["wish"] = JobWish(values["wish"])
-    values["arguments"] = json.loads(values["arguments"])
-    values["checkpoint"] = json.loads(values["checkpoint"])
+    values["arguments"] = _decode(values["arguments"]) or {}
+    values["checkpoint"] = _decode(values["checkpoint"]) or {}
     return Job(**values)
+
+
+def is_readable(row: Row[Any]) -> bool:
+    """Tell whether the JSON of a whole row of `jobs` can be read: a bad disk or another's hand may have spoilt it."""
+    return _decode(row.arguments) is not None and _decode(row.checkpoint) is not None
+
+
+def _decode(text: Any) -> JSON | None:  # noqa: ANN401 - SQLite keeps any type in any column
+    """Return an object of JSON, None for what is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def item_of(row: Row[Any]) -> JobItem:

@@ -95,12 +95,12 @@ def _changes_of(now: Job, ended: Ended, at: str) -> tuple[JobEvent, Changes]:
     # "cancelled by …" stays to be read as long as nothing else is said.
     kept_words = now.error if was_concluding else ""
     match ended.outcome:
-        case Finished(words):
-            event = JobEvent.CONCLUDE if was_concluding else JobEvent.SUCCEED
+        case Finished(words=words, was_cancelled=was_cancelled):
+            event = JobEvent.CONCLUDE if was_concluding or was_cancelled else JobEvent.SUCCEED
             return event, {"error": cut_words(words) or kept_words, "failures": 0, "faults": 0}
         case Failed(words):
             return JobEvent.FAIL, {"error": cut_words(words), "faults": 0}
-        case NextStep(step, lane, checkpoint, due_in_seconds):
+        case NextStep(step, lane, checkpoint, due_in_seconds, concludes_wish):
             changes: Changes = {
                 "step": checked_text("step", step),
                 "lane": checked_text("lane", lane),
@@ -111,6 +111,8 @@ def _changes_of(now: Job, ended: Ended, at: str) -> tuple[JobEvent, Changes]:
             }
             if checkpoint is not None:
                 changes["checkpoint"] = encode_checkpoint(checkpoint)
+            if concludes_wish and was_concluding:
+                changes["wish"] = JobWish.NONE.value
             return JobEvent.STEP, changes
         case TryAgain(words, in_seconds):
             failures = now.failures + 1
@@ -134,7 +136,7 @@ def _changes_of_fault(now: Job, raised: Raised, chance: float, at: str) -> tuple
     faults = 0 if raised.passes else now.faults + 1
     changes: Changes = {"error": cut_words(raised.words), "failures": failures, "faults": faults}
     if faults >= EXCEPTIONS_MAX:
-        words = f"{raised.words}; that was {faults} times in a row: see the log for it, then resubmit the job"
+        words = f"{raised.words}; that was {faults} times in a row: see the log for it, then try the job again (`stowkeeper jobs retry`)"
         return JobEvent.FAIL, {**changes, "error": cut_words(words)}
     wait = back_off_seconds(failures if raised.passes else faults, chance)
     return JobEvent.TRY_AGAIN, {**changes, "due_at": later(at, wait)}
@@ -145,7 +147,7 @@ def _changes_of_death(now: Job, chance: float, at: str) -> tuple[JobEvent, Chang
     if faults >= DEATHS_MAX:
         words = (
             f"the process that ran it ended in the middle {faults} times in a row: see its log for what this job does to"
-            " it, then resubmit the job"
+            " it, then try the job again (`stowkeeper jobs retry`)"
         )
         return JobEvent.FAIL, {"error": words, "faults": faults}
     words = "the process that ran it ended in the middle, or stood still"
@@ -166,6 +168,8 @@ def _with_lane(transaction: Transaction, ended: Ended) -> Ended:
         case TryAgain(words, in_seconds, True):
             wait = _block(transaction, lane, words, in_seconds, ended.chance)
             return replace(ended, outcome=TryAgain(words, wait, lane_is_blocked=True))
+        case Finished(says_nothing_of_lane=True):
+            pass
         case Finished() | NextStep() | TryAgain():
             of_lane = job_lanes.c.lane == lane
             if transaction.execute(select(job_lanes.c.lane).where(of_lane)).first() is not None:

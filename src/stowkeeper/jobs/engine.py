@@ -104,9 +104,11 @@ class JobEngine:
         self._executions: dict[tuple[int, int], Execution] = {}
         self._left: set[asyncio.Task[Any]] = set()
         self._has_lock = False
+        self._has_failed = False
         self._beat_at = monotonic()
         self._upkeep_at = monotonic()
         self._is_failing = False
+        self._is_faulty = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._is_over = asyncio.Event()
@@ -118,6 +120,11 @@ class JobEngine:
     def running(self) -> int:
         """Return how many jobs run here now."""
         return len(self._executions)
+
+    @property
+    def is_working(self) -> bool:
+        """Tell whether it looks for jobs, as far as that is up to it: a database that is away for now does not count."""
+        return not (self._has_failed or self._is_faulty)
 
     # From outside
 
@@ -148,6 +155,9 @@ class JobEngine:
             await self._serve()
         except asyncio.CancelledError:
             self._stop_seconds = 0.0
+            raise
+        except Exception:
+            self._has_failed = True
             raise
         finally:
             await self._end()
@@ -184,7 +194,7 @@ class JobEngine:
         )
         try:
             turned = await self._call(self._turns.turn, asked)
-        except DatabaseError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next turn may do: without turns nothing goes on
             self._note_failure(error)
             return
         self._note_success()
@@ -276,13 +286,13 @@ class JobEngine:
             await self._call(self._turns.remove_files_of_dead)
             while self._stop_seconds is None and await self._call(self._upkeep.forget_old):
                 await self._turn()  # a heartbeat must not wait for the end of a long history
-        except DatabaseError as error:
-            self._note_failure(error)
-            return
         except OSError as error:
             log.warning(
                 "error", what="the folder of the jobs' locks cannot be cleared", reason=error.strerror
             )
+            return
+        except Exception as error:  # noqa: BLE001 - it is done again in a minute, and the jobs go on meanwhile
+            self._note_failure(error)
             return
         if kept.brought_forward:
             log.warning("job", what="due again, since the clock was set back", count=kept.brought_forward)
@@ -308,7 +318,7 @@ class JobEngine:
         over = [each for each in self._executions.values() if not each.is_lost]
         try:
             after = await self._call(self._turns.end, [self._ended(each) for each in over])
-        except DatabaseError as error:
+        except Exception as error:  # noqa: BLE001 - it ends all the same, and its rows wait for another
             self._note_failure(error)
             return False
         for each, job in zip(over, after, strict=True):
@@ -353,6 +363,9 @@ class JobEngine:
             self._count(job)
         if len(turned.cancelled) == BULK_JOBS_MAX:
             self._wake.set()  # there may be more
+        for job in turned.unreadable:
+            log.error("job", what=job.state.value, kind=job.kind, job=job.job_id, why=job.error)
+            self._count(job)
         for job in turned.taken_over:
             log.warning("job", what="taken over", kind=job.kind, job=job.job_id, why=job.error)
             self._count(job)
@@ -362,12 +375,17 @@ class JobEngine:
         if job.is_finished:
             self.endings[job.kind, job.state] += 1
 
-    def _note_failure(self, error: DatabaseError) -> None:
-        if not self._is_failing:
+    def _note_failure(self, error: Exception) -> None:
+        """Say the first failure in a row; one that is no fault of the database with its place in the code."""
+        is_fault = not isinstance(error, DatabaseError)
+        if is_fault and not self._is_faulty:
+            log.error("error", what="jobs cannot be looked at or written down", exc_info=error)
+        elif not self._is_failing:
             log.error("error", what="jobs cannot be looked at or written down", reason=str(error))
         self._is_failing = True
+        self._is_faulty = is_fault
 
     def _note_success(self) -> None:
         if self._is_failing:
-            log.info("job", what="the database of the jobs works again")
-        self._is_failing = False
+            log.info("job", what="jobs can be looked at and written down again")
+        self._is_failing = self._is_faulty = False

@@ -1,6 +1,6 @@
 """A filter for jobs as conditions of a query, said so that the indexes of the table serve them."""
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, func
 
 from stowkeeper.database.schema import jobs
 from stowkeeper.jobs.job import JobFilter
@@ -22,6 +22,10 @@ def conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
         found.append(jobs.c.created_at >= wanted.created_from)
     if wanted.created_to:
         found.append(jobs.c.created_at < wanted.created_to)
+    if wanted.without_argument:
+        # A row that somebody wrote by hand may hold no JSON, which would end the whole statement.
+        value = func.json_extract(jobs.c.arguments, f'$."{wanted.without_argument}"')
+        found.append(func.coalesce(func.iif(func.json_valid(jobs.c.arguments), value, 0), 0) == 0)
     if wanted.before_key is not None:
         found.append(jobs.c.job_key < wanted.before_key)
     return found

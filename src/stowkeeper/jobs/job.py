@@ -101,7 +101,8 @@ class JobFilter:
     """Which jobs a listing or a bulk action is about; what is empty asks for nothing.
 
     `created_from` and `created_to` are UTC text; the first is within, the second is not. A listing has the newest first:
-    `before_key` is the `job_key` of the last one of the page before. `limit` is at most PAGE_MAX.
+    `before_key` is the `job_key` of the last one of the page before. `limit` is at most PAGE_MAX. `without_argument` is the name
+    of an argument that is not true in them.
     """
 
     kind: str = ""
@@ -110,6 +111,7 @@ class JobFilter:
     subject: str = ""
     created_from: str = ""
     created_to: str = ""
+    without_argument: str = ""
     before_key: int | None = None
     limit: int = 100
 

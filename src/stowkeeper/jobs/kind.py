@@ -21,9 +21,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """All is done: the job is success (or cancelled, where it concluded that). `words` are kept as its last word."""
+    """All is done: the job is success (or cancelled, where it concluded that). `words` are kept as its last word.
+
+    Who did not try what its lane waits for `says_nothing_of_lane`: its block stays. What an earlier step concluded
+    (`NextStep.concludes_wish`) `was_cancelled` too.
+    """
 
     words: str = ""
+    says_nothing_of_lane: bool = False
+    was_cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +37,15 @@ class NextStep:
     """A step is done: the job waits for its turn in the next one's lane, as pending, its failures counted from 0 again.
 
     `checkpoint` replaces the former one unless None. It is not taken before `due_in_seconds` are over. More than
-    SLEEP_SECONDS_MAX is cut to that; and clocks are set, so look at the time yourself before you call it over.
+    SLEEP_SECONDS_MAX is cut to that; and clocks are set, so look at the time yourself before you call it over. A cancelled
+    job whose wish the step heeded `concludes_wish`: what comes then can be cancelled by itself.
     """
 
     step: str
     lane: str = ""
     checkpoint: JSON | None = None
     due_in_seconds: float = 0.0
+    concludes_wish: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class JobKind(Protocol):
     """Code for jobs of one name.
 
     With `concludes_cancellation` a cancelled job is run once more, with `run.job.wish` being "cancel" then and in every
-    run after; its Finished means cancelled. Without, it is cancelled as soon as its run has given way.
+    run after, until one concludes it; its Finished means cancelled. Without, it is cancelled as soon as its run has given way.
 
     `run` is called anew for each step and each attempt. It may be broken off at any await and is then run again, so it
     writes so that a second time changes nothing. It must not block the event loop: what waits for the disk or the

@@ -111,6 +111,13 @@ RETENTION_ROWS_MAX = 2000
 REMOVED_JOBS_MAX = 400
 """Jobs that retention deletes in one transaction: fewer than VARIABLES_MAX of the database."""
 
+SHARED_JOBS_LOOKED_AT_MAX = 10_000
+"""Due jobs in the lane of the disk among which everybody has a turn, the first due ones: 20 ms at most, in which no other
+writer waits long. Who comes behind more of them waits until they are fewer."""
+
+ASKERS_REMEMBERED_MAX = 1000
+"""Askers of whom it is remembered when they had their last turn in that lane: more peers than any archive has."""
+
 FAILING_LANES_SHARE = 0.5
 """Share of the running places that lanes which failed last time may take together, so that any number of dead peers
 leaves places for those that answer."""

@@ -1,7 +1,7 @@
 """What an engine sees at one look: one statement over partial indexes, whose cost follows the lanes and not the jobs.
 
 A lane is *open* when it is not blocked, has a place free over all processes, and holds a job that is due and of a kind
-known here. Lanes are found by going from one to the next in the index of the waiting jobs; so a thousand jobs in a
+known here. A job that was cancelled does not wait for the block of its lane. Lanes are found by going from one to the next in the index of the waiting jobs; so a thousand jobs in a
 blocked lane cost one step. `open_lanes` is the one definition, for looking and for taking.
 """
 
@@ -41,10 +41,23 @@ open_lanes (lane, failures, free) AS (
 """  # noqa: S608 - it is put together from constants alone
 """Common table expressions. Of the lanes that failed last time no job is taken while `failing_places` is 0."""
 
+CANCELLED_IN_BLOCKED_LANE = f"""
+SELECT jobs.job_key, jobs.priority, jobs.lane, job_lanes.failures
+FROM jobs CROSS JOIN job_lanes ON job_lanes.lane = jobs.lane
+WHERE wish <> '' AND {WAITING} AND wish = '{JobWish.CANCEL.value}' AND +jobs.kind IN :kinds AND jobs.due_at <= :now
+    AND job_lanes.blocked_until > :now AND :places > 0 AND :failing_places > 0
+    AND NOT EXISTS (SELECT 1 FROM jobs AS others WHERE {RUNNING} AND others.lane = job_lanes.lane)
+ORDER BY jobs.job_key LIMIT 1
+"""  # noqa: S608 - likewise
+"""The first job in a blocked lane that waits to conclude its cancellation, which need not wait for the peer. It goes through
+the index of the few jobs with a wish, and ends at the first that it finds."""
+
 _LOOK = f"""
 {OPEN_LANES}
 SELECT * FROM (SELECT 'due' AS what, 0 AS job_key, lane AS owner, 0 AS attempts, 0 AS heartbeat, '' AS wish
     FROM open_lanes LIMIT 1)
+UNION ALL
+SELECT 'due', 0, lane, 0, 0, '' FROM ({CANCELLED_IN_BLOCKED_LANE})
 UNION ALL
 SELECT 'wished', job_key, '', 0, 0, wish FROM jobs
     WHERE wish <> '' AND {WAITING} AND wish = '{JobWish.CANCEL.value}' AND +kind IN :plain_kinds

@@ -72,13 +72,18 @@ class OwnerLock:
 
 
 def is_gone(folder: str, owner: str) -> bool:
-    """Tell whether an owner is dead for certain: its file is there and nobody holds it."""
+    """Tell whether an owner is dead for certain: its file is there and nobody holds it.
+
+    Where the system cannot tell, as one that has no lock to give, nothing is certain.
+    """
     try:
         descriptor = os.open(os.path.join(folder, owner + _SUFFIX), _FLAGS)
     except (OSError, ValueError):
         return False
     try:
         return _CAN_LOCK and _lock(descriptor)
+    except OSError:
+        return False
     finally:
         os.close(descriptor)
 

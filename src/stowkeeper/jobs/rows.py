@@ -4,11 +4,13 @@ What changes something takes the caller's transaction, what only looks a connect
 `JobEngine.wake` when the transaction has ended; engines of others look each second.
 """
 
-from sqlalchemy import Connection, func, literal_column, select, text
+from sqlalchemy import Connection, bindparam, func, select, text
 
 from stowkeeper.database.schema import WAITING as WAITING_ROWS
 from stowkeeper.database.schema import job_items, jobs
 from stowkeeper.jobs.actions import (
+    RESUBMITTED,
+    RESUMED,
     apply_to_all,
     cancel,
     delete,
@@ -26,6 +28,8 @@ from stowkeeper.jobs.states import JobState
 from stowkeeper.jobs.submission import submit, submit_many
 
 __all__ = [
+    "RESUBMITTED",
+    "RESUMED",
     "apply_to_all",
     "cancel",
     "counts",
@@ -44,8 +48,7 @@ __all__ = [
 ]
 
 _IS_WAITING = text(WAITING_ROWS)
-# The sign keeps SQLite from walking through all jobs in the order of their keys until one is waiting.
-_OLDEST = select(func.min(literal_column("+job_key"))).select_from(jobs).where(_IS_WAITING).scalar_subquery()
+_OLDEST = select(func.min(jobs.c.due_at)).where(_IS_WAITING, jobs.c.due_at <= bindparam("now"))
 
 
 def find(connection: Connection, job_id: str) -> Job | None:
@@ -77,9 +80,10 @@ def counts(connection: Connection) -> dict[tuple[str, JobState], int]:
     return {(kind, JobState(state)): count for kind, state, count in connection.execute(query)}
 
 
-def oldest_waiting_at(connection: Connection) -> str | None:
-    """Return when the oldest job that waits, due or not, was submitted; None where none waits."""
-    found: str | None = connection.execute(
-        select(jobs.c.created_at).where(jobs.c.job_key == _OLDEST)
-    ).scalar()
+def oldest_waiting_at(connection: Connection, now: str) -> str | None:
+    """Return since when the job has been due that waits for its turn longest; None where none that is due waits.
+
+    One that is to be done later, as the scrub is between its rounds, waits for nobody.
+    """
+    found: str | None = connection.execute(_OLDEST, {"now": now}).scalar()
     return found

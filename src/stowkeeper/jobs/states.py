@@ -120,7 +120,7 @@ _WORDS = {
     JobEvent.PAUSE: "be paused",
     JobEvent.RESUME: "be resumed",
     JobEvent.CANCEL: "be cancelled",
-    JobEvent.RESUBMIT: "be resubmitted",
+    JobEvent.RESUBMIT: "be tried again",
 }
 
 
@@ -137,7 +137,8 @@ def next_state(state: JobState, event: JobEvent) -> JobState:
     """Return the state after an event. Raises JobStateError where the table has no such move."""
     after = TRANSITIONS.get((state, event))
     if after is None:
-        allowed = " or ".join(states_before(event))
+        *others, last = states_before(event)
+        allowed = f"{', '.join(others)} or {last}" if others else last
         words = _WORDS.get(event, str(event))
-        raise JobStateError(f"a job in state {state} cannot {words}: it would have to be {allowed}")
+        raise JobStateError(f"a job in state {state} cannot {words}: only one in state {allowed} can")
     return after

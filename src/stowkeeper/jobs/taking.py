@@ -1,8 +1,9 @@
 """Taking jobs: in one write transaction, which excludes every other process, so no job goes to two.
 
 Of the jobs that are due those with the larger priority go first, among equals those of lanes that answered last time, then
-the one submitted first. In a lane that failed last time the one that waited longest for its turn goes first instead: a job
-that makes its peer fall over does not keep its place at the head.
+the one submitted first; in the lane of the disk everybody's in turn (`sharing.py`). In a lane that failed last time the one that waited longest for its turn goes first instead: a job
+that makes its peer fall over does not keep its place at the head. While a lane is blocked only what was cancelled is taken
+of it, to conclude that.
 """
 
 from collections.abc import Sequence
@@ -13,11 +14,12 @@ from sqlalchemy import Row, func, select, update
 
 from stowkeeper.database.engine import Transaction
 from stowkeeper.database.schema import WAITING, jobs
-from stowkeeper.jobs.columns import job_of
+from stowkeeper.jobs.columns import is_readable, job_of
 from stowkeeper.jobs.job import Job
 from stowkeeper.jobs.limits import BULK_JOBS_MAX
-from stowkeeper.jobs.looking import OPEN_LANES, Viewpoint, statement_of
+from stowkeeper.jobs.looking import CANCELLED_IN_BLOCKED_LANE, OPEN_LANES, Viewpoint, statement_of
 from stowkeeper.jobs.options import DISK_LANE
+from stowkeeper.jobs.sharing import NO_TURNS, Next, TurnsOfAskers, next_of_disk
 from stowkeeper.jobs.states import JobEvent, JobState, JobWish, next_state
 
 _DUE = f"{WAITING} AND jobs.due_at <= :now AND jobs.kind IN :kinds"
@@ -54,6 +56,8 @@ ORDER BY jobs.priority DESC, jobs.job_key LIMIT :free
 )
 
 
+_CANCELLED = statement_of(CANCELLED_IN_BLOCKED_LANE, "kinds")
+
 _IS_CANCELLED = statement_of(
     f"wish <> '' AND {WAITING} AND wish = '{JobWish.CANCEL.value}' AND +kind IN :kinds", "kinds"
 )
@@ -70,16 +74,19 @@ class _Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """A job that was taken, and whether its lane failed last time."""
+    """A job that was taken, and whether its lane failed last time. One that is not readable cannot be run."""
 
     job: Job
     lane_fails: bool
+    is_readable: bool = True
 
 
-def take(transaction: Transaction, view: Viewpoint, owner: str) -> list[Taken]:
+def take(
+    transaction: Transaction, view: Viewpoint, owner: str, turns: TurnsOfAskers = NO_TURNS
+) -> list[Taken]:
     """Take the jobs that are next, as many as there are places for, in the order in which they are next."""
     chosen: dict[int, bool] = {}
-    for candidate in sorted(_candidates(transaction, view)):
+    for candidate in sorted(_candidates(transaction, view, turns)):
         if len(chosen) >= view.places:
             break
         if candidate.lane_fails and sum(chosen.values()) >= view.failing_places:
@@ -99,27 +106,32 @@ def take(transaction: Transaction, view: Viewpoint, owner: str) -> list[Taken]:
         )
     )
     taken = {
-        row.job_key: job_of(row)
+        row.job_key: Taken(job=job_of(row), lane_fails=chosen[row.job_key], is_readable=is_readable(row))
         for row in transaction.execute(select(jobs).where(jobs.c.job_key.in_(chosen)))
     }
-    return [Taken(job=taken[job_key], lane_fails=fails) for job_key, fails in chosen.items()]
+    return [taken[job_key] for job_key in chosen]
 
 
-def _candidates(transaction: Transaction, view: Viewpoint) -> list[_Candidate]:
+def _candidates(transaction: Transaction, view: Viewpoint, turns: TurnsOfAskers) -> list[_Candidate]:
     found: list[_Candidate] = []
     for lane in transaction.execute(_OPEN, view.parameters()).all():
         if lane.job_key is not None:
             found.append(_candidate(lane, lane.failures))
+            continue
+        if lane.lane == DISK_LANE:
+            next_ones = next_of_disk(transaction.connection, view, lane.free, turns)
+            found += [_candidate(one, lane.failures) for one in next_ones]
             continue
         several = transaction.execute(
             _FIRST_OF_LANE,
             {"now": view.now, "kinds": list(view.kinds), "lane": lane.lane, "free": lane.free},
         )
         found += [_candidate(row, lane.failures) for row in several]
-    return found
+    cancelled = transaction.execute(_CANCELLED, view.parameters()).all()
+    return found + [_candidate(row, row.failures) for row in cancelled]
 
 
-def _candidate(row: Row[Any], failures: int) -> _Candidate:
+def _candidate(row: Row[Any] | Next, failures: int) -> _Candidate:
     return _Candidate(minus_priority=-row.priority, lane_fails=failures > 0, job_key=row.job_key)
 
 

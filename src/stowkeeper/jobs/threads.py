@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ class Threads:
     def submit(self, function: Callable[[], T]) -> Future[T]:
         """Run a function as soon as a thread is free. Its future can be cancelled until then.
 
-        Raises RuntimeError after `close`.
+        Raises RuntimeError after `close`, and where the system gives no thread: then the function is never run.
         """
         future: Future[T] = Future()
         with self._condition:
@@ -44,7 +45,11 @@ class Threads:
             self._waiting.append((future, function))
             if self._idle:
                 self._condition.notify()
-            self._start_as_needed()
+            try:
+                self._start_as_needed()
+            except BaseException:
+                self._waiting.pop()
+                raise
         return future
 
     def give_up(self, future: Future[Any]) -> bool:
@@ -56,7 +61,8 @@ class Threads:
                 return False
             self._at_work.discard(future)
             self._lost.add(future)
-            self._start_as_needed()
+            with suppress(RuntimeError):  # no thread now: whoever submits next makes it
+                self._start_as_needed()
             return True
 
     def lost(self) -> int:
@@ -78,7 +84,11 @@ class Threads:
             self._made += 1
             # It counts as idle from here on, so that no second one is made for the same work.
             self._idle += 1
-            threading.Thread(target=self._serve, name=f"{self._name}-{self._made}", daemon=True).start()
+            try:
+                threading.Thread(target=self._serve, name=f"{self._name}-{self._made}", daemon=True).start()
+            except BaseException:
+                self._idle -= 1
+                raise
 
     def _serve(self) -> None:
         while True:

@@ -7,11 +7,18 @@ from stowkeeper.database.engine import Database
 from stowkeeper.jobs import owners
 from stowkeeper.jobs.endings import Died, Ended, Stopped, record
 from stowkeeper.jobs.job import Job
+from stowkeeper.jobs.kind import Failed
 from stowkeeper.jobs.leases import LeaseWatch, beat, jobs_of_owner, take_over
 from stowkeeper.jobs.limits import LOOKS_PER_GAP
 from stowkeeper.jobs.looking import RunningRow, Viewpoint, look
 from stowkeeper.jobs.options import JobOptions
+from stowkeeper.jobs.sharing import TurnsOfAskers
 from stowkeeper.jobs.taking import Taken, conclude_cancelled, take
+
+UNREADABLE_WORDS = (
+    "its row in the database cannot be read: delete the job, and submit what it was to do anew; `stowkeeper verify` and a"
+    " check of the disk tell whether more was harmed"
+)
 
 Runs = frozenset[tuple[int, int]]
 """Key and attempt of jobs that run in this process."""
@@ -30,13 +37,17 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turned:
-    """What a turn did. `own` are our rows as they stood at the look, `after` the ended ones, None where the lease was lost."""
+    """What a turn did. `own` are our rows as they stood at the look, `after` the ended ones, None where the lease was lost.
+
+    `unreadable` are jobs that failed as they were taken, since their rows cannot be read.
+    """
 
     own: tuple[RunningRow, ...] = ()
     after: tuple[Job | None, ...] = ()
     cancelled: tuple[Job, ...] = ()
     taken_over: tuple[Job, ...] = ()
     taken: tuple[Taken, ...] = ()
+    unreadable: tuple[Job, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,6 +65,7 @@ class Turns:
     clock: Callable[[], str]
     monotonic: Callable[[], float]
     chance: Callable[[], float]
+    _of_askers: TurnsOfAskers = field(init=False, default_factory=TurnsOfAskers)
     _watch: LeaseWatch = field(init=False)
     _gap_seconds_max: float = field(init=False)
 
@@ -90,12 +102,22 @@ class Turns:
             taken_over = take_over(transaction, lost, self._concludes, self.chance)
             if asked.is_beat_due:
                 beat(transaction, self.owner)
+            cancelled = conclude_cancelled(transaction, view.plain_kinds)
+            taken = take(transaction, replace(view, now=transaction.at), self.owner, self._of_askers)
+            for each in taken:
+                self._of_askers.note(each.job)
+            unreadable = [
+                record(transaction, self._ended(each.job, Failed(UNREADABLE_WORDS)))
+                for each in taken
+                if not each.is_readable
+            ]
             return Turned(
                 own=own,
                 after=after,
-                cancelled=tuple(conclude_cancelled(transaction, view.plain_kinds)),
+                cancelled=tuple(cancelled),
                 taken_over=tuple(taken_over),
-                taken=tuple(take(transaction, replace(view, now=transaction.at), self.owner)),
+                taken=tuple(each for each in taken if each.is_readable),
+                unreadable=tuple(job for job in unreadable if job is not None),
             )
 
     def end(self, ended: Sequence[Ended]) -> tuple[Job | None, ...]:
@@ -126,7 +148,7 @@ class Turns:
             disk_lanes=self.options.disk_lanes,
         )
 
-    def _ended(self, job: Job, outcome: Died | Stopped) -> Ended:
+    def _ended(self, job: Job, outcome: Died | Stopped | Failed) -> Ended:
         return Ended(
             job=job, outcome=outcome, seconds=0.0, concludes=self._concludes(job.kind), chance=self.chance()
         )

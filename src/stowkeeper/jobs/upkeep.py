@@ -122,7 +122,7 @@ class Upkeep:
             event = JobEvent.CONCLUDE if is_cancelled else JobEvent.FAIL
             words = (
                 f"no process here knows jobs of kind {job.kind}: start the version of Stowkeeper that submitted it,"
-                " and resubmit it"
+                " and try it again (`stowkeeper jobs retry`)"
             )
             transaction.execute(
                 update(jobs)

@@ -12,13 +12,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
+from sqlalchemy import select
+
 from stowkeeper.archive.archive import ArchiveReader
 from stowkeeper.archive.mending import Mending
 from stowkeeper.archive.relisting import RebuildCounts
 from stowkeeper.archive.removal import HeldVersion, Removal, RemovalPlan, RemovalResult
 from stowkeeper.archive.verification import Scope, Verification
+from stowkeeper.database.engine import Database
+from stowkeeper.database.schema import audit
 from stowkeeper.jobs import rows
-from stowkeeper.jobs.job import JSON, JobItem, JobRequest
+from stowkeeper.jobs.job import JSON, Job, JobItem, JobRequest
 from stowkeeper.jobs.kind import Ending, Failed, Finished, JobKind, JobRun, TryAgain
 from stowkeeper.jobs.options import DISK_LANE
 from stowkeeper.services.archive_job_limits import (
@@ -40,6 +44,7 @@ from stowkeeper.services.scrubbing import ARCHIVE_LANE, SCRUB, ScrubJob, keep_sc
 
 __all__ = [
     "ARCHIVE_LANE",
+    "OVERRIDE_HOLDS",
     "REBUILD",
     "REMOVE",
     "SCRUB",
@@ -50,6 +55,7 @@ __all__ = [
     "VerifyJob",
     "archive_job_kinds",
     "keep_scrubbing",
+    "overrides_holds",
     "rebuild_request",
     "remove_request",
     "verify_request",
@@ -58,6 +64,9 @@ __all__ = [
 VERIFY = "verify"
 REBUILD = "rebuild"
 REMOVE = "remove"
+
+OVERRIDE_HOLDS = "override_holds"
+"""Argument of a removal: what is held goes too."""
 
 _HELD_NAMED_MAX = 3
 
@@ -121,12 +130,29 @@ def remove_request(
         raise ValueError(msg)
     return JobRequest(
         kind=REMOVE,
-        arguments={"reason": reason, "override_holds": override_holds},
+        arguments={"reason": reason, OVERRIDE_HOLDS: override_holds},
         subject=named[0] if len(named) == 1 else "",
         lane=DISK_LANE,
         created_by=created_by,
         items=named,
     )
+
+
+def overrides_holds(job: Job) -> bool:
+    """Tell whether a job removes what is held too: who lets it go on needs the same right as who asked for it."""
+    return job.kind == REMOVE and bool(job.arguments.get(OVERRIDE_HOLDS))
+
+
+def _who_overrides(job: Job, database: Database) -> str:
+    """Return who wants holds overridden: the last one who had the job begin again or go on, else who asked for it."""
+    query = (
+        select(audit.c.who)
+        .where(audit.c.subject == job.job_id, audit.c.action.in_([rows.RESUBMITTED, rows.RESUMED]))
+        .order_by(audit.c.audit_key.desc())
+        .limit(1)
+    )
+    with database.read() as connection:
+        return connection.execute(query).scalar_one_or_none() or job.created_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,12 +301,13 @@ class RemoveJob:
         return await run.in_thread(self._remove, run)
 
     def _remove(self, run: JobRun) -> Ending:
+        overrides = overrides_holds(run.job)
         removal = Removal(
             self.archive.files,
             self.archive.root,
             self.archive.database,
-            override_holds=bool(run.job.arguments.get("override_holds")),
-            who=run.job.created_by,
+            override_holds=overrides,
+            who=_who_overrides(run.job, self.archive.database) if overrides else run.job.created_by,
             mark_batch_max=MARK_BATCH_MAX,
             progress=Pace(run.stopping),
         )

@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, func, select, update
 
 from stowkeeper.archive.catalog_values import Version, portions
-from stowkeeper.archive.choosing import choose_versions
+from stowkeeper.archive.choosing import NOBODY, choose_versions
 from stowkeeper.archive.versions import find_versions
 from stowkeeper.database.engine import Transaction
 from stowkeeper.database.schema import job_items, receipts, versions
@@ -57,7 +57,7 @@ def next_portion(connection: Connection, root: str, job_key: int, after: int, li
     rows = connection.execute(query).all()
     portion = Portion(last_position=rows[-1].position if rows else None)
     current = current_versions(connection, [row.name for row in rows])
-    missing = choose_versions(connection, [row.name for row in rows if row.name not in current], "")
+    missing = choose_versions(connection, [row.name for row in rows if row.name not in current], NOBODY)
     for row in rows:
         version = current.get(row.name)
         words = missing[row.name].words if version is None else _obstacle(version)
@@ -83,7 +83,7 @@ def current_versions(connection: Connection, sop_instance_uids: Sequence[str]) -
 
 def words_on_missing(connection: Connection, sop_instance_uid: str) -> str:
     """Say why an instance has no current version."""
-    return choose_versions(connection, [sop_instance_uid], "")[sop_instance_uid].words
+    return choose_versions(connection, [sop_instance_uid], NOBODY)[sop_instance_uid].words
 
 
 def _obstacle(version: Version) -> str:

@@ -395,7 +395,10 @@ class _Turn:
         named = "; ".join(f"{words} ({times})" for words, times in reasons[:_REASONS_NAMED])
         more = "; and more" if len(reasons) > _REASONS_NAMED else ""
         not_asked = f". Commitment could not be asked for: {why_not_asked}" if why_not_asked else ""
-        return Failed(f"{failed} of {stored + failed} instances were not stored: {named}{more}{not_asked}")
+        total = stored + failed
+        what = "the instance" if total == 1 else f"{failed} of {total} instances"
+        was = "was" if failed == 1 else "were"
+        return Failed(f"{what} {was} not stored: {named}{more}{not_asked}")
 
     def _ask(self, stored: int) -> str:
         """Ask the peer to commit what it stored, in as many transactions as that takes; return why it cannot be asked.

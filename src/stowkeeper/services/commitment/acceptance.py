@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sqlalchemy import Connection
+
 from stowkeeper.archive import audit
 from stowkeeper.database.engine import Database, Transaction
 from stowkeeper.dicom.commitment_information import ActionInformation, Reference
 from stowkeeper.dicom.status import Status
 from stowkeeper.jobs import rows as jobs
-from stowkeeper.jobs.job import JobRequest
-from stowkeeper.jobs.options import DISK_LANE
+from stowkeeper.jobs.job import Job
 from stowkeeper.jobs.states import JobState
 from stowkeeper.services.commitment import rows
 from stowkeeper.services.commitment.commitment_values import (
@@ -28,7 +29,17 @@ from stowkeeper.services.commitment.commitment_values import (
     CommitmentRole,
     CommitmentState,
 )
-from stowkeeper.services.commitment.options import COMMITMENT_JOB, peer_lane
+from stowkeeper.services.commitment.limits import FETCHED_CHECK_SECONDS_MAX
+from stowkeeper.services.commitment.options import LOOKS_AGAIN
+from stowkeeper.services.commitment.still_kept import words_of_loss
+from stowkeeper.services.commitment.times import age_seconds
+from stowkeeper.services.commitment.transaction_job import (
+    job_of,
+    live_job,
+    may_be_reporting,
+    submit_first,
+    submit_next,
+)
 
 
 class Taken(StrEnum):
@@ -70,7 +81,6 @@ def take(transaction: Transaction, asker: Asker, information: ActionInformation)
         )
         if repeated is not None and repeated.way == asker.way:
             return Taken.REPEATED, _asked_again(transaction, repeated, asker)
-    job_id = str(uuid.uuid4())
     commitment = rows.insert(
         transaction,
         CommitmentRequest(
@@ -84,34 +94,40 @@ def take(transaction: Transaction, asker: Asker, information: ActionInformation)
             peer_address=asker.peer_address,
             association_id=asker.association_id,
             duplicate_of=known.commitment_key if known is not None else None,
-            job_id=job_id,
+            job_id=str(uuid.uuid4()),
             requested_at=transaction.at,
         ),
         information.references,
     )
-    jobs.submit(transaction, _job(commitment, job_id, lane=DISK_LANE, created_by=_named(asker)))
+    submit_first(transaction, commitment, created_by=_named(asker))
     return Taken.NEW if known is None else Taken.DUPLICATE, commitment
 
 
 def _asked_again(transaction: Transaction, commitment: Commitment, asker: Asker) -> Commitment:
-    """Go on with a transaction that is asked for again: on the association of now, and anew where it was given up."""
+    """Go on with a transaction that is asked for again: on the association of now, and anew where nobody goes on with it.
+
+    Where its report may be on its way, nobody knows whether the peer asks since it had none: it is told once more.
+    """
     key = commitment.commitment_key
     if asker.association_id:
         rows.change(transaction, key, association_id=asker.association_id)
-    if commitment.state is CommitmentState.UNDELIVERED:
-        _report_again(transaction, commitment, created_by=_named(asker))
+    job = live_job(transaction.connection, commitment)
+    if job is None or may_be_reporting(job):
+        submit_next(transaction, commitment, created_by=_named(asker))
     return rows.find_by_key(transaction.connection, key) or commitment
 
 
 def resend(transaction: Transaction, commitment_key: int, who: str) -> str:
     """Have a transaction reported again, or now, to its peer; return the id of the job that does it.
 
-    What is reported does not change by that, once a peer answered. A report that is on its way is left to go; one that
+    What is reported does not change by that, once a peer answered: where it would not be true any more, nothing is
+    reported. The rows are looked at here, the files by the job. A report that is on its way is left to go; one that
     waits for its next attempt is tried at once. `who` is for the audit trail.
 
     Raises:
         CommitmentNotFoundError: there is no such transaction that was asked of us.
-        CommitmentStateError: it is still being checked, its job is paused, or it was asked for by HTTP.
+        CommitmentStateError: it is still being checked, its job is paused, it was asked for by HTTP, or the peer was told
+            that something is committed which is not kept any more.
 
     """
     commitment = rows.find_by_key(transaction.connection, commitment_key)
@@ -123,40 +139,24 @@ def resend(transaction: Transaction, commitment_key: int, who: str) -> str:
         raise CommitmentStateError(
             "it was asked for by HTTP: its result is fetched there, and nobody is called"
         )
-    if commitment.state is CommitmentState.RECEIVED:
-        raise CommitmentStateError("its instances are still being checked: it is reported when that is done")
-    job = jobs.find(transaction.connection, commitment.job_id) if commitment.job_id else None
-    if job is not None and job.state is JobState.PAUSED:
-        raise CommitmentStateError(f"its job {job.job_id} is paused: resume that")
-    if job is not None and job.state in (JobState.PENDING, JobState.RUNNING):
+    if commitment.reported_at is not None:
+        words = words_of_loss(transaction.connection, commitment)
+        if words:
+            raise CommitmentStateError(words)
+    job = live_job(transaction.connection, commitment)
+    if job is not None:
+        if job.state is JobState.PAUSED:
+            raise CommitmentStateError(f"its job {job.job_id} is paused: resume that")
+        if commitment.state is CommitmentState.RECEIVED:
+            raise CommitmentStateError(
+                "its instances are still being checked: it is reported when that is done"
+            )
+        if job.state is JobState.RETRY:
+            return jobs.resubmit(transaction, job.job_id, who).job_id
         return job.job_id
-    if job is not None and job.state is JobState.RETRY:
-        return jobs.resubmit(transaction, job.job_id, who).job_id
-    job_id = _report_again(transaction, commitment, created_by=who)
+    job_id = submit_next(transaction, commitment, created_by=who, looks_again=True)
     audit.note(transaction, who, "commitment resent", commitment.transaction_uid, commitment.peer)
     return job_id
-
-
-def _report_again(transaction: Transaction, commitment: Commitment, *, created_by: str) -> str:
-    """Put in a job of its own that goes straight to the report."""
-    job_id = str(uuid.uuid4())
-    jobs.submit(transaction, _job(commitment, job_id, lane=peer_lane(commitment.peer), created_by=created_by))
-    rows.change(transaction, commitment.commitment_key, job_id=job_id)
-    if commitment.state is CommitmentState.UNDELIVERED:
-        rows.change(transaction, commitment.commitment_key, state=CommitmentState.CHECKED)
-    return job_id
-
-
-def _job(commitment: Commitment, job_id: str, *, lane: str, created_by: str) -> JobRequest:
-    return JobRequest(
-        kind=COMMITMENT_JOB,
-        arguments={"commitment_key": commitment.commitment_key},
-        subject=commitment.transaction_uid,
-        peer=commitment.peer if commitment.way == WAY_DIMSE else "",
-        lane=lane,
-        created_by=created_by,
-        job_id=job_id,
-    )
 
 
 def _named(asker: Asker) -> str:
@@ -198,34 +198,65 @@ def accept_web(
         and known.reported_at is None
         and known.content == rows.content_of(references)
     )
-    return (Taken.REPEATED, known) if is_same else (Taken.DUPLICATE, None)
+    if not is_same:
+        return Taken.DUPLICATE, None
+    if known.state is CommitmentState.RECEIVED:
+        with database.read() as connection:
+            is_left = live_job(connection, known) is None
+        if is_left:
+            with database.write() as transaction:
+                now = rows.find_by_key(transaction.connection, known.commitment_key) or known
+                return Taken.REPEATED, _asked_again(transaction, now, asker)
+    return Taken.REPEATED, known
 
 
 def web_result(database: Database, transaction_uid: str) -> WebResult | None:
     """Return what can be said of a transaction that was asked for by HTTP; None for one that was not. Blocks.
 
-    The first result that is fetched is noted as its report. Raises DatabaseUnavailable.
+    The first result that is fetched is noted as its report. Before that, what is not kept any more, and what was checked long
+    ago, is looked at again: the result is open until that is done. Raises DatabaseUnavailable.
     """
     with database.read() as connection:
         commitment = rows.find(connection, CommitmentRole.PROVIDER, transaction_uid)
         if commitment is None or commitment.way != WAY_WEB:
             return None
-        if commitment.state is CommitmentState.RECEIVED:
+        if commitment.state is CommitmentState.RECEIVED or _is_looked_at(job_of(connection, commitment)):
             return WebResult(commitment=commitment, instances=None)
-        instances = tuple(
-            rows.instances_of(connection, commitment.commitment_key, limit=commitment.instances)
-        )
-    if commitment.reported_at is None:
-        commitment = _note_fetched(database, commitment)
-    return WebResult(commitment=commitment, instances=instances)
-
-
-def _note_fetched(database: Database, commitment: Commitment) -> Commitment:
-    key = commitment.commitment_key
+        if commitment.reported_at is not None:
+            return WebResult(commitment=commitment, instances=_all_of(connection, commitment))
     with database.write() as transaction:
-        now = rows.find_by_key(transaction.connection, key)
-        if now is None or now.reported_at is not None:
-            return now or commitment
+        return _fetch(
+            transaction, rows.find_by_key(transaction.connection, commitment.commitment_key) or commitment
+        )
+
+
+def _fetch(transaction: Transaction, commitment: Commitment) -> WebResult:
+    """Return a result for the first time and note that, or have it looked at again first."""
+    connection, key = transaction.connection, commitment.commitment_key
+    if commitment.reported_at is None:
+        job = job_of(connection, commitment)
+        if _is_looked_at(job):
+            return WebResult(commitment=commitment, instances=None)
+        if words_of_loss(connection, commitment) or _is_old(commitment, job):
+            submit_next(transaction, commitment, created_by=commitment.peer, looks_again=True)
+            return WebResult(commitment=commitment, instances=None)
         rows.change(transaction, key, state=CommitmentState.REPORTED, reported_at=transaction.at, error="")
         rows.note_report(transaction, key, at=transaction.at, way=WAY_WEB, status=Status.SUCCESS)
-        return rows.find_by_key(transaction.connection, key) or commitment
+        commitment = rows.find_by_key(connection, key) or commitment
+    return WebResult(commitment=commitment, instances=_all_of(connection, commitment))
+
+
+def _is_looked_at(job: Job | None) -> bool:
+    """Tell whether the job of a transaction is to look, or looks, at everything again."""
+    return job is not None and not job.is_finished and LOOKS_AGAIN in job.arguments
+
+
+def _is_old(commitment: Commitment, job: Job | None) -> bool:
+    """Tell whether a check lies too long ago. One that was made for a fetch is not, or who comes seldom would never get it."""
+    if job is not None and job.state is JobState.SUCCESS and LOOKS_AGAIN in job.arguments:
+        return False
+    return abs(age_seconds(commitment.checked_at or commitment.requested_at)) > FETCHED_CHECK_SECONDS_MAX
+
+
+def _all_of(connection: Connection, commitment: Commitment) -> tuple[CommitmentInstance, ...]:
+    return tuple(rows.instances_of(connection, commitment.commitment_key, limit=commitment.instances))

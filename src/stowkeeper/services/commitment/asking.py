@@ -85,7 +85,8 @@ def ask(
 ) -> Commitment:
     """Write a transaction that asks a peer to commit these instances, and its job. One given twice is asked for once.
 
-    `own_ae_title` is what we call ourselves to a peer that says nothing about it. `version_keys` has one for each
+    `own_ae_title` is what we call ourselves to a peer that says nothing about it; '' leaves it to whoever carries the job
+    out, which may be a server under another title than the settings here say. `version_keys` has one for each
     reference, where given: the version that we have, which is what `safe_to_delete` compares with later. A peer without
     a name is one that nobody defined; the rows then hold where it is.
 
@@ -165,9 +166,14 @@ def ask_again(
     The versions stay those of the first asking: what we have now may be another one than the peer has.
 
     Raises:
-        CannotAskError: all of it is committed, the transaction is not over, or nobody knows where the peer is.
+        CannotAskError: all of it is committed, or it is of nothing; the transaction is not over; or nobody knows where the
+            peer is.
 
     """
+    if not commitment.instances:
+        raise CannotAskError(
+            f"{commitment.transaction_uid} named no instance, so there is nothing to ask for"
+        )
     if commitment.state in OPEN_STATES:
         raise CannotAskError(
             f"the transaction {commitment.transaction_uid} is not over: its report can still come"

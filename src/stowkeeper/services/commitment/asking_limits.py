@@ -30,6 +30,10 @@ UNASKED_KEPT_MAX = 1000
 REPORTS_NOTED_MAX = 50
 """Reports of a transaction that are noted; a peer that repeats different ones without end fills no disk."""
 
+SENDER_LOOKUP_SECONDS = 3.0
+"""How long it is waited for the name of a peer to be looked up, to see whether a report came from there. A resolver that
+lives answers within a fraction; meanwhile the reports of others wait."""
+
 LISTENER_ASSOCIATIONS_MAX = 16
 """Associations at once of a command that listens for a report: one peer reports, and tries again."""
 

@@ -18,6 +18,7 @@ from stowkeeper.dicom.uid import generate_uid
 from stowkeeper.dimse.message_types import NEventReportRequest, Request, Response
 from stowkeeper.net.association_errors import AssociationError
 from stowkeeper.net.client import ClientAssociation, RequestHandler
+from stowkeeper.net.name_lookup import NoLookupError
 from stowkeeper.services.commitment.asking_limits import END_LOOK_SECONDS, REFERENCES_PER_REQUEST_MAX
 from stowkeeper.services.commitment.comparison import EVENT_TYPES, Comparison, Verdict, compare
 from stowkeeper.services.commitment.push_model import ClassRefusedError, request_commitment
@@ -116,7 +117,14 @@ class _Desk:
         question = self.question
         if question is None or information.transaction_uid != question.transaction_uid:
             return Status.NO_SUCH_SOP_INSTANCE, ""
-        if calling_ae_title != self._peer.ae_title or not is_at(address, self._peer.host or ""):
+        try:
+            is_peer = calling_ae_title == self._peer.ae_title and is_at(address, self._peer.host or "")
+        except NoLookupError as error:
+            return (
+                Status.PROCESSING_FAILURE,
+                f"its host cannot be looked up now, send it again later: {error}",
+            )
+        if not is_peer:
             return Status.NOT_AUTHORIZED, "another peer was asked in this transaction"
         status, words = question.take(event_type_id, information)
         if status == Status.SUCCESS:

@@ -4,8 +4,9 @@ Blocks; it runs in a thread of the job engine. What it leaves open is looked at 
 due then and does not run meanwhile.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import structlog
 
@@ -24,9 +25,9 @@ from stowkeeper.services.commitment.arrivals import (
     refused_for_room,
     unlisted_instances,
 )
+from stowkeeper.services.commitment.askers import asker_of
 from stowkeeper.services.commitment.commitment_values import (
     WAY_DIMSE,
-    WAY_WEB,
     Commitment,
     CommitmentInstance,
     CommitmentState,
@@ -37,6 +38,7 @@ from stowkeeper.services.commitment.instance_look import Circumstances, Look, fa
 from stowkeeper.services.commitment.limits import (
     CHECK_PORTION,
     CHECK_TRIES_IN_ONE_RUN_MAX,
+    CHECK_TURN_SECONDS,
     FAILURES_TO_GIVE_UP_MIN,
     GRACE_LOOK_SECONDS_MAX,
     GRACE_LOOK_SECONDS_MIN,
@@ -47,15 +49,17 @@ from stowkeeper.services.commitment.limits import (
 from stowkeeper.services.commitment.options import CommitmentOptions, peer_lane
 from stowkeeper.services.commitment.policies import CheckContext, CheckPolicy, PolicyError
 from stowkeeper.services.commitment.times import DAY_SECONDS, age_seconds, utc_now
+from stowkeeper.services.peers import PeerBook
 
 log = structlog.get_logger("stowkeeper.commitment")
 
 CHECK, REPORT = "check", "report"
-WAITED, UNREADABLE_LOOKS, CANCELLED, REPORTING_SINCE = (
+WAITED, UNREADABLE_LOOKS, CANCELLED, REPORTING_SINCE, GAVE_WAY = (
     "waited_seconds",
     "unreadable_looks",
     "is_cancelled",
     "reporting_since",
+    "gave_way",
 )
 """What stands in the checkpoint of the job."""
 
@@ -65,23 +69,17 @@ AcceptsClass = Callable[[str, str, str], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckTools:
-    """What a check is made with. `open_associations` are those of this process, None where it receives nothing."""
+    """What a check is made with. `open_associations` are those of this process, None where it receives nothing.
+
+    The `peers` tell which receipts are of who asks.
+    """
 
     archive: ArchiveReader
+    peers: PeerBook
     policy: CheckPolicy
     options: CommitmentOptions
     accepts_class: AcceptsClass
     open_associations: OpenAssociations | None = None
-
-
-def asker_of(commitment: Commitment) -> str:
-    """Return for whom versions are chosen and held: the peer's AE title, or words for a client by HTTP.
-
-    The words are longer than an AE title can be, so they are nobody else's.
-    """
-    if commitment.way == WAY_WEB:
-        return f"a client by HTTP: {commitment.peer}"
-    return commitment.peer_ae_title
 
 
 def is_to_be_given_up(run: JobRun, since: str, options: CommitmentOptions) -> bool:
@@ -138,6 +136,8 @@ class CheckStep:
         try:
             circumstances = self._circumstances()
             left = self._look_through(circumstances)
+            if left is None:
+                return NextStep(CHECK, DISK_LANE, self._checkpoint)
         except PolicyError as error:
             return self._again_or_never(str(error))
         except OSError as error:  # of the depot: nobody knows what is on its way
@@ -151,7 +151,7 @@ class CheckStep:
         # Before any row is read: what is neither here nor there then was never answered before the request.
         unlisted = unlisted_instances(tools.archive)
         return Circumstances(
-            asker=asker_of(commitment),
+            asker=asker_of(commitment, tools.peers),
             context=context_of(commitment),
             unlisted=unlisted,
             grace_is_over=self._is_grace_over(),
@@ -177,12 +177,23 @@ class CheckStep:
                 self.tools.open_associations,
             )
 
-    def _look_through(self, circumstances: Circumstances) -> _Open:
-        """Look at all that is open, and write what is certain; return what is left."""
-        left = _Open()
-        for _ in range(CHECK_TRIES_IN_ONE_RUN_MAX):
-            left = _Open()
-            for portion in self._open_instances():
+    def _look_through(self, circumstances: Circumstances) -> _Open | None:
+        """Look at all that is open, and write what is certain; return what is left, None where it gives way before that.
+
+        It goes on then where it was, with what was left before.
+        """
+        ends_at, has_looked, done_before = time.monotonic() + CHECK_TURN_SECONDS, False, self._done
+        gave_way: JSON = self._checkpoint.pop(GAVE_WAY, {})
+        after, left = int(gave_way.get("after", -1)), _Open(**gave_way.get("left", {}))
+        for tried in range(CHECK_TRIES_IN_ONE_RUN_MAX):
+            if tried:
+                after, left = -1, _Open()
+            for portion in self._open_instances(after):
+                # A step resets the failures in a row, by which it waits longer each time for what is not certain yet.
+                is_patient = self._done == done_before and (left.not_yet or left.arriving)
+                if has_looked and not is_patient and time.monotonic() >= ends_at:
+                    self._checkpoint[GAVE_WAY] = {"after": portion[0].position - 1, "left": asdict(left)}
+                    return None
                 look = look_at(
                     portion,
                     circumstances,
@@ -191,6 +202,7 @@ class CheckStep:
                     root=self.tools.archive.root,
                     stopping=self.run.stopping,
                 )
+                has_looked = True
                 left.count(look)
                 left.changed += self._write(self._with_refusals_for_room(look.certain, portion))
             if not left.changed:
@@ -219,9 +231,8 @@ class CheckStep:
             for outcome in outcomes
         ]
 
-    def _open_instances(self) -> Iterator[list[CommitmentInstance]]:
-        """Yield what is open, portion by portion, each read when the one before is written."""
-        after = -1
+    def _open_instances(self, after: int = -1) -> Iterator[list[CommitmentInstance]]:
+        """Yield what is open behind a position, portion by portion, each read when the one before is written."""
         while True:
             with self.tools.archive.database.read() as connection:
                 portion = rows.instances_of(
@@ -252,8 +263,9 @@ class CheckStep:
             for outcome in outcomes
             if outcome.outcome is InstanceOutcome.COMMITTED and outcome.version_key is not None
         ]
+        asker = asker_of(commitment, self.tools.peers)
         with self.run.write() as transaction:
-            refused = hold_for_commitment(transaction, keys, commitment.transaction_uid, asker_of(commitment))
+            refused = hold_for_commitment(transaction, keys, commitment.transaction_uid, asker)
             certain = [
                 outcome
                 for outcome in outcomes
@@ -304,6 +316,9 @@ class CheckStep:
                 ),
                 *([f"the policy asks to wait for {left.not_yet} instances"] if left.not_yet else []),
             ]
+            if GAVE_WAY in self.run.job.checkpoint:  # the next look begins anew
+                with self.run.write() as transaction:
+                    self.run.progress(transaction, checkpoint=self._checkpoint)
             return self._again_or_never(", ".join(words))
         pause = min(max(GRACE_LOOK_SECONDS_MIN, age / 2), GRACE_LOOK_SECONDS_MAX)
         if left.unreadable:

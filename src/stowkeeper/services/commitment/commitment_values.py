@@ -171,6 +171,7 @@ class CommitmentChanges(TypedDict, total=False):
     state: CommitmentState
     failures: int
     job_id: str
+    own_ae_title: str
     association_id: str
     checked_at: str | None
     reported_at: str | None

@@ -1,8 +1,9 @@
 """Check policies from outside: an entry point of Python, a command, or an HTTP endpoint.
 
 Each is asked for some instances at a time and answers every one of them with a word of `PolicyOutcome`, such as
-`success` or `no-such-instance`. It may answer of instances that this archive does not have: a long-term archive can. What
-the archive keeps has to be there all the same: of a success the name and length of the file are looked at.
+`success` or `no-such-instance`. It is asked of instances that this archive does not have, too, and may say why they are
+missing or that they are still to come. A success of one of those counts as `no-such-instance`: what is not here cannot be
+held, and is never committed. Of every other success the name and length of the file are looked at.
 
 A policy that fails, or answers what nobody understands, has said nothing: it is asked again later, and never counts as a
 success. How each is spoken to stands in docs/commitment.md.
@@ -16,6 +17,7 @@ import os
 import selectors
 import shlex
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -24,7 +26,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 
 from stowkeeper.archive.catalog_values import Version
 from stowkeeper.archive.checking import CheckLevel, CheckStoppedError
@@ -85,7 +87,7 @@ def policy_named(name: str, seconds: float, files: FileSystem, root: str, databa
 
 
 class OutsidePolicy:
-    """A policy from outside, with a look at the files that are ours beside it."""
+    """A policy from outside, with a look at the files that are ours beside it. It can refuse, and never promise alone."""
 
     decides_on_unknown = True
 
@@ -103,16 +105,21 @@ class OutsidePolicy:
             raise PolicyError(
                 f"{self.name} answered for {len(answers)} instances and was asked for {len(questions)}"
             )
-        kept = [
-            number
-            for number, (question, answer) in enumerate(zip(questions, answers, strict=True))
-            if answer.outcome is PolicyOutcome.SUCCESS and question.version is not None
-        ]
+        good = [number for number, answer in enumerate(answers) if answer.outcome is PolicyOutcome.SUCCESS]
+        kept = [number for number in good if questions[number].version is not None]
+        for number in set(good).difference(kept):
+            answers[number] = _NOT_HERE
         for number, ours in zip(
             kept, self._ours.check([questions[number] for number in kept], context, stopping), strict=True
         ):
             answers[number] = ours
         return answers
+
+
+_NOT_HERE: Final = CheckAnswer(
+    outcome=PolicyOutcome.NO_SUCH_INSTANCE,
+    words="the policy calls it a success, and it is not kept in this archive",
+)
 
 
 class _Outside:
@@ -124,6 +131,19 @@ class _Outside:
         self, questions: Sequence[CheckQuestion], context: CheckContext, stopping: threading.Event
     ) -> list[CheckAnswer]:
         raise NotImplementedError
+
+
+class _Timed(_Outside):
+    """Somebody who is outside of this process, and has some seconds to answer."""
+
+    _seconds: float
+
+    def _go_on(self, deadline: float, stopping: threading.Event) -> None:
+        """Raise CheckStoppedError or PolicyError where the time is over."""
+        if stopping.is_set():
+            raise CheckStoppedError
+        if time.monotonic() > deadline:
+            raise PolicyError(f"{self.name} took longer than {self._seconds:g} seconds")
 
 
 class _EntryPoint(_Outside):
@@ -166,7 +186,7 @@ class _EntryPoint(_Outside):
         raise PolicyError(f"{self.name} answered with neither an outcome nor a CheckAnswer")
 
 
-class _Command(_Outside):
+class _Command(_Timed):
     """A program that reads a line of JSON for each instance, and writes one for each."""
 
     def __init__(self, command: str, seconds: float) -> None:
@@ -242,12 +262,6 @@ class _Command(_Outside):
                 process.wait(POLICY_POLL_SECONDS)
         return bytes(output), bytes(words)
 
-    def _go_on(self, deadline: float, stopping: threading.Event) -> None:
-        if stopping.is_set():
-            raise CheckStoppedError
-        if time.monotonic() > deadline:
-            raise PolicyError(f"{self.name} took longer than {self._seconds:g} seconds")
-
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Follows no redirect: it would turn a POST into a GET, and lead where nobody meant."""
@@ -256,7 +270,56 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-class _Endpoint(_Outside):
+class _Line:
+    """The connection of one request, so that another thread can cut it: a server that sends a byte now and then never times out."""
+
+    def __init__(self, deadline: float, stopping: threading.Event) -> None:
+        self._deadline = deadline
+        self._stopping = stopping
+        self._ended = threading.Event()
+        self._socket: socket.socket | None = None
+
+    def opener(self) -> urllib.request.OpenerDirector:
+        """Return what opens the request, on this line."""
+        line = self
+
+        class Plain(http.client.HTTPConnection):
+            def connect(self) -> None:
+                super().connect()
+                line._socket = self.sock
+
+        class Secure(http.client.HTTPSConnection):
+            def connect(self) -> None:
+                super().connect()
+                line._socket = self.sock
+
+        class PlainHandler(urllib.request.HTTPHandler):
+            def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(Plain, req)
+
+        class SecureHandler(urllib.request.HTTPSHandler):
+            def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(Secure, req)
+
+        return urllib.request.build_opener(_NoRedirects, PlainHandler, SecureHandler)
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._watch, name="policy-watch", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(POLICY_POLL_SECONDS):
+            is_over = self._stopping.is_set() or time.monotonic() > self._deadline
+            if is_over and self._socket is not None:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+                return
+
+
+class _Endpoint(_Timed):
     """A URL that gets a POST with one JSON object, and answers with one."""
 
     def __init__(self, url: str, seconds: float) -> None:
@@ -267,7 +330,6 @@ class _Endpoint(_Outside):
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._url = url
         self._seconds = seconds
-        self._opener = urllib.request.build_opener(_NoRedirects)
 
     def ask(
         self, questions: Sequence[CheckQuestion], context: CheckContext, stopping: threading.Event
@@ -292,21 +354,22 @@ class _Endpoint(_Outside):
         deadline = time.monotonic() + self._seconds
         data = bytearray()
         try:
-            with self._opener.open(request, timeout=self._seconds) as response:
+            with (
+                _Line(deadline, stopping) as line,
+                line.opener().open(request, timeout=self._seconds) as response,
+            ):
                 if response.status != 200:
                     raise PolicyError(f"{self.name} answered with HTTP status {response.status}")
                 while piece := response.read1(65536):
                     data += piece
                     if len(data) > bytes_max:
                         raise PolicyError(f"{self.name} answered with more than {bytes_max} bytes")
-                    if stopping.is_set():
-                        raise CheckStoppedError
-                    if time.monotonic() > deadline:
-                        raise PolicyError(f"{self.name} took longer than {self._seconds:g} seconds")
+            self._go_on(deadline, stopping)
         except urllib.error.HTTPError as error:
             error.close()
             raise PolicyError(f"{self.name} answered with HTTP status {error.code}") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
+            self._go_on(deadline, stopping)  # then it is the line that was cut
             reason = getattr(error, "reason", error)
             words = getattr(reason, "strerror", "") or str(reason) or type(error).__name__
             raise PolicyError(f"{self.name} cannot be asked: {words}") from error

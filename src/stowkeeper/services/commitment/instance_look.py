@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from stowkeeper.archive.catalog_values import VersionState
-from stowkeeper.archive.choosing import Choice, choose_versions
+from stowkeeper.archive.choosing import Asker, Choice, choose_versions
 from stowkeeper.archive.versions import find_versions, find_versions_by_key
 from stowkeeper.database.engine import Database
 from stowkeeper.dicom.status import Status
@@ -35,17 +35,19 @@ from stowkeeper.services.commitment.policies import (
 class Circumstances:
     """What holds for all instances of a look.
 
-    `asker` is the AE title that versions are chosen and held for. `unlisted` are on their way into the catalog.
+    `asker` is for whom versions are chosen and held. `unlisted` are on their way into the catalog.
     `grace_is_over` tells that what is unknown now is not waited for. With `is_last_look` a file that cannot be read counts
-    as failed. `accepts_class` tells of a SOP class whether it is taken for storage from this peer.
+    as failed. `accepts_class` tells of a SOP class whether it is taken for storage from this peer. With `was_told` the peer
+    may have heard what is committed already: then no other bytes of the instance stand for it.
     """
 
-    asker: str
+    asker: Asker
     context: CheckContext
     unlisted: frozenset[str]
     grace_is_over: bool
     is_last_look: bool
     accepts_class: Callable[[str], bool]
+    was_told: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,7 +86,7 @@ def look_at(
             connection, [instance.sop_instance_uid for instance in present], circumstances.asker
         )
         damaged = _damaged(connection, choices)
-        held = _held_before(connection, present)
+        held = _held_before(connection, present, choices, was_told=circumstances.was_told)
     asked: list[_Asked] = []
     for instance in present:
         choice = held.get(instance.position) or choices[instance.sop_instance_uid]
@@ -172,7 +174,7 @@ def _ask(
 
 
 def _changed(
-    asked: Sequence[_Asked], answers: dict[int, CheckAnswer], asker: str, database: Database
+    asked: Sequence[_Asked], answers: dict[int, CheckAnswer], asker: Asker, database: Database
 ) -> frozenset[str]:
     """Return the instances whose check failed and that would be checked in another version by now."""
     failing = {
@@ -191,21 +193,48 @@ def _changed(
     )
 
 
-def _held_before(connection: Connection, instances: Sequence[CommitmentInstance]) -> dict[int, Choice]:
-    """Return, of instances that are committed already, the versions that are held for it and kept still."""
-    keys = {
-        instance.position: instance.version_key
+def _held_before(
+    connection: Connection,
+    instances: Sequence[CommitmentInstance],
+    choices: dict[str, Choice],
+    *,
+    was_told: bool,
+) -> dict[int, Choice]:
+    """Return, of instances that are committed already, the versions that are held for it and kept still.
+
+    Where one is not kept and the peer may have been told, another file of the same bytes may stand for it and nothing else.
+    """
+    committed = {
+        instance.position: (instance, instance.version_key)
         for instance in instances
         if instance.outcome is InstanceOutcome.COMMITTED and instance.version_key is not None
     }
-    if not keys:
+    if not committed:
         return {}
-    kept = find_versions_by_key(connection, keys.values())
-    return {
-        position: Choice(version=kept[key])
-        for position, key in keys.items()
-        if key in kept and kept[key].state is VersionState.KEPT
+    versions = find_versions_by_key(connection, [key for _, key in committed.values()])
+    gone = {
+        instance.sop_instance_uid
+        for instance, key in committed.values()
+        if key in versions and versions[key].state is not VersionState.KEPT
     }
+    kept = find_versions(connection, gone, (VersionState.KEPT,)) if gone and was_told else {}
+    found: dict[int, Choice] = {}
+    for position, (instance, key) in committed.items():
+        version = versions.get(key)
+        uid = instance.sop_instance_uid
+        if version is None:
+            continue
+        if version.state is VersionState.KEPT:
+            found[position] = Choice(version=version)
+        elif was_told and (chosen := choices[uid].version) is not None and chosen.content != version.content:
+            same = [one for one in kept.get(uid, ()) if one.content == version.content]
+            found[position] = Choice(version=same[-1]) if same else _OTHER_BYTES
+    return found
+
+
+_OTHER_BYTES = Choice(
+    version=None, conflict=True, words="what was committed is not kept any more, and other bytes of it are"
+)
 
 
 def _damaged(connection: Connection, choices: dict[str, Choice]) -> frozenset[str]:

@@ -16,6 +16,19 @@ take well under a second, and no peer has reason for more at a time."""
 REQUEST_BYTES_WAITING_MAX = 96 * 1024 * 1024
 """Bytes of the data sets of requests that wait: three of the largest, or ten thousands of usual ones."""
 
+QUEUE_SHARE_OF_ONE = 0.75
+"""Share of the places and bytes up to which a peer may put in a request while another one of its own waits: the rest is for
+those who have none waiting, however many one peer sends."""
+
+LARGE_REQUEST_BYTES = 256 << 10
+"""Bytes of a data set from which on a request, of some 2000 references, is worked on apart from the usual ones: the
+largest take a second or more."""
+
+UNREPORTED_REFERENCES_MAX = 500_000
+"""References that one peer may have asked for and is not told of yet, those aside that were given up: five of the largest
+requests, or a hundred studies of the largest kind, some 100 MB of rows. A peer that is not there to be told, and asks on and
+on, is refused then; each answered report makes room, and so does the end of the days for which one is tried."""
+
 REQUESTS_PER_TRANSACTION_MAX = 64
 """Requests that are written in one transaction, so that those who ask together share one sync."""
 
@@ -60,8 +73,16 @@ POLICY_WORDS_BYTES_MAX = 4000
 POLICY_POLL_SECONDS = 0.2
 """How often somebody who waits for a policy looks whether the job is to stop."""
 
+CHECK_TURN_SECONDS = 5.0
+"""How long a check goes on before it gives its place on the disk to the next one, and waits for its turn itself: what others
+asked for a single instance waits no longer than that, and a portion."""
+
 CHECK_TRIES_IN_ONE_RUN_MAX = 3
 """How often in one run the instances are looked up again whose version changed between its check and its hold."""
 
 RECHECK_SECONDS_MIN = 60.0
 """Age of a check that is never too old for its report, whatever is set: between both the job waits for its lane."""
+
+FETCHED_CHECK_SECONDS_MAX = 3600.0
+"""Age from which on a check is made again before its result is fetched by HTTP for the first time, as the setting
+`recheck_after_seconds` is shipped for reports."""

@@ -5,6 +5,13 @@ from dataclasses import dataclass
 COMMITMENT_JOB = "commitment"
 """The kind of job that checks and reports a storage commitment (`provider_job.py`)."""
 
+LOOKS_AGAIN = "looks_again"
+"""Stands in the arguments of such a job that a person asked for: everything is looked at before it is reported."""
+
+AFTER_REPORT = "after_report"
+"""Stands in the arguments of such a job that is not the first of its transaction: the last report before it, by its key. A later
+one that the peer answered is what the job is there for."""
+
 
 def peer_lane(name: str) -> str:
     """Return the lane of the jobs that call a peer: one at a time."""

@@ -3,18 +3,25 @@
 `check` runs in the lane of the disk, some instances at a time. What is certain of them is written together with the
 holds and the job's progress, so a crash goes on with what is open. `report` runs in the lane of the peer. A report that
 is late goes back to `check` for another look, once the peer is there again. A request by HTTP has no report: its result
-is fetched.
+is fetched, and looked at again before that where it is old.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from stowkeeper.archive.checking import CheckStoppedError
 from stowkeeper.jobs.kind import Ending, Failed, Finished, JobInterrupted, JobRun, NextStep
 from stowkeeper.jobs.options import DISK_LANE
 from stowkeeper.services.commitment import rows
-from stowkeeper.services.commitment.checking_step import CHECK, REPORT, AcceptsClass, CheckStep, CheckTools
+from stowkeeper.services.commitment.checking_step import (
+    CANCELLED,
+    CHECK,
+    REPORT,
+    AcceptsClass,
+    CheckStep,
+    CheckTools,
+)
 from stowkeeper.services.commitment.commitment_values import WAY_DIMSE, Commitment, CommitmentState
 from stowkeeper.services.commitment.options import COMMITMENT_JOB, peer_lane
 from stowkeeper.services.commitment.recheck_step import RECHECKED_UP_TO, RecheckStep
@@ -37,16 +44,23 @@ class CommitmentJob:
         commitment = await run.in_thread(self._find, int(run.job.arguments["commitment_key"]))
         if commitment is None:
             return Failed("there is no such transaction any more")
+        if commitment.job_id != run.job.job_id:
+            # Two at once could tell a peer one thing, and write another.
+            return Finished(f"job {commitment.job_id} has taken its place", says_nothing_of_lane=True)
         if commitment.state is CommitmentState.RECEIVED:
             return await self._in_lane(run, CHECK, DISK_LANE, CheckStep(run, commitment, self.tools).check)
-        if commitment.way != WAY_DIMSE:
+        looks_again = RECHECKED_UP_TO in run.job.checkpoint
+        if commitment.way != WAY_DIMSE and (not looks_again or commitment.reported_at is not None):
             return Finished()
-        if RECHECKED_UP_TO in run.job.checkpoint:
+        if looks_again:
             return await self._in_lane(run, CHECK, DISK_LANE, RecheckStep(run, commitment, self.tools).check)
         lane = peer_lane(commitment.peer)
         if run.job.lane != lane:
             return NextStep(REPORT, lane)
-        return await self.reporter.report(run, commitment)
+        ending = await self.reporter.report(run, commitment)
+        if isinstance(ending, Finished) and run.job.checkpoint.get(CANCELLED):
+            return replace(ending, was_cancelled=True)
+        return ending
 
     def _find(self, commitment_key: int) -> Commitment | None:
         with self.tools.archive.database.read() as connection:

@@ -3,9 +3,13 @@
 Nobody was told the outcomes, or nobody said that he was. What is committed is checked again in the version that is held,
 and what turned bad is reported as such. What had failed may have become good, since its sender may have sent it again; but
 only where no report ever left this machine: the same transaction never turns from bad to good in the eyes of a peer.
+
+Once a peer has answered, its report says the same for ever. Whoever wants it sent again by hand has what was reported as
+committed looked at first; where that is not kept and whole any more nothing is sent, and nothing is written of it but why.
 Blocks; it runs in a thread of the job engine.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,32 +18,39 @@ import structlog
 from stowkeeper.archive.checking import hold_for_commitment
 from stowkeeper.dicom.status import Status
 from stowkeeper.jobs.job import JSON
-from stowkeeper.jobs.kind import Ending, JobRun, NextStep, TryAgain
+from stowkeeper.jobs.kind import Ending, Failed, Finished, JobRun, NextStep, TryAgain
+from stowkeeper.jobs.options import DISK_LANE
 from stowkeeper.jobs.states import JobWish
 from stowkeeper.services.commitment import rows
 from stowkeeper.services.commitment.arrivals import unlisted_instances
+from stowkeeper.services.commitment.askers import asker_of
 from stowkeeper.services.commitment.checking_step import (
+    CHECK,
     REPORT,
     CheckTools,
-    asker_of,
     context_of,
     is_to_be_given_up,
 )
 from stowkeeper.services.commitment.commitment_values import (
+    WAY_DIMSE,
     Commitment,
     CommitmentInstance,
     InstanceOutcome,
     Outcome,
 )
 from stowkeeper.services.commitment.instance_look import Circumstances, Look, failed, look_at
-from stowkeeper.services.commitment.limits import CHECK_PORTION, UNREADABLE_LOOKS_MAX
+from stowkeeper.services.commitment.limits import CHECK_PORTION, CHECK_TURN_SECONDS, UNREADABLE_LOOKS_MAX
 from stowkeeper.services.commitment.options import peer_lane
 from stowkeeper.services.commitment.policies import PolicyError
+from stowkeeper.services.commitment.still_kept import refusal
 
 log = structlog.get_logger("stowkeeper.commitment")
 
 RECHECKED_UP_TO = "rechecked_up_to"
 """Stands in the checkpoint while a transaction is checked again: the position of the last instance that was."""
+
+LOOKED_AGAIN_AT = "looked_again_at"
+"""Stands in the checkpoint after that: when it ended."""
 
 
 @dataclass(slots=True)
@@ -58,13 +69,16 @@ class RecheckStep:
         checkpoint: JSON = dict(self.run.job.checkpoint)
         if self.run.job.wish is JobWish.CANCEL:
             checkpoint.pop(RECHECKED_UP_TO, None)
-            return NextStep(REPORT, peer_lane(self.commitment.peer), checkpoint)
-        with self.tools.archive.database.read() as connection:
-            was_sent = rows.was_sent(connection, self.commitment.commitment_key)
+            return self._to_report(checkpoint)
+        was_sent = self._is_told
+        if not was_sent:
+            with self.tools.archive.database.read() as connection:
+                was_sent = rows.was_sent(connection, self.commitment.commitment_key)
+        ends_at = time.monotonic() + CHECK_TURN_SECONDS
         while portion := self._portion(int(checkpoint[RECHECKED_UP_TO])):
             words = ""
             try:
-                look = self._look(portion)
+                look = self._look(portion, was_told=was_sent)
             except PolicyError as error:
                 look, words = Look(), str(error)
             except OSError as error:
@@ -80,18 +94,28 @@ class RecheckStep:
                 for instance in portion
                 if instance.position not in certain
             ]
+            if self._is_told and (loss := _loss(portion, look.certain)):
+                return not_sent_again(self.run, self.commitment, loss)
             if not self._write(portion, look.certain, checkpoint, was_sent=was_sent):
                 return TryAgain("the versions of some instances changed while they were checked", 1.0)
+            if time.monotonic() >= ends_at:  # the next one's turn
+                return NextStep(CHECK, DISK_LANE, checkpoint)
         return self._ended(checkpoint)
 
-    def _portion(self, after: int) -> list[CommitmentInstance]:
-        with self.tools.archive.database.read() as connection:
-            return rows.instances_of(connection, self.commitment.commitment_key, after, CHECK_PORTION)
+    @property
+    def _is_told(self) -> bool:
+        """Tell whether the peer has answered a report: what it says does not change any more."""
+        return self.commitment.reported_at is not None
 
-    def _look(self, portion: Sequence[CommitmentInstance]) -> Look:
+    def _portion(self, after: int) -> list[CommitmentInstance]:
+        only = InstanceOutcome.COMMITTED if self._is_told else None
+        with self.tools.archive.database.read() as connection:
+            return rows.instances_of(connection, self.commitment.commitment_key, after, CHECK_PORTION, only)
+
+    def _look(self, portion: Sequence[CommitmentInstance], *, was_told: bool) -> Look:
         commitment, tools = self.commitment, self.tools
         circumstances = Circumstances(
-            asker=asker_of(commitment),
+            asker=asker_of(commitment, tools.peers),
             context=context_of(commitment),
             unlisted=unlisted_instances(tools.archive),
             grace_is_over=True,
@@ -99,6 +123,7 @@ class RecheckStep:
             accepts_class=lambda sop_class_uid: tools.accepts_class(
                 commitment.peer_ae_title, commitment.peer_address, sop_class_uid
             ),
+            was_told=was_told,
         )
         return look_at(
             portion,
@@ -133,7 +158,10 @@ class RecheckStep:
         ]
         with self.run.write() as transaction:
             refused = hold_for_commitment(
-                transaction, keys, self.commitment.transaction_uid, asker_of(self.commitment)
+                transaction,
+                keys,
+                self.commitment.transaction_uid,
+                asker_of(self.commitment, self.tools.peers),
             )
             if refused:
                 return False  # some may be held now: they are looked at again all the same
@@ -146,8 +174,12 @@ class RecheckStep:
         commitment = self.commitment
         del checkpoint[RECHECKED_UP_TO]
         with self.run.write() as transaction:
+            checkpoint[LOOKED_AGAIN_AT] = transaction.at
             failures = rows.failures_of(transaction.connection, commitment.commitment_key)
-            rows.change(transaction, commitment.commitment_key, checked_at=transaction.at, failures=failures)
+            if not self._is_told:
+                rows.change(
+                    transaction, commitment.commitment_key, checked_at=transaction.at, failures=failures
+                )
             self.run.progress(transaction, checkpoint=checkpoint)
         log.info(
             "commitment",
@@ -160,7 +192,36 @@ class RecheckStep:
             policy=self.tools.policy.name,
             job=self.run.job.job_id,
         )
-        return NextStep(REPORT, peer_lane(commitment.peer), checkpoint)
+        return self._to_report(checkpoint)
+
+    def _to_report(self, checkpoint: JSON) -> Ending:
+        if self.commitment.way != WAY_DIMSE:
+            return Finished()
+        return NextStep(REPORT, peer_lane(self.commitment.peer), checkpoint)
+
+
+def not_sent_again(run: JobRun, commitment: Commitment, words: str) -> Failed:
+    """Write why a report that a peer has answered is not sent again. Blocks; raises LeaseLostError, DatabaseUnavailable."""
+    with run.write() as transaction:
+        rows.change(transaction, commitment.commitment_key, error=f"not reported again: {words}")
+    log.warning(
+        "commitment",
+        what="not reported again",
+        transaction=commitment.transaction_uid,
+        peer=commitment.peer,
+        why=words,
+        job=run.job.job_id,
+    )
+    return Failed(words)
+
+
+def _loss(portion: Sequence[CommitmentInstance], outcomes: Sequence[Outcome]) -> str:
+    """Say of the first instance that is not kept and whole any more why; '' where all are."""
+    bad = {one.position: one.words for one in outcomes if one.outcome is InstanceOutcome.FAILED}
+    for instance in portion:
+        if instance.position in bad:
+            return refusal(instance.sop_instance_uid, bad[instance.position])
+    return ""
 
 
 def _counts(before: CommitmentInstance, now: Outcome, *, was_sent: bool) -> bool:

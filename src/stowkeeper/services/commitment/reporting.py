@@ -34,7 +34,6 @@ from stowkeeper.net.client import ClientAssociation
 from stowkeeper.services.commitment import rows
 from stowkeeper.services.commitment.arrivals import OpenAssociations
 from stowkeeper.services.commitment.checking_step import (
-    CANCELLED,
     CHECK,
     REPORTING_SINCE,
     is_to_be_given_up,
@@ -47,8 +46,9 @@ from stowkeeper.services.commitment.commitment_values import (
     InstanceOutcome,
 )
 from stowkeeper.services.commitment.limits import RECHECK_SECONDS_MIN
-from stowkeeper.services.commitment.options import CommitmentOptions
-from stowkeeper.services.commitment.recheck_step import RECHECKED_UP_TO
+from stowkeeper.services.commitment.options import AFTER_REPORT, LOOKS_AGAIN, CommitmentOptions
+from stowkeeper.services.commitment.recheck_step import LOOKED_AGAIN_AT, RECHECKED_UP_TO, not_sent_again
+from stowkeeper.services.commitment.still_kept import words_of_loss
 from stowkeeper.services.commitment.times import age_seconds
 from stowkeeper.services.dialing import OwnSide, open_association
 from stowkeeper.services.peers import Peer, PeerBook
@@ -103,21 +103,21 @@ class Reporter:
 
     async def report(self, run: JobRun, commitment: Commitment) -> Ending:
         """Make one attempt to report, on the same association and then on a new one where the peer is set so."""
-        if run.job.wish is JobWish.CANCEL and not run.job.checkpoint.get(CANCELLED):
+        if run.job.wish is JobWish.CANCEL:
             await run.in_thread(self._give_up, run, commitment, "the report was cancelled")
-            return Finished()
+            return Finished(says_nothing_of_lane=True)
         if await run.in_thread(self._is_told, run, commitment):
             return Finished()
         peer = await run.in_thread(self.peers.find, commitment.peer)
         if peer is None:
             words = f"there is no peer {commitment.peer!r} any more: add it again, or cancel the job"
             return await self._failed(run, commitment, _attempt(WAY_NEW_ASSOCIATION, words))
-        is_stale = (
-            commitment.reported_at is None
-            and commitment.duplicate_of is None
-            and abs(age_seconds(commitment.checked_at or commitment.requested_at))
-            > max(self.options.recheck_after_seconds, RECHECK_SECONDS_MIN)
-        )
+        lost = await run.in_thread(self._words_of_loss, commitment)
+        if lost and commitment.reported_at is not None:
+            return await run.in_thread(not_sent_again, run, commitment, lost)
+        if lost and _looked_again_within(run, RECHECK_SECONDS_MIN):
+            return TryAgain(lost)  # the look that is to change this was made just now
+        is_stale = bool(lost) or self._is_stale(run, commitment)
         if peer.report_on == "same-first" and self._is_open(commitment.association_id):
             if is_stale:
                 return _check_again(run)
@@ -126,6 +126,19 @@ class Reporter:
                 return await self._delivered(run, commitment, attempt)
             await run.in_thread(self._write_failure, run, commitment, attempt, "")
         return await self._report_on_new(run, commitment, peer, is_stale=is_stale)
+
+    def _is_stale(self, run: JobRun, commitment: Commitment) -> bool:
+        """Tell whether everything is to be checked again before it is told."""
+        if commitment.duplicate_of is not None:
+            return False
+        seconds = max(self.options.recheck_after_seconds, RECHECK_SECONDS_MIN)
+        if commitment.reported_at is not None or run.job.arguments.get(LOOKS_AGAIN):
+            return not _looked_again_within(run, seconds)
+        return abs(age_seconds(commitment.checked_at or commitment.requested_at)) > seconds
+
+    def _words_of_loss(self, commitment: Commitment) -> str:
+        with self.database.read() as connection:
+            return words_of_loss(connection, commitment)
 
     # On the association that the peer asked in.
 
@@ -229,14 +242,12 @@ class Reporter:
     # Rows, in threads.
 
     def _is_told(self, run: JobRun, commitment: Commitment) -> bool:
-        """Tell whether this job has nothing to do any more: the peer answered, in its time if it is to hear it again."""
+        """Tell whether this job has nothing to do any more: the peer answered, a report of its own if it is to hear it again."""
         if commitment.reported_at is None:
             return False
         with self.database.read() as connection:
-            last = rows.last_answered_at(connection, commitment.commitment_key)
-        return last is not None and (
-            last >= run.job.created_at or commitment.reported_at >= run.job.created_at
-        )
+            last = rows.last_answered(connection, commitment.commitment_key)
+        return last > int(run.job.arguments.get(AFTER_REPORT, 0))
 
     def _information(self, commitment: Commitment) -> EventInformation:
         with self.database.read() as connection:
@@ -381,6 +392,12 @@ def _answered(attempt: _Attempt, response: Response) -> _Attempt:
 
 def _seconds(attempt: _Attempt) -> float:
     return time.monotonic() - attempt.began
+
+
+def _looked_again_within(run: JobRun, seconds: float) -> bool:
+    """Tell whether this job has made its second look so recently."""
+    at = run.job.checkpoint.get(LOOKED_AGAIN_AT)
+    return at is not None and abs(age_seconds(str(at))) <= seconds
 
 
 def _check_again(run: JobRun) -> Ending:

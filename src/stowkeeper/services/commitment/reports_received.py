@@ -7,7 +7,7 @@ answered Success without a trace, one that says otherwise is noted beside the tr
 The statuses of the answers (PS3.7 §10.1.1.1.8):
 
     0000H  taken, or taken before
-    0110H  it could not be written; the peer may try again
+    0110H  it could not be written, or the name of the peer could not be looked up; the peer may try again
     0112H  there is no such transaction. The well-known instance is there, so by the letter this is about the
            transaction, for which PS3.7 has no code of its own; it is what the peer has to hear: nobody here waits for it
     0113H  the event type is neither 1 nor 2
@@ -39,9 +39,14 @@ from stowkeeper.dicom.uid import STORAGE_COMMITMENT_PUSH_MODEL, STORAGE_COMMITME
 from stowkeeper.dimse.message_types import NEventReportRequest, Response
 from stowkeeper.jobs.states import WAITING
 from stowkeeper.net.addresses import plain_address
+from stowkeeper.net.name_lookup import NoLookupError, look_up_within
 from stowkeeper.services.commitment import rows
 from stowkeeper.services.commitment.asking import asked_at
-from stowkeeper.services.commitment.asking_limits import REPORTS_NOTED_MAX, UNASKED_KEPT_MAX
+from stowkeeper.services.commitment.asking_limits import (
+    REPORTS_NOTED_MAX,
+    SENDER_LOOKUP_SECONDS,
+    UNASKED_KEPT_MAX,
+)
 from stowkeeper.services.commitment.commitment_values import (
     WAY_RECEIVED,
     Commitment,
@@ -75,15 +80,19 @@ def take_report(
 ) -> tuple[int, str]:
     """Take a report that came in an association that the peer opened; return the status and words for the answer.
 
-    Only the peer that was asked may report, known by its calling AE title and address as its definition says; one without
-    a definition, by the AE title and host that were asked. Blocks for the database, and where such a host is a name for
-    the resolver.
+    Only the peer that was asked may report, known by its calling AE title and its `addresses`; one that has none, by the
+    host that it is called at, and one without a definition by the AE title and host that were asked. Blocks for the
+    database, and where such a host is a name for the resolver, SENDER_LOOKUP_SECONDS at most.
     """
 
     def may_report(commitment: Commitment) -> bool:
         peer = peers.find(commitment.peer) if commitment.peer else None
         if peer is not None:
-            return peer.may_report_commitment and _is_most_likely(peer, calling_ae_title, address, peers)
+            return (
+                peer.may_report_commitment
+                and _is_most_likely(peer, calling_ae_title, address, peers)
+                and (bool(peer.addresses) or peer.host is None or is_at(address, peer.host))
+            )
         return calling_ae_title == commitment.peer_ae_title and is_at(address, asked_at(commitment)[1])
 
     return _take(database, event_type_id, information, may_report, by=calling_ae_title)
@@ -146,13 +155,22 @@ def _is_most_likely(peer: Peer, calling_ae_title: str, address: str, peers: Peer
 
 
 def is_at(address: str, host: str) -> bool:
-    """Tell whether an address is one of a host's, given as a name or as an address. Asks the resolver."""
+    """Tell whether an address is one of a host's, given as a name or as an address. Asks the resolver for a name.
+
+    Raises NoLookupError when that cannot be told now.
+    """
     try:
         return ipaddress.ip_address(plain_address(address)) == ipaddress.ip_address(plain_address(host))
     except ValueError:
         pass
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        found = look_up_within(host, SENDER_LOOKUP_SECONDS)
+    except NoLookupError:
+        raise
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_AGAIN:
+            raise NoLookupError("no resolver answers for its name now") from error
+        return False
     except (OSError, UnicodeError):
         return False
     return plain_address(address) in {plain_address(str(entry[4][0])) for entry in found}
@@ -195,6 +213,9 @@ def _take(
         is_new = asked.commitment.reported_at is None and _write(database, asked, comparison, began)
         if not is_new:
             _take_again(database, uid, comparison)
+    except NoLookupError as error:
+        words = f"the host of the peer that was asked cannot be looked up now, send it again later: {error}"
+        return _refuse(Status.PROCESSING_FAILURE, words, uid, by)
     except DatabaseError as error:
         log.error(
             "error", what="a commitment report could not be written", transaction=uid, reason=str(error)

@@ -162,7 +162,7 @@ class CommitmentRequestJob:
         commitment = asked.commitment
         if run.job.wish is JobWish.CANCEL:
             await run.in_thread(self._cancel, run, commitment)
-            return Finished("cancelled")
+            return Finished("cancelled", says_nothing_of_lane=True)
         if commitment.reported_at is not None:
             return _ending_of(commitment)
         if commitment.state not in OPEN_STATES:
@@ -183,6 +183,10 @@ class CommitmentRequestJob:
 
     async def _ask(self, run: JobRun, asked: _Asked) -> Ending:
         commitment, peer = asked.commitment, asked.peer
+        if not commitment.own_ae_title:
+            commitment = await run.in_thread(
+                self._name_ourselves, run, commitment, self._own.ae_title_for(peer)
+            )
         references = await run.in_thread(self._references, commitment)
         reports = _Reports(self._database, peer, commitment.transaction_uid)
         try:
@@ -285,6 +289,12 @@ class CommitmentRequestJob:
     def _look_again(self, commitment: Commitment) -> Commitment:
         with self._database.read() as connection:
             return rows.find_by_key(connection, commitment.commitment_key) or commitment
+
+    def _name_ourselves(self, run: JobRun, commitment: Commitment, own_ae_title: str) -> Commitment:
+        """Write down, before the first call, what we call ourselves in this transaction, now and later."""
+        with run.write() as transaction:
+            rows.change(transaction, commitment.commitment_key, own_ae_title=own_ae_title)
+        return replace(commitment, own_ae_title=own_ae_title)
 
     def _accept(self, run: JobRun, commitment: Commitment, response: Response) -> Commitment:
         """Write that the peer accepted the request; a report that overtook the answer stays."""
@@ -393,11 +403,21 @@ def _again(transaction: Transaction, commitment: Commitment) -> Commitment:
 def _ending_of(commitment: Commitment) -> Ending:
     """Return how the job of a transaction ends whose report was taken."""
     if commitment.state is CommitmentState.COMMITTED:
-        return Finished(f"all {commitment.instances} instances are committed")
+        return Finished(
+            "its instance is committed"
+            if commitment.instances == 1
+            else f"all {commitment.instances} instances are committed"
+        )
     return Failed(
-        f"{commitment.failures} of {commitment.instances} instances are not committed:"
-        f" `stowkeeper commitments show {commitment.transaction_uid}` names them"
+        f"{_not_committed(commitment)}: `stowkeeper commitments show {commitment.transaction_uid}` names them"
     )
+
+
+def _not_committed(commitment: Commitment) -> str:
+    if commitment.instances == 1:
+        return "its instance is not committed"
+    are = "is" if commitment.failures == 1 else "are"
+    return f"{commitment.failures} of {commitment.instances} instances {are} not committed"
 
 
 def _over(commitment: Commitment) -> str:

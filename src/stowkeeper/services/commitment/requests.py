@@ -1,24 +1,25 @@
 """Storage commitment on the wire, as acceptor: N-ACTION in as provider, N-EVENT-REPORT in as user (PS3.4 §J.3).
 
-The event loop only looks who asks and puts the message into a bounded queue; threads read and write it and answer. Every
-request is answered, and Success only after the transaction is durable. The statuses of an N-ACTION (PS3.7 §10.1.4.1.10):
+The event loop only looks who asks and puts the message into a bounded queue; threads read and write it and answer, one
+of each peer in turn, so that nobody waits behind all that another one asks. Every request is answered, and Success only after the transaction is durable. The statuses of an N-ACTION (PS3.7 §10.1.4.1.10):
 
     0000H  it will be worked on, and reported
-    0110H  it could not be written down
+    0110H  it could not be written down, or nobody runs the jobs by which it would be worked on
     0112H  it names another SOP instance than the well-known one; 0117H: what it names is no UID
     0113H  (of a report) no such event type
     0115H  the action information cannot be read or lacks what it must have
     0118H  it names another SOP class; 0119H: another class together with our well-known instance
     0123H  the action type is not 1
     0124H  whoever asks is no configured peer that may, or one that could not be told the result
-    0213H  more references than can be taken, more requests than can be kept for now, or a disk that takes nothing
+    0213H  more references than can be taken, or than can be kept for its peer until it is told of them; more requests
+           than can wait for now; or a disk that takes nothing
 
 An Error Comment goes with 0110H and 0124H alone, as Annex C of PS3.7 has it; the reasons of all stand in the log.
 """
 
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -43,14 +44,10 @@ from stowkeeper.dimse.message_types import NActionRequest, NEventReportRequest, 
 from stowkeeper.dimse.messages import Message
 from stowkeeper.net.handlers import AssociationFacts
 from stowkeeper.services.commitment.acceptance import Asker, Taken, accept_web, resend, take, web_result
+from stowkeeper.services.commitment.backlog import Backlog
 from stowkeeper.services.commitment.commitment_values import WAY_DIMSE, Commitment
-from stowkeeper.services.commitment.limits import (
-    REFERENCES_PER_TRANSACTION_MAX,
-    REQUEST_BYTES_WAITING_MAX,
-    REQUESTS_END_SECONDS,
-    REQUESTS_PER_TRANSACTION_MAX,
-    REQUESTS_WAITING_MAX,
-)
+from stowkeeper.services.commitment.desk import Desk
+from stowkeeper.services.commitment.limits import LARGE_REQUEST_BYTES, REFERENCES_PER_TRANSACTION_MAX
 from stowkeeper.services.commitment.reports_received import answer_event_report, take_report
 from stowkeeper.services.peers import Peer, PeerBook
 from stowkeeper.upperlayer.negotiation import AcceptedContext
@@ -82,11 +79,19 @@ class _Waiting:
     began: float = field(default_factory=time.perf_counter)
     information: ActionInformation | None = None
 
+    @property
+    def sender(self) -> str:
+        """Who has a turn of its own: a configured peer by its name, others by what they call themselves and where they are."""
+        if self.peer is not None:
+            return self.peer.name
+        return f"{self.facts.calling_ae_title} at {self.facts.peer_address}"
+
 
 class CommitmentService:
     """Takes storage commitment messages for the storage service. `start` it before the first one, `stop` it at the end.
 
-    `refusal` says in words why nothing more can be written for now, "" when it can; `wake` is told when jobs were put in.
+    `refusal` says in words why nothing more can be written for now, "" when it can; `are_jobs_run` tells whether somebody
+    works on what is put in; `wake` is told when jobs were.
     `answered` counts the N-ACTION requests by the status of their answer.
     """
 
@@ -96,6 +101,7 @@ class CommitmentService:
         peers: PeerBook,
         *,
         refusal: Callable[[], str] = lambda: "",
+        are_jobs_run: Callable[[], bool] = lambda: True,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.answered: Counter[int] = Counter()
@@ -103,20 +109,24 @@ class CommitmentService:
         self._database = database
         self._peers = peers
         self._refusal = refusal
+        self._are_jobs_run = are_jobs_run
         self._wake = wake
-        self._actions = _Desk("commitment-requests", self._perform_actions)
+        self._actions = Desk[_Waiting]("commitment-requests", self._perform_actions)
+        # Apart, since each takes as long as hundreds of usual ones: nobody else is to wait for that.
+        self._large_actions = Desk[_Waiting]("commitment-large", self._perform_actions, batch_max=1)
         # Apart, since whoever looks for the sender of a report may have to ask for its name.
-        self._reports = _Desk("commitment-reports", self._take_reports)
+        self._reports = Desk[_Waiting]("commitment-reports", self._take_reports)
+        self._desks = (self._actions, self._large_actions, self._reports)
 
     def start(self) -> None:
         """Start the threads."""
-        self._actions.start()
-        self._reports.start()
+        for desk in self._desks:
+            desk.start()
 
     def stop(self) -> None:
         """Answer what waits, and end. What comes later is answered 0213H. Twice is fine."""
-        self._actions.stop()
-        self._reports.stop()
+        for desk in self._desks:
+            desk.stop()
 
     # Called by the storage service, on the event loop.
 
@@ -154,10 +164,13 @@ class CommitmentService:
             refused = Status.INVALID_ARGUMENT_VALUE, "there is no action information"
         if refused is None and (words := self._refusal()):
             refused = Status.RESOURCE_LIMITATION, words
+        if refused is None and not self._are_jobs_run():
+            refused = Status.PROCESSING_FAILURE, "nobody works on storage commitments here now"
         waiting = _Waiting(
             facts=facts, context=context, request=message, data_set=data_set, answer=answer, peer=peer
         )
-        if refused is None and not self._actions.take(waiting):
+        desk = self._actions if len(data_set) < LARGE_REQUEST_BYTES else self._large_actions
+        if refused is None and not desk.take(waiting):
             refused = Status.RESOURCE_LIMITATION, "too many requests wait"
         return None if refused is None else self._refuse(waiting, *refused)
 
@@ -219,30 +232,40 @@ class CommitmentService:
     def _keep(self, together: list[_Waiting]) -> None:
         """Write some requests, durably, and then answer them."""
         kept: list[tuple[_Waiting, Taken, Commitment]] = []
+        too_many: list[_Waiting] = []
         status, words = Status.PROCESSING_FAILURE, "the request cannot be written down now"
         try:
             with self._database.write() as transaction:
+                backlog = Backlog(transaction.connection)
                 for waiting in together:
-                    if waiting.information is not None and waiting.peer is not None:
+                    if waiting.information is None or waiting.peer is None:
+                        continue
+                    if backlog.has_room(waiting.peer.name, waiting.information):
                         asker = _asker(waiting.facts, waiting.peer)
                         kept.append((waiting, *take(transaction, asker, waiting.information)))
+                    else:
+                        too_many.append(waiting)
         except DatabaseError as error:
-            kept = []
+            kept, too_many = [], []
             log.error("error", what="commitment requests could not be written", reason=str(error))
             if refusal := self._refusal():
                 status, words = Status.RESOURCE_LIMITATION, refusal
         except Exception:
-            kept = []
+            kept, too_many = [], []
             log.exception("error", what="commitment requests could not be written")
-        if not kept:
+        if not kept and not too_many:
             for waiting in together:
                 waiting.answer(self._refuse(waiting, status, words))
             return
+        for waiting in too_many:
+            words = "this peer is to be told of too many instances already"
+            waiting.answer(self._refuse(waiting, Status.RESOURCE_LIMITATION, words))
         for waiting, taken, commitment in kept:
             # First, so that the answer is on its way before a report can be.
             waiting.answer(waiting.request.respond(Status.SUCCESS))
             self._note(waiting, Status.SUCCESS, _WORDS[taken], "", commitment)
-        self._wake()
+        if kept:
+            self._wake()
 
     # What is said of it.
 
@@ -273,57 +296,6 @@ class CommitmentService:
             **({"why": words} if words else {}),
             **({"job": commitment.job_id} if commitment is not None else {}),
         )
-
-
-class _Desk:
-    """A thread with a bounded queue in front of it."""
-
-    def __init__(self, name: str, work: Callable[[list[_Waiting]], None]) -> None:
-        self._work = work
-        self._condition = threading.Condition()
-        self._waiting: deque[_Waiting] = deque()
-        self._bytes = 0
-        self._is_closed = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        with self._condition:
-            self._is_closed = True
-            self._condition.notify_all()
-        if self._thread.is_alive():
-            self._thread.join(REQUESTS_END_SECONDS)
-
-    def take(self, waiting: _Waiting) -> bool:
-        """Put a message into the queue; False when that is full, or closed."""
-        size = len(waiting.data_set)
-        with self._condition:
-            if (
-                self._is_closed
-                or len(self._waiting) >= REQUESTS_WAITING_MAX
-                or self._bytes + size > REQUEST_BYTES_WAITING_MAX
-            ):
-                return False
-            self._waiting.append(waiting)
-            self._bytes += size
-            self._condition.notify()
-            return True
-
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._waiting or self._is_closed)
-                if not self._waiting:
-                    return
-                count = min(len(self._waiting), REQUESTS_PER_TRANSACTION_MAX)
-                batch = [self._waiting.popleft() for _ in range(count)]
-                self._bytes -= sum(len(waiting.data_set) for waiting in batch)
-            try:
-                self._work(batch)
-            except Exception:
-                log.exception("error", what="storage commitment messages could not be worked on")
 
 
 def _asker(facts: AssociationFacts, peer: Peer) -> Asker:

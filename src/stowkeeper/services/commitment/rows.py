@@ -73,7 +73,8 @@ __all__ = [
     "insert",
     "instances_of",
     "is_delivered",
-    "last_answered_at",
+    "last_answered",
+    "last_report",
     "list_commitments",
     "note_report",
     "oldest_unreported_at",
@@ -422,20 +423,23 @@ def was_sent(connection: Connection, commitment_key: int) -> bool:
     return connection.execute(query).first() is not None
 
 
-def last_answered_at(connection: Connection, commitment_key: int) -> str | None:
-    """Return when the latest report began that the peer answered with a status that is no failure."""
+def last_report(connection: Connection, commitment_key: int) -> int:
+    """Return the key of the latest attempt to report a transaction; 0 where there was none. The keys grow."""
+    key = commitment_reports.c.report_key
+    query = select(func.max(key)).where(commitment_reports.c.commitment_key == commitment_key)
+    return connection.execute(query).scalar() or 0
+
+
+def last_answered(connection: Connection, commitment_key: int) -> int:
+    """Return the key of the latest report that the peer answered with a status that is no failure; 0 where there is none."""
     query = (
-        select(commitment_reports.c.at, commitment_reports.c.status)
+        select(commitment_reports.c.report_key, commitment_reports.c.status)
         .where(
             commitment_reports.c.commitment_key == commitment_key, commitment_reports.c.status.is_not(None)
         )
         .order_by(commitment_reports.c.report_key.desc())
     )
-    for at, status in connection.execute(query):
-        if is_delivered(status):
-            found: str = at
-            return found
-    return None
+    return next((key for key, status in connection.execute(query) if is_delivered(status)), 0)
 
 
 def is_delivered(status: int) -> bool:

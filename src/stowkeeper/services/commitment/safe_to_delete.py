@@ -2,7 +2,8 @@
 
 Yes is said only where all of this holds, at this moment:
 
-- a peer that we asked has reported the instance as committed, and nothing it reported since says otherwise;
+- a peer that we asked has reported the instance as committed, and nothing it reported since says otherwise, by the order
+  in which its reports came and not by the clock, which may have been set back;
 - what we keep is the version that we had when we asked: it is current, whole as far as is known, and no other version
   of the instance differs from it. A version never changes, so its row stands for its digest;
 - nobody holds it: we have not promised it to others ourselves.
@@ -14,13 +15,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from stowkeeper.archive.catalog_values import Version, VersionState, portions
 from stowkeeper.archive.versions import COUNTED, find_versions
 from stowkeeper.database.engine import Database
 from stowkeeper.database.schema import (
     commitment_instances,
+    commitment_reports,
     commitments,
     instances,
     series,
@@ -28,7 +30,12 @@ from stowkeeper.database.schema import (
     uid_hash,
     versions,
 )
-from stowkeeper.services.commitment.commitment_values import CommitmentRole, CommitmentState, InstanceOutcome
+from stowkeeper.services.commitment.commitment_values import (
+    WAY_RECEIVED,
+    CommitmentRole,
+    CommitmentState,
+    InstanceOutcome,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +107,17 @@ class _Answer:
         return self.outcome is InstanceOutcome.COMMITTED and not self.was_contradicted
 
 
+_TAKEN_REPORT = (
+    select(func.min(commitment_reports.c.report_key))
+    .where(
+        commitment_reports.c.commitment_key == commitments.c.commitment_key,
+        commitment_reports.c.way == WAY_RECEIVED,
+    )
+    .scalar_subquery()
+)
+"""The report that was taken: the first one. Its key grows with each report that comes."""
+
+
 def _answers(connection: Connection, uids: Sequence[str], peer: str) -> dict[str, list[_Answer]]:
     """Return what was answered for each instance, newest first: of each peer the last report, else the open question."""
     table = commitment_instances
@@ -128,7 +146,8 @@ def _answers(connection: Connection, uids: Sequence[str], peer: str) -> dict[str
         # The last word of a peer counts, and what was reported at all counts before what is open. Of an instance that
         # was asked for under two SOP classes, "failed" comes before "committed".
         .order_by(
-            commitments.c.reported_at.desc().nulls_last(),
+            commitments.c.reported_at.is_(None),
+            _TAKEN_REPORT.desc().nulls_last(),
             commitments.c.commitment_key.desc(),
             table.c.outcome.desc(),
         )
