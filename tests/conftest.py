@@ -1,5 +1,6 @@
 """What all tests share: the folder of helpers on the path, the real peers, and that each leaves the process as it was."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +8,20 @@ from pathlib import Path
 import pytest
 import structlog
 
+# Whoever sets this pays for it here: each of hundreds of programs would compile the product anew, and each worker of
+# pytest all tests. What is compiled lies in __pycache__, which `make clean` removes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 pytest_plugins = ("support.peers", "support.tls_fixtures")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return what `-n auto` means: a worker more than processors, since many tests wait for a limit of time to pass."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(autouse=True)

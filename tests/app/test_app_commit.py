@@ -24,7 +24,7 @@ from support.job_engine_thread import job_of, wait_until
 from support.processes import Program, free_port, running
 from support.scripted_acceptor import Act, Script, scripted_acceptor
 
-pytestmark = pytest.mark.peer("pynetdicom")
+pytestmark = [pytest.mark.slow, pytest.mark.peer("pynetdicom")]
 
 STUDY = "1.2.10"
 
@@ -214,11 +214,27 @@ def test_beside_a_server_it_submits_and_the_server_asks_and_hears(stow: CommandL
     assert "--listen is not used" in ended.err
 
 
+@pytest.mark.slow
+def test_beside_a_server_the_peer_is_called_by_the_title_of_the_server(
+    stow: CommandLine, tmp_path: Path
+) -> None:
+    """The server was started under another title than the settings say to the command."""
+    with (
+        serving(stow.archive, tmp_path / "serve.log", "--ae-title", "SECOND"),
+        providing(on_request=commits_all_on_same) as provider,
+    ):
+        ended = stow("commit", provider.address, "1.2.3.1")
+        (asked,) = provider.asked
+    assert ended.code == ExitCode.OK, ended.err
+    assert str(asked.association.requestor.ae_title) == "SECOND"
+    assert now(stow, asked_as(ended)).own_ae_title == "SECOND"
+
+
 @contextmanager
 def committing(stow: CommandLine, log: Path, *arguments: str) -> Iterator[Program]:
     """Run the command as a process of its own."""
     argv = program("commit", "--archive", stow.archive, *arguments)
-    with running("commit", argv, log=log, environment=environment()) as started:
+    with running("commit", argv, log=log, environment=environment(), from_scratch=False) as started:
         yield started
 
 

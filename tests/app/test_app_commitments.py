@@ -128,6 +128,11 @@ def test_what_we_asked_is_shown_with_what_may_be_deleted(stow: CommandLine) -> N
     assert "  1.2.3.2: 0112H the peer says 0112H Failed: no such SOP instance" in shown.out
     assert "reported though nobody asked: 1" in shown.out
     assert "safe to delete here: 1" in shown.out
+    assert [line for line in shown.out.splitlines() if line.startswith("  ")] == [
+        "  1.2.3.2: 0112H the peer says 0112H Failed: no such SOP instance",
+        "  1.2.3.1: committed, safe to delete here",
+        "  1.2.3.7: reported though nobody asked for it",
+    ]
     assert "received 0000H" in shown.out
     (line,) = stow("commitments show", commitment.transaction_uid, "--json").lines
     assert [(one["outcome"], one.get("safe_to_delete")) for one in line["instances_named"]] == [
@@ -137,6 +142,29 @@ def test_what_we_asked_is_shown_with_what_may_be_deleted(stow: CommandLine) -> N
     ]
     assert line["instances_named"][1]["reason"] == "0112H"
     assert line["reports"][0]["status"] == 0
+
+
+def test_what_is_committed_and_not_safe_says_why(stow: CommandLine) -> None:
+    commitment = ask(stow, 1, 2)
+    assert "  1.2.3.1: open\n" in stow("commitments show", commitment.transaction_uid).out
+    report(stow, commitment, [1, 2], [])
+    keep(stow.archive, make_instance(1, content=1))
+    shown = stow("commitments show", commitment.transaction_uid).out
+    assert "  1.2.3.1: committed, and not safe to delete here: another version of it differs\n" in shown
+    assert "  1.2.3.2: committed, safe to delete here\n" in shown
+
+
+def test_many_instances_are_not_all_shown(stow: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stowkeeper.app.commands import commitment_lines
+
+    monkeypatch.setattr(commitment_lines, "INSTANCES_SHOWN_MAX", 2)
+    commitment = ask(stow, 1, 2, 3)
+    shown = stow("commitments show", commitment.transaction_uid)
+    assert [line for line in shown.out.splitlines() if line.startswith("  ")] == [
+        "  1.2.3.1: open",
+        "  1.2.3.2: open",
+    ]
+    assert shown.err == "  … and 1 more; --json names all\n"
 
 
 def test_what_was_asked_of_us_is_shown_with_its_reports(stow: CommandLine) -> None:
@@ -193,6 +221,18 @@ def test_what_was_asked_of_us_is_reported_again_under_its_uid(stow: CommandLine)
     with open_database(stow.archive) as database:
         job = job_of(database, line["job_id"])
     assert (job.kind, job.lane, job.state) == ("commitment", "peer:ct", JobState.PENDING)
+
+
+def test_what_was_reported_and_is_gone_since_is_not_reported_again(stow: CommandLine) -> None:
+    commitment = asked_of_us(stow, "1.2.777", 3, state="reported")
+    with open_database(stow.archive) as database, database.write() as transaction:
+        rows.set_outcomes(
+            transaction, commitment.commitment_key, [Outcome(position=0, outcome=InstanceOutcome.COMMITTED)]
+        )
+        rows.change(transaction, commitment.commitment_key, reported_at=transaction.at)
+    ended = stow("commitments resend", "1.2.777")
+    assert (ended.code, ended.out) == (ExitCode.FINDINGS, "")
+    assert "1.2.777: the peer was told that 1.2.3.3 is committed, which is not so any more" in ended.err
 
 
 def test_what_is_still_checked_is_not_reported_yet(stow: CommandLine) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support import forked
 from support.dropin import instance, listens, program_of, receiving, run_to_end, wait_for
 from support.inetd import ConnectedPeer, connected_pair, served_by_inetd
 from support.processes import free_port, running
@@ -141,7 +142,7 @@ def test_nothing_of_what_is_printed_reaches_the_peer(tmp_path: Path) -> None:
     ours, theirs = connected_pair(socket.AF_INET)
     with ours, theirs:
         argv = program_of("storescp", "--inetd", "-d", "-od", tmp_path, "-xcr", "echo noise", "-xs")
-        process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs)
+        process = forked.start(argv, stdin=theirs, stdout=theirs, stderr=theirs)
         theirs.close()
         peer = ConnectedPeer(ours)
         assert peer.associate().kind == ASSOCIATE_AC

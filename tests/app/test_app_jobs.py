@@ -4,13 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.database.schema import jobs as jobs_table
+from stowkeeper.dicom.commitment_information import ActionInformation
 from stowkeeper.jobs import rows
 from stowkeeper.jobs.job import JobRequest
 from stowkeeper.jobs.states import JobState
+from stowkeeper.services.commitment.acceptance import Asker, take
 from support.catalog_rows import open_database
 from support.command_line import CommandLine, keep
+from support.commitment_asking import references_to
 from support.instances import make_instance
 
 
@@ -52,8 +57,47 @@ def test_jobs_are_listed_the_newest_first_and_filtered(stow: CommandLine) -> Non
     assert listed(stow, "--state", "paused") == [ids[0]]
     assert len(listed(stow, "--unfinished")) == 3
     shown = stow("jobs ls").out
-    assert shown.splitlines()[0].split()[:3] == ["Job", "Kind", "State"]
+    assert shown.splitlines()[0].split()[:4] == ["No.", "Job", "Kind", "State"]
     assert "0/2" in shown
+
+
+def test_a_long_list_goes_on_behind_a_number(stow: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stowkeeper.app.commands import jobs
+
+    monkeypatch.setattr(jobs, "PAGE_MAX", 2)  # so that a page is read after the other
+    ids = submit(stow, *(JobRequest(kind="verify", arguments={}) for _ in range(5)))[::-1]
+    assert listed(stow) == ids
+    first = stow("jobs ls", "--json", "--limit", "3").lines
+    assert [line["job_id"] for line in first] == ids[:3]
+    assert listed(stow, "--limit", "3", "--before", str(first[-1]["number"])) == ids[3:]
+
+
+def test_a_job_is_shown_in_words(stow: CommandLine) -> None:
+    arguments = {"uid": "1.2.3", "peer": "pacs", "commit": True, "terms": {"re_ask_times": 0}, "after": ""}
+    request = JobRequest(kind="store", arguments=arguments, peer="pacs", checkpoint={"asked_after": 7})
+    (job_id,) = submit(stow, request)
+    with open_database(stow.archive) as database, database.write() as transaction:
+        ran = update(jobs_table).where(jobs_table.c.job_id == job_id)
+        transaction.execute(ran.values(seconds_run=0.053998669995053206, attempts=1, state="retry"))
+    lines = stow("jobs show", job_id).out.splitlines()
+    assert lines[:4] == [f"job id: {job_id}", "kind: store", "state: retry", "peer: pacs"]
+    assert "asked for: uid 1.2.3, commit True" in lines
+    assert "run: once, 54 ms in all" in lines
+    assert not [line for line in lines if "{" in line or "faults" in line or "checkpoint" in line]
+    whole = json.loads(stow("jobs show", job_id, "--json").out)
+    assert whole["checkpoint"] == {"asked_after": 7}
+    assert (whole["seconds_run"], whole["faults"]) == (0.053998669995053206, 0)
+
+
+def test_the_items_of_a_storage_commitment_are_its_instances(stow: CommandLine) -> None:
+    asker = Asker(way="DIMSE", peer="ct", peer_ae_title="CT")
+    information = ActionInformation("1.2.777", tuple(references_to(1, 2)))
+    with open_database(stow.archive) as database, database.write() as transaction:
+        _, commitment = take(transaction, asker, information)
+    shown = stow("jobs show", commitment.job_id).out
+    assert "  1.2.3.1  open\n  1.2.3.2  open\n" in shown
+    whole = json.loads(stow("jobs show", commitment.job_id, "--json").out)
+    assert [item["name"] for item in whole["items"]] == ["1.2.3.1", "1.2.3.2"]
 
 
 def test_a_job_is_shown_with_its_items(stow: CommandLine) -> None:
@@ -86,7 +130,7 @@ def test_what_cannot_be_done_is_said_and_the_others_are_done(stow: CommandLine) 
     assert ended.code == ExitCode.FINDINGS
     assert (
         ended.err
-        == f"{job_id}: a job in state pending cannot be resumed: it would have to be running or paused\n"
+        == f"{job_id}: a job in state pending cannot be resumed: only one in state running or paused can\n"
     )
     ended = stow("jobs pause", "no-such-job", job_id)
     assert ended.code == ExitCode.FINDINGS

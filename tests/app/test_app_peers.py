@@ -71,7 +71,10 @@ def test_the_peers_of_the_settings_are_listed_first_and_as_theirs(stowkeeper: Co
     assert table.code == ExitCode.OK
     lines = [re.split(r"  +", line.strip()) for line in table.out.splitlines()]
     assert lines == [
-        ["Name", "AE Title", "Called at", "Calls from", "May not", "Duplicates", "Stands in"],
+        [
+            *("Name", "AE Title", "Called at", "Calls from", "May not", "Duplicates", "Stands in"),
+            *("Echoed (UTC)", "Called here (UTC)", "Took a report (UTC)", "Failed (UTC)", "Last failure"),
+        ],
         ["CT 1", "CT1", "10.0.0.0/8", "settings"],
         ["PACS", "PACS", "pacs.example:104", "any address", "store", "settings"],
         ["AAA", "AAA", "192.0.2.1:104 (TLS)", "any address", "database"],
@@ -131,7 +134,9 @@ def test_a_peer_is_added_with_all_there_is_to_say(stowkeeper: CommandLine) -> No
         *("--answer-seconds", "7", "--manufacturer", "ACME"),
     )
     assert ended.out == "US 1: added, called as US1@[fd00::1]:11112\n"
-    assert listed(stowkeeper)[-1] == {
+    (*_, row) = listed(stowkeeper)
+    assert set(row.pop("health").values()) == {None, ""}
+    assert row == {
         "name": "US 1",
         "ae_title": "US1",
         "addresses": ["10.1.0.0/16", "fd00::1/128"],
@@ -160,8 +165,8 @@ def test_a_peer_that_only_calls_needs_no_place(stowkeeper: CommandLine) -> None:
 def test_a_peer_is_replaced_only_when_that_is_asked_for(stowkeeper: CommandLine) -> None:
     added(stowkeeper, "mr", "MR@192.0.2.1:104", "--may-not", "store")
     refused = stowkeeper("peers add", "mr", "--ae-title", "MR")
-    assert refused.code == ExitCode.NO_INPUT
-    assert refused.err == "Error: There is a peer 'mr' already: ask for it to be replaced if that is meant.\n"
+    assert refused.code == ExitCode.FINDINGS  # as `token add` has it
+    assert refused.err == "Error: There is a peer 'mr' already: --replace puts this one in its place.\n"
     assert added(stowkeeper, "mr", "--ae-title", "MR", "--replace").out == "mr: changed\n"
     row = listed(stowkeeper)[-1]
     assert (row["host"], row["may_store"]) == (None, True)  # as a whole
@@ -240,6 +245,10 @@ def test_a_peer_that_answers(stowkeeper: CommandLine) -> None:
         ended.out,
     )
     assert (line["name"], line["status"], line["tls"]) == ("mr", "0000H", None)
+    (*_, row) = listed(stowkeeper)
+    assert row["health"]["last_echo_at"]
+    table = stowkeeper("peers ls").out.splitlines()
+    assert row["health"]["last_echo_at"][:16].replace("T", " ") in table[-1]
     # By the AE title of the settings.
     assert {request.calling_ae_title for request in acceptor.requests} == {"ARCHIVE"}
 
@@ -255,8 +264,11 @@ def test_a_peer_that_does_not(stowkeeper: CommandLine, script: Script, words: st
     with scripted_acceptor(script) as acceptor:
         added(stowkeeper, "mr", f"MR@127.0.0.1:{acceptor.port}", "--connect-seconds", "0.3")
         ended = stowkeeper("peers echo", "mr")
+        (*_, row) = listed(stowkeeper)
     assert (ended.code, ended.out) == (ExitCode.UNAVAILABLE, "")
     assert words in ended.err
+    assert row["health"]["last_echo_at"] is None
+    assert row["health"]["last_failure"].removeprefix("it ").rstrip(".") in ended.err
 
 
 def test_peers_that_cannot_be_asked(stowkeeper: CommandLine) -> None:

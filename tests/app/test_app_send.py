@@ -388,3 +388,10 @@ def test_the_products_own_server_keeps_what_is_sent_and_sends_it_on(
         code = run(["send", f"PEER@127.0.0.1:{acceptor.port}", str(archive / "objects")])
     assert code == ExitCode.OK
     assert {f"1.2.3.{number_of(received)}": received.data_set for received in acceptor.stored} == data_sets
+
+
+def test_files_do_not_go_to_a_peer_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["send", "main", str(tmp_path)]) == ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert "'main' is not of the form AET@HOST:PORT" in said
+    assert "--archive DIR" in said

@@ -25,7 +25,7 @@ from support.job_engine_thread import wait_until
 from support.processes import free_port, running
 from support.send_files import write_file
 
-pytestmark = pytest.mark.peer("pynetdicom")
+pytestmark = [pytest.mark.slow, pytest.mark.peer("pynetdicom")]
 
 FILES = 3
 
@@ -206,6 +206,18 @@ def test_instances_of_an_archive_are_sent_and_committed(stow: CommandLine) -> No
     assert ended.code == ExitCode.OK, ended.err
     assert "3 of 3 instances stored." in ended.out
     assert "3 of 3 instances committed" in ended.out
+
+
+def test_instances_of_an_archive_go_to_a_peer_by_its_name(stow: CommandLine) -> None:
+    with providing() as provider:
+        assert stow("peers add", "main", provider.address).code == ExitCode.OK
+        ended = stow("send", "main", "1.2.3.1")
+        assert provider.stored == ["1.2.3.1"]
+    assert ended.out == "1 of 1 instance stored.\n"
+    assert ended.code == ExitCode.OK, ended.err
+    unknown = stow("send", "other", "1.2.3.1")
+    assert unknown.code == ExitCode.NO_INPUT
+    assert "There is no peer 'other'" in unknown.err
 
 
 def test_without_commit_they_are_sent_alone(stow: CommandLine) -> None:

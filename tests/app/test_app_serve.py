@@ -267,6 +267,7 @@ def test_signals_are_as_before_when_it_has_ended() -> None:
 # What it passes on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "synchronous"), [((), 2), (("--no-sync",), 0)])
 def test_without_sync_its_catalog_is_not_synced_either(
     line: CommandLine,

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from stowkeeper.app.settings_of_tls import TLSSettings, tls_context
 from stowkeeper.net.tls_context import PeerVerification, RevocationCheck, TLSOptions, acceptor_context
 from stowkeeper.net.tls_material import FileFormat
 from stowkeeper.net.tls_profiles import SecurityProfile, available_profiles
+from support import forked
 from support.command_line import program
 from support.send_files import write_file
 from support.server_process import serve_process
@@ -283,7 +283,7 @@ def test_a_server_does_not_start_with_a_key_that_it_cannot_use(tls_files: TLSFil
         "--port",
         "0",
     )
-    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    ended = forked.run(argv, capture_output=True, text=True, timeout=60)
     assert ended.returncode == ExitCode.SETTINGS
     assert "does not belong to the certificate" in ended.stderr
     assert not (tmp_path / "archive").exists()

@@ -16,6 +16,7 @@ from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.archive.archive import Archive, ArchiveOptions
 from stowkeeper.archive.removal import Removal
 from stowkeeper.durable.server_lock import ArchiveInUseError
+from support import forked
 from support.catalog_rows import open_database
 from support.crash_checks import check_acknowledged, depot_folders, looking, until
 from support.faulty_server import ChildServer, Nursery, Order, Step
@@ -173,13 +174,12 @@ def test_removals_beside_servers_that_share_take_nothing_else_away(
 
 
 def refused(archive: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "stowkeeper", "serve", "--archive", str(archive), "--port", "0"],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), **environment},
         capture_output=True,
         text=True,
         timeout=30,
-        check=False,
     )
 
 

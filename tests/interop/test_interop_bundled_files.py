@@ -72,6 +72,7 @@ def send(server: ArchiveServer, file: BundledFile) -> Answer | None:
     return answer
 
 
+@pytest.mark.slow
 def test_all_bundled_files_are_kept_byte_for_byte_or_refused_with_a_reason(server: ArchiveServer) -> None:
     files = [named_as_it_is(file) for file in bundled_files()]
     assert len(files) > 150

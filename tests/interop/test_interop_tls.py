@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from stowkeeper.net.tls_context import PeerVerification, TLSOptions, acceptor_context
 from stowkeeper.net.tls_material import FileFormat
 from stowkeeper.net.tls_profiles import SecurityProfile, available_profiles
+from support import forked
 from support.command_line import program
 from support.peers import ReceivingPeer, program_path, run_peer
 from support.raw_peer import ASSOCIATE_AC, RELEASE_REQUEST, RELEASE_RP, VERIFICATION, Context, associate_rq
@@ -306,7 +307,7 @@ def send(
         "--tls-ca", files.authority.certificate, *options,
     )
     # fmt: on
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    return forked.run(argv, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.peer("storescp")

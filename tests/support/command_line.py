@@ -118,7 +118,7 @@ def environment() -> dict[str, str]:
 def serving(archive: Path, log: Path, *arguments: str) -> Iterator[tuple[Program, int]]:
     """Run a real server on an archive; gives the program and its port."""
     argv = program("serve", "--archive", archive, "--port", "0", *arguments)
-    with running("stowkeeper", argv, log=log, environment=environment()) as server:
+    with running("stowkeeper", argv, log=log, environment=environment(), from_scratch=False) as server:
         server.wait_until(lambda: "stowkeeper ready" in server.log_text(), "before it was ready")
         (ready,) = [line for line in server.log_text().splitlines() if line.startswith("stowkeeper ready")]
         yield server, int(ready.split("dicom=127.0.0.1:")[1].split()[0])

@@ -78,14 +78,16 @@ class CommitmentServer:
 
     # What is kept.
 
-    def keep(self, *numbers: int, calling: bytes = b"SCANNER", **more: Any) -> list[Instance]:
-        """Store instances by C-STORE, and wait until they are listed."""
+    def keep(
+        self, *numbers: int, calling: bytes = b"SCANNER", source: str = "", **more: Any
+    ) -> list[Instance]:
+        """Store instances by C-STORE, and wait until they are listed. `source` is an address of loopback to send from."""
         sent = [make_instance(number, **more) for number in numbers]
-        self.store(sent, calling=calling)
+        self.store(sent, calling=calling, source=source)
         settle(self.archive)
         return sent
 
-    def store(self, instances: Sequence[Instance], *, calling: bytes = b"SCANNER") -> None:
+    def store(self, instances: Sequence[Instance], *, calling: bytes = b"SCANNER", source: str = "") -> None:
         """Store instances by C-STORE; each has to be answered Success."""
         classes = sorted({instance.sop_class_uid for instance in instances})
         contexts = [
@@ -94,7 +96,7 @@ class CommitmentServer:
             )
             for number, uid in enumerate(classes)
         ]
-        with RawPeer(self.port) as peer:
+        with RawPeer(self.port, source=source) as peer:
             peer.associate(*contexts, calling=calling)
             for instance in instances:
                 context_id = 2 * classes.index(instance.sop_class_uid) + 1
@@ -125,9 +127,10 @@ class CommitmentServer:
         *,
         calling: bytes = b"SCANNER",
         called: bytes = b"STOWKEEPER",
+        source: str = "",
     ) -> None:
         """Ask for instances on an association of its own; it has to be answered Success."""
-        with RawPeer(self.port) as peer:
+        with RawPeer(self.port, source=source) as peer:
             peer.associate(push_model_context(), calling=calling, called=called)
             assert ask(peer, action_data(uid, named(*numbers))).status == 0
             peer.release()
@@ -263,6 +266,7 @@ def commitment_serving(
             server = CommitmentServer(archive, service, commitments, book, thread)
             tools = CheckTools(
                 archive=archive,
+                peers=book,
                 policy=policy
                 or policy_named(
                     chosen.policy, chosen.policy_seconds, archive.files, archive.root, archive.database

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from support import forked
 from support.instances import Instance, make_instance
 from support.processes import LOOPBACK, POLL_SECONDS, Program, free_port, running
 from support.raw_peer import ASSOCIATE_AC, Context, RawPeer
@@ -146,11 +147,13 @@ def receiving(
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
     wrapper: tuple[str, ...] = (),
+    from_scratch: bool = False,
 ) -> Iterator[Receiver]:
     """Run a drop-in command on a free port for the length of a block; at its end its log tells of no fault of ours, and
     after an end in order there is no unfinished file.
 
-    Its output directory is `folder`, by default a new one in `place`. `wrapper` is a program that runs it.
+    Its output directory is `folder`, by default a new one in `place`. `wrapper` is a program that runs it. It starts from
+    scratch, with an interpreter of its own, where a test is about its start.
     """
     port = free_port()
     if folder is None:
@@ -162,7 +165,8 @@ def receiving(
         options = (*options, "-xf", profile, "Some")
     argv = [*wrapper, *program_of(tool, *options, "-od", folder, str(port))]
     chosen = {"STOWKEEPER_LISTEN": LOOPBACK, **(environment or {})}
-    with running(tool, argv, log=place / f"{tool}-{port}.log", environment=chosen) as program:
+    log = place / f"{tool}-{port}.log"
+    with running(tool, argv, log=log, environment=chosen, from_scratch=from_scratch) as program:
         program.wait_until(lambda: listens(port), "before it listened")
         receiver = Receiver(program=program, port=port, folder=folder)
         before = receiver.hidden()
@@ -182,16 +186,17 @@ def run_to_end(
     *arguments: str | Path,
     environment: Mapping[str, str] | None = None,
     seconds: float = WAIT_SECONDS,
+    from_scratch: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run a drop-in command that ends by itself."""
-    return subprocess.run(
+    return forked.run(
         program_of(tool, *arguments),
+        from_scratch=from_scratch,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         env={**os.environ, "STOWKEEPER_LISTEN": LOOPBACK, **(environment or {})},
         timeout=seconds,
-        check=False,
     )
 
 

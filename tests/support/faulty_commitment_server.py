@@ -81,6 +81,7 @@ async def _serve(order: Order, tell_port: int, watcher: Watcher) -> None:
     server = AssociationServer(service, OPTIONS)
     tools = CheckTools(
         archive=kept,
+        peers=book,
         policy=policy_named("digest", 10.0, kept.files, kept.root, kept.database),
         options=options,
         accepts_class=classes_taken_by(lambda: service.rules),

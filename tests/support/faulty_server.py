@@ -10,6 +10,7 @@ occurrence of it since the server was ready. Paths are told without what differs
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import re
@@ -188,6 +189,8 @@ class Nursery:
 def main() -> None:
     """Answer questions, a line of JSON each, until there are no more."""
 
+    gc.collect()
+    gc.freeze()  # a look for dead cycles in a child would copy every page of this process
     waiting: dict[int, int] = {}
     answer: dict[str, int | None]
     for line in sys.stdin:
@@ -355,4 +358,7 @@ def watch_commits(watcher: Watcher) -> None:
 
 
 if __name__ == "__main__":
+    # Once for all children. What is watched is put in its place after that, in each of them.
+    import stowkeeper.app.commands.serve  # noqa: F401 - loaded, not used
+
     main()

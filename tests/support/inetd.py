@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from support import forked
 from support.dropin import program_of
 from support.raw_peer import SECONDS_MAX, RawPeer
 
@@ -61,7 +62,7 @@ def served_by_inetd(
     """Start a program for one connection; kill it behind the block if it is still there."""
     ours, theirs = connected_pair(family)
     with theirs:
-        process = subprocess.Popen(
+        process = forked.start(
             program_of("storescp", "--inetd", *options),
             stdin=theirs,
             stdout=subprocess.PIPE,

@@ -35,6 +35,7 @@ from stowkeeper.web.services import ServerFacts, WebOptions, WebServices
 from support.archive_server import RULES, open_archive, settle
 from support.instances import Instance, encode_element, make_instance
 from support.job_engine_thread import engine_running
+from support.quick_web import PLAIN_HTTP, quick_routes, quick_secrets
 from support.server_thread import OPTIONS, serving
 from support.web_server import web_serving
 
@@ -82,9 +83,10 @@ class OrthancRig:
     engine: JobEngine | None
     forget_credentials: Callable[[], None]
 
-    def token(self, name: str, role: Role) -> dict[str, str]:
+    def token(self, name: str, role: Role, *, may_store: bool | None = None) -> dict[str, str]:
         """Add a credential; return the field that presents it."""
-        new = make_credential(name, role)
+        with quick_secrets():
+            new = make_credential(name, role, may_store=may_store)
         with self.database.write() as transaction:
             add_credential(transaction, new, who="a test")
         self.forget_credentials()
@@ -208,10 +210,13 @@ def orthanc_rig(
         )
         routers = [make(services) for make in orthanc.ROUTERS if make not in application.ROUTERS]
         stack.enter_context(patch.object(application, "ROOT_ERRORS", orthanc_response))
-        built = application.build_application(services, options or WebOptions(), routers=routers)
+        with quick_routes(), quick_secrets():
+            built = application.build_application(services, options or WebOptions(), routers=routers)
         web = stack.enter_context(web_serving(built))
         client = stack.enter_context(
-            httpx.Client(base_url=web.url, headers=dict(headers or {}), timeout=WAIT_SECONDS)
+            httpx.Client(
+                base_url=web.url, headers=dict(headers or {}), timeout=WAIT_SECONDS, verify=PLAIN_HTTP
+            )
         )
         engine = engines[0] if engines else None
         forget = built.state.credential_book.forget
@@ -224,6 +229,7 @@ def _kinds(
     def make() -> Sequence[Any]:
         tools = CheckTools(
             archive=archive,
+            peers=book,
             policy=policy_named(
                 options.policy, options.policy_seconds, archive.files, archive.root, archive.database
             ),

@@ -9,11 +9,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from support import forked
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS_MAX = 30.0
@@ -21,8 +22,6 @@ START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 15.0
 """How long a program may take to end after SIGTERM before it is killed."""
 POLL_SECONDS = 0.01
-
-_TETHER = str(Path(__file__).with_name("tethered.py"))
 
 
 class ProgramFailed(Exception):  # noqa: N818 - the name says what happened, as the test report shows it
@@ -97,13 +96,21 @@ WITHOUT_HTTP = {"STOWKEEPER_HTTP__PORT": "off"}
 
 @contextlib.contextmanager
 def running(
-    name: str, argv: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
+    name: str,
+    argv: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    from_scratch: bool = True,
 ) -> Iterator[Program]:
-    """Run a program for the length of a block; its output goes to the file `log`."""
-    tethered = [sys.executable, "-I", "-S", _TETHER, *argv]
+    """Run a program for the length of a block; its output goes to the file `log`.
+
+    Where it need not start from scratch, `stowkeeper` is forked (`forked.py`).
+    """
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            tethered,
+        process = forked.start(
+            argv,
+            from_scratch=from_scratch,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -218,12 +218,16 @@ def store_message(
 class RawPeer:
     """One TCP connection to a server. What it reads it reads whole PDU by PDU, in order."""
 
-    def __init__(self, port: int, *, receive_buffer: int | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, port: int, *, receive_buffer: int | None = None, host: str = "127.0.0.1", source: str = ""
+    ) -> None:
         self.socket = socket.socket()
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(SECONDS_MAX)
         try:
+            if source:
+                self.socket.bind((source, 0))
             self.socket.connect((host, port))
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:

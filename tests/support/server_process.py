@@ -53,16 +53,24 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def serve_process(
-    folder: Path, *arguments: str, settings: str = "", environment: Mapping[str, str] | None = None
+    folder: Path,
+    *arguments: str,
+    settings: str = "",
+    environment: Mapping[str, str] | None = None,
+    from_scratch: bool = False,
 ) -> Iterator[ServerProcess]:
-    """Start a server on a free port, with its archive in `folder/archive`, for the length of a block."""
+    """Start a server on a free port, with its archive in `folder/archive`, for the length of a block.
+
+    From scratch with an interpreter of its own, where a test is about its start or its memory.
+    """
     config = folder / "stowkeeper.toml"
     config.write_text(settings, encoding="utf-8")
     archive = folder / "archive"
     argv = [sys.executable, "-m", "stowkeeper", "serve", "--config", str(config), "--archive", str(archive)]
     argv += ["--port", "0", *arguments]
     chosen = {**FEW_SLOTS, **(environment or {})}
-    with running("stowkeeper", argv, log=folder / "serve.log", environment=chosen) as program:
+    log = folder / "serve.log"
+    with running("stowkeeper", argv, log=log, environment=chosen, from_scratch=from_scratch) as program:
         program.wait_until(lambda: _READY.search(program.log_text()) is not None, "before its ready line")
         found = _READY.search(program.log_text())
         assert found is not None

@@ -21,6 +21,7 @@ from stowkeeper.web.roles import Role
 from stowkeeper.web.server import ServerTLS, WebServer
 from stowkeeper.web.services import ServerFacts, WebOptions, WebServices
 from support.archive_server import open_archive
+from support.quick_web import PLAIN_HTTP, quick_routes, quick_secrets
 from support.server_thread import LOOPS, WAIT_SECONDS
 
 Result = TypeVar("Result")
@@ -44,13 +45,15 @@ class Rig:
     associations: list[AssociationFacts]
     woken: list[None] = field(default_factory=list)
 
-    def token(self, name: str = "tester", role: Role = Role.ADMIN) -> str:
+    def token(self, name: str = "tester", role: Role = Role.ADMIN, *, may_store: bool | None = None) -> str:
         """Add a credential; return its token."""
-        return self._add(make_credential(name, role))
+        with quick_secrets():
+            return self._add(make_credential(name, role, may_store=may_store))
 
-    def password(self, name: str, role: Role, password: str) -> None:
+    def password(self, name: str, role: Role, password: str, *, may_store: bool | None = None) -> None:
         """Add a credential with a password."""
-        self._add(make_credential(name, role, password=password))
+        with quick_secrets():
+            self._add(make_credential(name, role, may_store=may_store, password=password))
 
     def _add(self, new: NewCredential) -> str:
         with self.archive.database.write() as transaction:
@@ -138,7 +141,8 @@ def web_rig(
             associations=lambda: list(associations),
             **more,
         )
-        application = build_application(services, options or WebOptions(), routers=routers)
+        with quick_routes(), quick_secrets():
+            application = build_application(services, options or WebOptions(), routers=routers)
         yield Rig(
             archive=opened,
             services=services,
@@ -159,6 +163,8 @@ def web_client(
     with (
         web_rig(root, **changes) as rig,
         web_serving(rig.application) as thread,
-        httpx.Client(base_url=thread.url, headers=headers or {}, timeout=WAIT_SECONDS) as client,
+        httpx.Client(
+            base_url=thread.url, headers=headers or {}, timeout=WAIT_SECONDS, verify=PLAIN_HTTP
+        ) as client,
     ):
         yield client, rig

@@ -1,5 +1,8 @@
 """The benchmark's own arithmetic: what it sends, and how it compares. Nothing here is timed."""
 
+import re
+import shlex
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -10,6 +13,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
 
 import bars
 import report
+import run
 from contenders import CONTENDERS, DROP_IN, DROP_IN_SHIPPED, SHIPPED_STORESCP, started_apart
 from cstore_load import (
     Association,
@@ -215,3 +219,41 @@ def test_a_rejected_association_is_an_error(start_storescp: object) -> None:
     refusing: ReceivingPeer = start_storescp("--refuse")
     with pytest.raises(PeerFailed, match="no association: PDU type 3"):
         Association(refusing.port, refusing.ae_title, [CONTEXT])
+
+
+def test_the_parts_that_are_programs_are_there_and_take_what_they_are_told() -> None:
+    folder = Path(run.__file__).parent
+    page = (folder.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert f"--parts {','.join(run.PROGRAMS)}" in page
+    for name, arguments in run.PROGRAMS.items():
+        known = set(
+            re.findall(
+                r"add_argument\(\s*\"(--[a-z-]+)\"", (folder / f"{name}.py").read_text(encoding="utf-8")
+            )
+        )
+        told = {word for word in shlex.split(arguments) if word.startswith("--")}
+        assert told
+        assert told <= known, name
+        assert f"| `{name}` |" in page
+    assert not set(run.PROGRAMS) & {*run.PARTS, *run.EXTRA_PARTS}
+
+
+def test_programs_are_run_one_after_the_other_and_told_to_be_quick(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[list[str]] = []
+
+    def start(command: list[str], *, check: bool) -> subprocess.CompletedProcess[bytes]:
+        assert not check
+        started.append([Path(command[1]).name, *command[2:]])
+        return subprocess.CompletedProcess(command, 1 if "check.py" in command[1] else 0)
+
+    monkeypatch.setattr(subprocess, "run", start)
+    assert run.run_programs(["check", "jobs"], is_quick=True) == ["check"]
+    assert run.run_programs(["jobs"], is_quick=False) == []
+    assert started == [
+        ["check.py", *shlex.split(run.PROGRAMS["check"])],
+        ["jobs.py", *shlex.split(run.PROGRAMS["jobs"])],
+        ["jobs.py"],
+    ]
+    assert "bench/check.py" in capsys.readouterr().out

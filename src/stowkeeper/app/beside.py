@@ -9,6 +9,7 @@ import structlog
 
 from stowkeeper.app.background import Background
 from stowkeeper.app.commands.event_loop import new_event_loop
+from stowkeeper.app.http_place import cannot_listen
 from stowkeeper.app.peer_book import configured_peers
 from stowkeeper.app.settings import Settings
 from stowkeeper.app.settings_of_services import OFF
@@ -61,8 +62,21 @@ class Beside:
         self._web: WebServer | None = None
         self.peers = PeerBook(configured_peers(settings), archive.database)
         self.commitment = CommitmentService(
-            archive.database, self.peers, refusal=archive.admission.association_refusal, wake=self.wake_jobs
+            archive.database,
+            self.peers,
+            refusal=archive.admission.association_refusal,
+            are_jobs_run=self.are_jobs_run,
+            wake=self.wake_jobs,
         )
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._settings
+
+    def are_jobs_run(self) -> bool:
+        """Tell whether what is put in now will be worked on; so it is before the engine's start, and when it was stopped."""
+        return self._engine is None or self._engine.is_working
 
     def wake_jobs(self) -> None:
         """Have jobs looked for that were submitted just now; from any thread."""
@@ -72,19 +86,21 @@ class Beside:
     async def start(
         self, server: AssociationServer, service: StorageService, dicom: tuple[str, int]
     ) -> tuple[str, int] | None:
-        """Start jobs and HTTP, and return where HTTP is served; None where it is off. `dicom` is where the server listens.
+        """Start HTTP and jobs, and return where HTTP is served; None where it is off. `dicom` is where the server listens.
 
+        HTTP comes first: a start that is refused has run no job.
         Raises OSError when the address cannot be had, ExposureError, ServerTLSError.
         """
         self._background.start()
         self.peers.start()
         self.commitment.start()
         self._engine = engine = self._make_engine(server, service)
+        http = None
+        if self._settings.http.port != OFF:
+            http = await self._background.run(self._start_http(server, service, dicom))
         await asyncio.get_running_loop().run_in_executor(None, self._keep_scrubbing)
         await self._background.run(self._start_jobs(engine))
-        if self._settings.http.port == OFF:
-            return None
-        return await self._background.run(self._start_http(server, dicom))
+        return http
 
     async def stop(self) -> None:
         """Stop HTTP and jobs. What waits of storage commitment requests is still written and answered."""
@@ -97,9 +113,11 @@ class Beside:
         self._background.close()
 
     def take_settings(self, settings: Settings) -> None:
-        """Put in force what can be without a restart: the peers, and the TLS that they are called with."""
+        """Put in force what can be without a restart: the peers, the TLS that they are called with, and that of HTTPS."""
         self._settings = settings
         self.peers.replace_configured(configured_peers(settings))
+        if self._web is not None:
+            self._background.begin(self._renew_https(self._web, settings))
 
     # On the background's event loop.
 
@@ -109,6 +127,7 @@ class Beside:
 
         tools = CheckTools(
             archive=archive,
+            peers=self.peers,
             policy=self._policy,
             options=self._options,
             accepts_class=classes_taken_by(lambda: service.rules),
@@ -155,23 +174,24 @@ class Beside:
         except Exception:
             log.exception("error", what="jobs do not run any more: restart the server")
 
-    async def _start_http(self, server: AssociationServer, dicom: tuple[str, int]) -> tuple[str, int]:
+    async def _start_http(
+        self, server: AssociationServer, service: StorageService, dicom: tuple[str, int]
+    ) -> tuple[str, int]:
         from stowkeeper.app.http_wiring import web_server  # noqa: PLC0415 - see above
 
         make = asyncio.to_thread(
-            web_server, self._archive, self._settings, self, server, dicom, started_at=utc_now()
+            web_server, self._archive, self._settings, self, server, service, dicom, started_at=utc_now()
         )
         self._web = await make
         try:
             return await self._web.start()
         except OSError as error:
-            http = self._settings.http
-            words = (
-                f"cannot listen on {http.host}, port {http.port}, for HTTP: {error.strerror or error}. Another program may"
-                " have it, as Orthanc has 8042: choose another port with --http-port (0 takes any free one), or turn HTTP"
-                " off by --http-port off"
-            )
-            raise type(error)(error.errno, words) from error
+            raise cannot_listen(self._settings, error) from error
+
+    async def _renew_https(self, server: "WebServer", settings: Settings) -> None:
+        from stowkeeper.app.http_wiring import renew_https  # noqa: PLC0415 - see above
+
+        await asyncio.to_thread(renew_https, server, settings)
 
     async def _stop(self) -> None:
         if self._web is not None:

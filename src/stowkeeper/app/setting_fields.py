@@ -6,6 +6,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Self, cast, get_args, get_origin
@@ -18,7 +19,9 @@ from stowkeeper.app.setting_values import format_size
 from stowkeeper.dcmtk.settings_text import toml_string
 
 VARIABLE_PREFIX = "STOWKEEPER_"
-RELOADABLE = frozenset({"access", "log", "negotiation", "peers", "profiles", "tls"})
+RELOADABLE = frozenset(
+    {"access", "http.certificate", "http.key", "log", "negotiation", "peers", "profiles", "tls"}
+)
 """Tables and keys that SIGHUP puts in force without a restart."""
 
 Shape = Literal["truth", "whole", "number", "text", "path", "paths", "size", "mode", "list", "tables"]
@@ -31,6 +34,11 @@ class OriginKind(StrEnum):
     FILE = "file"
     ENVIRONMENT = "environment"
     FLAG = "flag"
+
+
+def is_among(key: str, names: AbstractSet[str]) -> bool:
+    """Tell whether a setting is one of some tables and keys, or in such a table."""
+    return key in names or key.partition(".")[0] in names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +111,7 @@ class Setting:
     @property
     def reloadable(self) -> bool:
         """Whether SIGHUP puts a new value in force."""
-        return self.key.partition(".")[0] in RELOADABLE
+        return is_among(self.key, RELOADABLE)
 
     def plain(self, value: object) -> object:
         """Return a value of this setting as TOML or JSON would hold it."""

@@ -26,7 +26,8 @@ class Peer(Table):
     """A system that is known by its AE title, its addresses, or both, and where it is called.
 
     The first entry that matches the calling AE title and the address of an association holds for it, unless another
-    one that matches has that very address as its `host`. A `host` that is a name is not looked up for that.
+    one that matches has that very address as its `host`. A `host` that is a name is not looked up for that. A report on
+    storage commitment is taken from a peer at its `addresses`, or, where it has none, at its `host`.
     """
 
     name: Annotated[

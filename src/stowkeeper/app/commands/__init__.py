@@ -37,6 +37,7 @@ class CommandEntry(NamedTuple):
 COMMANDS: dict[str, CommandEntry] = {
     "serve": CommandEntry("serve", "Receive instances over DICOM and keep them."),
     "send": CommandEntry("send", "Send files and folders to a DICOM server."),
+    "stow": CommandEntry("stow", "Send files and folders to a DICOMweb server (STOW-RS)."),
     "echo": CommandEntry("echo", "Ask a DICOM server whether it answers."),
     "import": CommandEntry("import_", "Take files and folders into the archive."),
     "ls": CommandEntry("ls", "List what the archive keeps and what it received."),
@@ -53,6 +54,7 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
     "jobs": CommandEntry("jobs", "Look at jobs, and pause, resume, cancel or retry them."),
     "peers": CommandEntry("peers", "List, add, remove and ask peers."),
+    "audit": CommandEntry("audit", "Look at the audit trail: who did by hand what no policy does."),
     "token": CommandEntry("token", "Say who may use the HTTP interface."),
     "storescp": CommandEntry(
         "storescp", "Receive into a folder as DCMTK's storescp does, by its command line.", logs=False

@@ -56,7 +56,7 @@ ANSWER_SECONDS = 30.0
     "--calling-ae-title",
     metavar="AET",
     callback=own_ae_title,
-    help="Our own AE title.  [default: what the peer's definition says, or dicom.ae_title]",
+    help="Our own AE title.  [default: what the peer's definition says, or that of the server that asks]",
 )
 @wait_options
 @json_option
@@ -134,7 +134,7 @@ def _ask(reader: ArchiveReader, settings: Settings, peer: Peer, instances: Seque
                     transaction,
                     peer,
                     kept.references,
-                    own_ae_title=settings.dicom.ae_title,
+                    own_ae_title="",
                     created_by=acting_user(),
                     version_keys=kept.version_keys,
                     terms=ask_terms(settings),

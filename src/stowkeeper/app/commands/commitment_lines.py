@@ -1,6 +1,6 @@
 """Storage commitments as commands show them: JSON objects for scripts, lines for people."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -115,6 +115,29 @@ def print_failures(database: Database, commitment: Commitment) -> None:
         click.echo(printable(f"  {instance.sop_instance_uid}: {reason}{instance.words}"))
     if commitment.failures > len(failed):
         click.echo(f"  … and {commitment.failures - len(failed)} more; --json names all", err=True)
+
+
+def print_instances(named: Sequence[Row]) -> None:
+    """Name the instances of a transaction as `whole_row` has them, those that failed first, up to INSTANCES_SHOWN_MAX."""
+    failed_first = sorted(named, key=lambda one: bool(one["outcome"] != InstanceOutcome.FAILED))
+    for one in failed_first[:INSTANCES_SHOWN_MAX]:
+        click.echo(printable(f"  {one['sop_instance_uid']}: {_instance_words(one)}"))
+    if len(named) > INSTANCES_SHOWN_MAX:
+        click.echo(f"  … and {len(named) - INSTANCES_SHOWN_MAX} more; --json names all", err=True)
+
+
+def _instance_words(row: Row) -> str:
+    if row["outcome"] == InstanceOutcome.UNASKED:
+        return "reported though nobody asked for it"
+    reason = f"{row['reason']} " if row["reason"] else ""
+    said = f"{reason}{row['words']}" if row["outcome"] == InstanceOutcome.FAILED else str(row["outcome"])
+    if row["outcome"] != InstanceOutcome.COMMITTED or "safe_to_delete" not in row:
+        return said
+    return (
+        f"{said}, safe to delete here"
+        if row["safe_to_delete"]
+        else f"{said}, and not safe to delete here: {row['why_not']}"
+    )
 
 
 def _count(number: int) -> str:

@@ -13,9 +13,10 @@ import click
 
 from stowkeeper.app.commands.acting_user import acting_user
 from stowkeeper.app.commands.columns import Column, Row, lay_out
-from stowkeeper.app.commands.commitment_lines import STATE_WORDS, as_row, print_failures, whole_row
+from stowkeeper.app.commands.commitment_lines import STATE_WORDS, as_row, print_instances, whole_row
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.options import DEFAULT_ARCHIVE, SettingsArguments, archive_option, json_option
+from stowkeeper.app.commands.paging import page_by_page, paging_options
 from stowkeeper.app.commands.parameters import moment
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.log_lines import printable
@@ -92,17 +93,7 @@ _COLUMNS = (
     "--since", metavar="TIME", type=moment, help="Requested since then: 2026-03-02, or 7d for a week."
 )
 @click.option("--until", metavar="TIME", type=moment, help="Requested before then.")
-@click.option(
-    "--before", metavar="N", type=click.IntRange(1), help="Go on behind this number: the next page."
-)
-@click.option(
-    "--limit",
-    metavar="N",
-    type=click.IntRange(1),
-    default=COMMITMENTS_PER_PAGE,
-    show_default=True,
-    help="At most so many.",
-)
+@paging_options
 @json_option
 def ls(
     *,
@@ -123,10 +114,9 @@ def ls(
         peer=peer,
         requested_from=since or "",
         requested_to=until or "",
-        before_key=before,
     )
     with closing(ArchiveReader(str(archive), to_read=True)) as reader:
-        found = (as_row(commitment) for commitment in _pages(reader.database, only, limit))
+        found = (as_row(commitment) for commitment in _pages(reader.database, only, before, limit))
         if as_json:
             for row in found:
                 click.echo(json.dumps(row))
@@ -140,18 +130,19 @@ def ls(
         click.echo("There are no such storage commitments.", err=True)
 
 
-def _pages(database: Database, only: CommitmentFilter, limit: int) -> Iterator[Commitment]:
-    """Yield transactions page by page, each from a short look of its own."""
-    left, before = limit, only.before_key
-    while left > 0:
-        size = min(left, COMMITMENTS_PER_PAGE)
-        with database.read() as connection:
-            page = rows.list_commitments(connection, replace(only, before_key=before, limit=size))
-        yield from page
-        if len(page) < size:
-            return
-        left -= len(page)
-        before = page[-1].commitment_key
+def _pages(
+    database: Database, only: CommitmentFilter, before: int | None, limit: int
+) -> Iterator[Commitment]:
+    return page_by_page(
+        database,
+        lambda connection, before, size: rows.list_commitments(
+            connection, replace(only, before_key=before, limit=size)
+        ),
+        lambda commitment: commitment.commitment_key,
+        before=before,
+        limit=limit,
+        page_size=COMMITMENTS_PER_PAGE,
+    )
 
 
 @commitments.command(
@@ -164,10 +155,10 @@ def _pages(database: Database, only: CommitmentFilter, limit: int) -> Iterator[C
 @click.argument("uid", metavar="UID")
 @json_option
 def show(*, archive: Path, role: str | None, uid: str, as_json: bool) -> None:
-    """Show a storage commitment by its Transaction UID: every instance, every report.
+    """Show a storage commitment by its Transaction UID: its instances and every report; --json names all instances.
 
-    Of one that we asked for, --json also tells of each instance whether it is safe to delete here: the peer committed it,
-    and what we keep is what we had when we asked, in one version, and nobody else was promised it.
+    Of one that we asked for, it tells of each instance whether it is safe to delete here: the peer committed it, and what
+    we keep is what we had when we asked, in one version, and nobody else was promised it.
     """
     with closing(ArchiveReader(str(archive), to_read=True)) as reader:
         for commitment in _found(reader.database, uid, role):
@@ -175,13 +166,13 @@ def show(*, archive: Path, role: str | None, uid: str, as_json: bool) -> None:
             if as_json:
                 click.echo(json.dumps(row))
             else:
-                _print(reader.database, commitment, row)
+                _print(commitment, row)
 
 
 def _found(database: Database, uid: str, role: str | None) -> list[Commitment]:
     """Return all transactions with a UID, those of both roles unless one is named. Raises CommandError for none."""
     only = CommitmentFilter(role=None if role is None else CommitmentRole(role), transaction_uid=uid)
-    found = list(_pages(database, only, COMMITMENTS_PER_PAGE))
+    found = list(_pages(database, only, None, COMMITMENTS_PER_PAGE))
     if not found:
         raise CommandError(
             f"There is no storage commitment {uid}: `stowkeeper commitments ls` lists them.",
@@ -211,20 +202,20 @@ _SHOWN = (
 )
 
 
-def _print(database: Database, commitment: Commitment, row: Row) -> None:
+def _print(commitment: Commitment, row: Row) -> None:
     click.echo(f"state: {commitment.state}: {STATE_WORDS[commitment.state]}")
     for name in _SHOWN:
         if row[name] not in ("", None):
             click.echo(printable(f"{name.replace('_', ' ')}: {row[name]}"))
     if commitment.checked_at is not None:
         click.echo(f"not committed: {commitment.failures}")
-        print_failures(database, commitment)
     unasked = sum(one["outcome"] == "unasked" for one in row["instances_named"])
     if unasked:
         click.echo(f"reported though nobody asked: {unasked}")
     if commitment.role is CommitmentRole.USER:
         safe = sum(one.get("safe_to_delete", False) for one in row["instances_named"])
         click.echo(f"safe to delete here: {safe}")
+    print_instances(row["instances_named"])
     for report in row["reports"]:
         status = "no answer" if report["status"] is None else f"{report['status']:04X}H"
         words = f": {report['words']}" if report["words"] else ""

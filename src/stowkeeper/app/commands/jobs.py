@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from stowkeeper.app.commands.acting_user import acting_user
 from stowkeeper.app.commands.columns import Column, Row, lay_out
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.options import archive_option, json_option
+from stowkeeper.app.commands.paging import page_by_page, paging_options
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.limits import FAILURES_SHOWN_MAX
 from stowkeeper.app.log_lines import printable
@@ -24,6 +25,7 @@ from stowkeeper.jobs import rows
 from stowkeeper.jobs.job import Job, JobFilter, JobItem, JobNotFoundError
 from stowkeeper.jobs.limits import PAGE_MAX
 from stowkeeper.jobs.states import FINISHED, JobState, JobStateError
+from stowkeeper.services.commitment.job_items import items_of
 
 
 @click.group(epilog="A running server does what is asked within a second. docs/commands.md tells more.")
@@ -48,6 +50,7 @@ def _state(row: Row) -> str:
 
 
 _COLUMNS = (
+    Column(title="No.", text=lambda row: str(row["number"]), right=True, drop=1),
     Column(title="Job", text=lambda row: row["job_id"]),
     Column(title="Kind", text=lambda row: row["kind"]),
     Column(title="State", text=_state),
@@ -75,9 +78,7 @@ _COLUMNS = (
 @click.option("--unfinished", is_flag=True, help="Only jobs with which something is still to happen.")
 @click.option("--peer", metavar="NAME", default="", help="Only jobs about this peer.")
 @click.option("--subject", metavar="UID", default="", help="Only jobs about this UID.")
-@click.option(
-    "--limit", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="At most so many."
-)
+@paging_options
 @json_option
 def ls(
     *,
@@ -87,6 +88,7 @@ def ls(
     unfinished: bool,
     peer: str,
     subject: str,
+    before: int | None,
     limit: int,
     as_json: bool,
 ) -> None:
@@ -94,9 +96,9 @@ def ls(
     wanted = [JobState(state) for state in states]
     if unfinished:
         wanted += [state for state in JobState if state not in FINISHED and state not in wanted]
-    only = JobFilter(kind=kind, state=tuple(wanted), peer=peer, subject=subject, limit=min(limit, PAGE_MAX))
+    only = JobFilter(kind=kind, state=tuple(wanted), peer=peer, subject=subject)
     with closing(ArchiveReader(str(archive))) as reader:
-        found = (_as_row(job) for job in _pages(reader.database, only, limit))
+        found = (_as_row(job) for job in _pages(reader.database, only, before, limit))
         if as_json:
             for row in found:
                 click.echo(json.dumps(row))
@@ -110,27 +112,17 @@ def ls(
         click.echo("There are no such jobs.", err=True)
 
 
-def _pages(database: Database, only: JobFilter, limit: int) -> Iterator[Job]:
-    """Yield jobs page by page, each from a short look of its own."""
-    left, before = limit, only.before_key
-    while left > 0:
-        with database.read() as connection:
-            page = rows.list_jobs(
-                connection,
-                JobFilter(
-                    kind=only.kind,
-                    state=only.state,
-                    peer=only.peer,
-                    subject=only.subject,
-                    before_key=before,
-                    limit=min(left, PAGE_MAX),
-                ),
-            )
-        yield from page
-        if len(page) < min(left, PAGE_MAX):
-            return
-        left -= len(page)
-        before = page[-1].job_key
+def _pages(database: Database, only: JobFilter, before: int | None, limit: int) -> Iterator[Job]:
+    return page_by_page(
+        database,
+        lambda connection, before, size: rows.list_jobs(
+            connection, replace(only, before_key=before, limit=size)
+        ),
+        lambda job: job.job_key,
+        before=before,
+        limit=limit,
+        page_size=PAGE_MAX,
+    )
 
 
 @jobs.command("show", epilog="Exit code 66 when there is no such job.")
@@ -143,20 +135,57 @@ def show(*, archive: Path, job_id: str, as_json: bool) -> None:
         job = rows.find(connection, job_id)
         if job is None:
             raise _not_found(job_id)
-        items = rows.items_of(connection, job.job_key)
+        items = items_of(connection, job)
         if as_json:
             while items:
-                page = rows.items_of(connection, job.job_key, after=items[-1].position)
+                page = items_of(connection, job, after=items[-1].position)
                 if not page:
                     break
                 items += page
             click.echo(json.dumps({**_as_row(job), "items": [asdict(item) for item in items]}))
             return
-    for name, value in _as_row(job).items():
-        if value not in ("", None, {}):
-            text = json.dumps(value) if isinstance(value, dict) else str(value)
-            click.echo(printable(f"{name.replace('_', ' ')}: {text}"))
+    for label, value in _shown(job):
+        click.echo(printable(f"{label}: {value}"))
     _print_items(job, items)
+
+
+def _shown(job: Job) -> Iterator[tuple[str, str]]:
+    """Yield what a person wants to know of a job; --json has everything else."""
+    row = _as_row(job)
+    yield "job id", job.job_id
+    yield "kind", job.kind
+    yield "state", _state(row)
+    for name in ("step", "subject", "peer", "lane", "error", "created_by"):
+        if row[name]:
+            yield name.replace("_", " "), row[name]
+    said = [
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in job.arguments.items()
+        if name not in _INTERNAL and isinstance(value, str | int | float) and value not in ("", False)
+    ]
+    if said:
+        yield "asked for", ", ".join(said)
+    if job.items_total:
+        yield "done", f"{job.items_done} of {job.items_total}"
+    for name in ("created_at", "due_at", "started_at", "finished_at"):
+        if row[name] and not (name == "due_at" and job.is_finished):
+            yield name.replace("_", " "), f"{row[name][:19].replace('T', ' ')} UTC"
+    if job.attempts:
+        times = "once" if job.attempts == 1 else f"{job.attempts} times"
+        yield "run", f"{times}, {_seconds(job.seconds_run)} in all"
+    for name in ("priority", "failures", "faults"):
+        if row[name]:
+            yield name.replace("_", " ") + ("" if name == "priority" else " in a row"), str(row[name])
+    if job.owner:
+        yield "run by", job.owner
+
+
+_INTERNAL = ("commitment_key", "transaction_uid", "peer")
+"""Arguments that are numbers of rows, or said already."""
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def _print_items(job: Job, items: list[JobItem]) -> None:
@@ -217,7 +246,7 @@ _add(
 
 
 def _as_row(job: Job) -> dict[str, Any]:
-    row = asdict(job)
+    row = {"number": job.job_key, **asdict(job)}
     del row["job_key"], row["heartbeat"]
     row["state"], row["wish"] = job.state.value, job.wish.value
     return row

@@ -51,6 +51,10 @@ def _peer_address(_context: click.Context, _parameter: click.Parameter, value: s
     return parse_peer_address(value)
 
 
+def _named_peer(_context: click.Context, _parameter: click.Parameter, value: str) -> PeerAddress | str:
+    return parse_peer_address(value) if "@" in value else value
+
+
 def _calling_ae_title(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     defect = ae_title_defect(value)
     if defect:
@@ -58,14 +62,21 @@ def _calling_ae_title(_context: click.Context, _parameter: click.Parameter, valu
     return value
 
 
-def peer_options(timeout: float, timeout_help: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
+def peer_options(
+    timeout: float, timeout_help: str, *, takes_names: bool = False
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Give a command the argument AET@HOST:PORT, --calling-ae-title and --timeout.
 
-    It gets `peer`, a PeerAddress, `calling_ae_title` and `timeout` in seconds.
+    It gets `peer`, a PeerAddress, `calling_ae_title` and `timeout` in seconds. With `takes_names` a `peer` without an @ is
+    the name of a known peer, as it stands.
     """
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
-        @click.argument("peer", metavar="AET@HOST:PORT", callback=_peer_address)
+        @click.argument(
+            "peer",
+            metavar="PEER" if takes_names else "AET@HOST:PORT",
+            callback=_named_peer if takes_names else _peer_address,
+        )
         @click.option(
             "--calling-ae-title",
             metavar="AET",

@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -22,12 +22,19 @@ from stowkeeper.app.log_lines import printable
 from stowkeeper.app.peer_book import configured_peers, own_side
 from stowkeeper.app.settings import Settings
 from stowkeeper.archive.archive import ArchiveReader
+from stowkeeper.database.engine import Database
 from stowkeeper.net.association_errors import AssociationError
 from stowkeeper.services.dialing import EchoResult
-from stowkeeper.services.dialing import echo as echo_peer
 from stowkeeper.services.limits import PEER_ANSWER_SECONDS, PEER_CONNECT_SECONDS
 from stowkeeper.services.peer_definition import DUPLICATES, REPORT_ON
-from stowkeeper.services.peers import Peer, PeerBook, PeerBookError, PeerDefinitionError
+from stowkeeper.services.peer_health import PeerHealth, echo_for, health_of
+from stowkeeper.services.peers import (
+    Peer,
+    PeerBook,
+    PeerBookError,
+    PeerDefinitionError,
+    PeerExistsError,
+)
 
 R = TypeVar("R")
 
@@ -53,6 +60,7 @@ class OpenBook:
 
     book: PeerBook
     settings: Settings
+    database: Database
 
 
 def _book_options(command: Callable[..., R]) -> Callable[..., R]:
@@ -82,7 +90,8 @@ def _opened(arguments: SettingsArguments, *, to_read: bool) -> Iterator[OpenBook
     settings = arguments.load()
     with closing(ArchiveReader(str(settings.archive_path), to_read=to_read)) as reader:
         try:
-            yield OpenBook(book=PeerBook(configured_peers(settings), reader.database), settings=settings)
+            book = PeerBook(configured_peers(settings), reader.database)
+            yield OpenBook(book=book, settings=settings, database=reader.database)
         except PeerBookError as error:
             words = str(error)
             raise CommandError(f"{words[0].upper()}{words[1:]}.", ExitCode.NO_INPUT) from error
@@ -106,6 +115,10 @@ def _where(row: Row) -> str:
     return f"{host}:{row['port']}{' (TLS)' if row['tls'] else ''}"
 
 
+def _moment(key: str) -> Callable[[Row], str]:
+    return lambda row: (row["health"][key] or "")[:19].replace("T", " ")
+
+
 _COLUMNS = (
     Column(title="Name", text=lambda row: row["name"], cut_to=12),
     Column(title="AE Title", text=lambda row: row["ae_title"] or "any"),
@@ -114,6 +127,11 @@ _COLUMNS = (
     Column(title="May not", text=_may_not, cut_to=12),
     Column(title="Duplicates", text=lambda row: row["duplicates"] or "", drop=1),
     Column(title="Stands in", text=lambda row: row["stands_in"], drop=3),
+    Column(title="Echoed (UTC)", text=_moment("last_echo_at"), drop=6),
+    Column(title="Called here (UTC)", text=_moment("last_association_at"), drop=4),
+    Column(title="Took a report (UTC)", text=_moment("last_report_at"), drop=5),
+    Column(title="Failed (UTC)", text=_moment("last_failure_at"), drop=7),
+    Column(title="Last failure", text=lambda row: row["health"]["last_failure"], cut_to=12, drop=8),
 )
 
 
@@ -125,9 +143,18 @@ def _as_row(peer: Peer) -> dict[str, Any]:
 @_book_options
 @json_option
 def ls(*, arguments: SettingsArguments, as_json: bool) -> None:
-    """List all peers, those of the settings first."""
+    """List all peers, those of the settings first, and how it goes with each.
+
+    That is when it answered an echo last, opened an association, took a report of storage commitment, and when one of
+    these calls of ours, or a job about it, failed last.
+    """
     with _opened(arguments, to_read=True) as opened:
-        found = [_as_row(peer) for peer in opened.book.all()]
+        known = opened.book.all()
+        with opened.database.read() as connection:
+            health: dict[str, PeerHealth] = health_of(
+                connection, [peer.name for peer in known], opened.book.matching
+            )
+        found = [{**_as_row(peer), "health": asdict(health[peer.name])} for peer in known]
     if as_json:
         for row in found:
             click.echo(json.dumps(row))
@@ -238,7 +265,11 @@ def add(
         said = "; ".join(f"{_option_of(key)}: {words}" if key else words for key, words in error.problems)
         raise click.UsageError(f"{said}.") from error
     with _opened(arguments, to_read=False) as opened:
-        is_new = opened.book.save(peer, acting_user(), may_replace=replace)
+        try:
+            is_new = opened.book.save(peer, acting_user(), may_replace=replace)
+        except PeerExistsError as error:
+            words = f"There is a peer {name!r} already: --replace puts this one in its place."
+            raise CommandError(words, ExitCode.FINDINGS) from error
     if as_json:
         click.echo(json.dumps(_as_row(peer)))
     else:
@@ -294,11 +325,11 @@ def echo(*, arguments: SettingsArguments, name: str, as_json: bool) -> None:
                 f"There is no peer {name!r}: `stowkeeper peers ls` lists them.", ExitCode.NO_INPUT
             )
         own = own_side(opened.settings)
-    try:
-        with event_loop() as runner:
-            result = runner.run(echo_peer(peer, own))
-    except AssociationError as error:
-        raise CommandError(str(error), ExitCode.UNAVAILABLE) from error
+        try:
+            with event_loop() as runner:
+                result = runner.run(echo_for(acting_user(), peer, own, opened.database))
+        except AssociationError as error:
+            raise CommandError(str(error), ExitCode.UNAVAILABLE) from error
     if as_json:
         click.echo(json.dumps(_as_line(peer, result)))
     elif result.is_success:

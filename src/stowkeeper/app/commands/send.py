@@ -44,6 +44,7 @@ reads files and the event loop would hold each other up."""
     timeout=120.0,
     timeout_help="How long the peer may stand still: give no answer, take no data. At most 30 of them for the"
     " connection.",
+    takes_names=True,
 )
 @click.argument("paths", metavar="PATH|UID...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
@@ -94,7 +95,7 @@ reads files and the event loop would hold each other up."""
 @json_option
 def send(  # noqa: PLR0913 - one for each option
     *,
-    peer: PeerAddress,
+    peer: PeerAddress | str,
     paths: tuple[Path, ...],
     calling_ae_title: str,
     timeout: float,
@@ -112,9 +113,10 @@ def send(  # noqa: PLR0913 - one for each option
 ) -> ExitCode:
     """Send files and folders to a DICOM server.
 
-    Folders are searched with all that is in them; files in them that are not DICOM are left out. Each file goes in its
-    own transfer syntax if the peer takes that, else as a converted copy: between uncompressed transfer syntaxes, and
-    from lossless compression where a decoder is installed. The files themselves are never changed.
+    PEER is AET@HOST:PORT; with --archive also the name of a known peer. Folders are searched with all that is in them;
+    files in them that are not DICOM are left out. Each file goes in its own transfer syntax if the peer takes that, else
+    as a converted copy: between uncompressed transfer syntaxes, and from lossless compression where a decoder is
+    installed. The files themselves are never changed.
 
     With --commit the peer is asked to commit what it accepted, and nothing but its report counts. Of files that is known
     only while this command runs: the report has to come in the association of the request, or on another one at
@@ -138,6 +140,7 @@ def send(  # noqa: PLR0913 - one for each option
             )
         )
     _check_for_files(config, waiting, is_to_commit=is_to_commit)
+    address = _address_of(peer)
     # A remark of pydicom may quote a value of a data set.
     warnings.filterwarnings("ignore", module="pydicom")
     report = SendReport(as_json=as_json)
@@ -159,7 +162,7 @@ def send(  # noqa: PLR0913 - one for each option
         tls=tls.context if tls is not None else None,
         server_name=tls.server_name if tls is not None else None,
     )
-    return _send_plan(plan, peer, options, report, waiting if is_to_commit else None)
+    return _send_plan(plan, address, options, report, waiting if is_to_commit else None)
 
 
 def _send_plan(
@@ -215,6 +218,16 @@ def _is_given(name: str) -> bool:
     """Tell whether an option stands on the command line."""
     source = click.get_current_context().get_parameter_source(name)
     return source is ParameterSource.COMMANDLINE
+
+
+def _address_of(peer: PeerAddress | str) -> PeerAddress:
+    """Return where files go. Raises click.BadParameter for the name of a peer, which an archive knows."""
+    if isinstance(peer, str):
+        raise click.BadParameter(
+            f"{peer!r} is not of the form AET@HOST:PORT, such as ARCHIVE@192.0.2.7:104. Peers have names in an archive, and"
+            " its instances go to them: --archive DIR."
+        )
+    return peer
 
 
 def _check_for_archive(tls: TLSUse | None) -> None:

@@ -33,6 +33,7 @@ from stowkeeper.archive.archive import ArchiveReader
 from stowkeeper.database.engine import Database
 from stowkeeper.jobs import rows as jobs
 from stowkeeper.jobs.job import Job, JobItem
+from stowkeeper.jobs.states import JobState
 from stowkeeper.services.peers import PeerBook
 from stowkeeper.services.store_items import FAILED, STORED
 from stowkeeper.services.store_submission import CannotStoreError, submit_store
@@ -136,7 +137,9 @@ def _show(reader: ArchiveReader, job_id: str, sending: ArchiveSending) -> ExitCo
         }
         click.echo(json.dumps({"summary": summary}))
     else:
-        click.echo(printable(f"{counts[STORED]} of {job.items_total} instances stored. {job.error}".strip()))
+        instances = "instance" if job.items_total == 1 else "instances"
+        why = "" if job.state is JobState.SUCCESS else job.error
+        click.echo(printable(f"{counts[STORED]} of {job.items_total} {instances} stored. {why}".strip()))
         for commitment in asked:
             print_outcome(database, commitment)
     return _exit_code(job, counts, sending, [exit_code_of([one]) for one in asked])

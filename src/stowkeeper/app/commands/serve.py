@@ -14,6 +14,7 @@ from stowkeeper.app.commands.event_loop import event_loop
 from stowkeeper.app.commands.held_signals import HeldSignals
 from stowkeeper.app.commands.options import SettingsArguments, settings_options
 from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.app.http_place import check_http_place
 from stowkeeper.app.logs import Logs, log_loop_exception, start_logs
 from stowkeeper.app.negotiation_profiles import NegotiationProfiles, negotiation_profiles
 from stowkeeper.app.open_files import open_files_needed, raise_open_files_limit
@@ -51,6 +52,7 @@ def serve(*, settings_arguments: SettingsArguments) -> ExitCode:
     with HeldSignals() as signals:
         settings = settings_arguments.load()
         check_archive_folder(settings.archive_path)
+        asyncio.run(check_http_place(settings))
         tls = tls_context(settings)
         profiles = negotiation_profiles(settings)
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
