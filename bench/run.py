@@ -3,6 +3,7 @@
     make bench                                          everything, about an hour
     make bench ARGS="--quick"                           small and soon: is anything far off?
     make bench ARGS="--only ct,mr --rounds 3 --contenders stowkeeper,storescp-b --parts throughput"
+    make bench ARGS="--parts commitment,check,jobs,pages,stow"      programs of their own, each with its own table
 
 Prints a table and writes it with every single measurement to bench/results/. Speeds of different runs, or of different
 machines, are not to be compared; ratios within a round are.
@@ -14,6 +15,7 @@ import resource
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -40,6 +42,14 @@ from report import Results
 HERE = Path(__file__).resolve().parent
 PARTS = ("dropin", "throughput", "shipped", "memory", "sustained")
 EXTRA_PARTS = ("million",)
+PROGRAMS = {
+    "commitment": "--references 1000 --requests 3 --transactions 100 --peers 10 --rounds 2 --instances 2000",
+    "check": "--sets tiny --rounds 2",
+    "jobs": "--jobs 2000 --waiting 100 --seconds 3",
+    "pages": "--instances 50000 --rounds 50",
+    "stow": "--sets ct,tiny --rounds 2",
+}
+"""Parts that are programs of this folder, of the same name, with what `--quick` tells them. Their output is printed as it comes."""
 SHIPPED_SETS = ("ct", "mr")
 SUSTAINED_SETS = ("tiny", "mr")
 SUSTAINED_ASSOCIATIONS = 4
@@ -108,9 +118,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--parts",
-        type=lambda text: names([*PARTS, *EXTRA_PARTS], text),
+        type=lambda text: names([*PARTS, *EXTRA_PARTS, *PROGRAMS], text),
         default=[*PARTS],
-        help=f"any of {','.join(PARTS)} (all of these when not given), and million, which takes long",
+        help=f"any of {','.join(PARTS)} (all of these when not given), and million, which takes long, {', '.join(PROGRAMS)}",
     )
     parser.add_argument("--rounds", type=int, help="rounds of the comparison (5, or 3 with --quick)")
     parser.add_argument(
@@ -269,6 +279,19 @@ def run_sustained(
             results.sustained.append(result)
 
 
+def run_programs(names: Sequence[str], *, is_quick: bool) -> list[str]:
+    """Run the parts that are programs, one after the other; return the names of those that failed."""
+    failed = []
+    (HERE / "results").mkdir(exist_ok=True)
+    for name in names:
+        arguments = shlex.split(PROGRAMS[name]) if is_quick else []
+        say(shlex.join([f"bench/{name}.py", *arguments]))
+        if subprocess.run([sys.executable, str(HERE / f"{name}.py"), *arguments], check=False).returncode:
+            failed.append(name)
+        say("")
+    return failed
+
+
 def allow_open_files() -> None:
     """Raise the soft limit of open files, for the idle associations here and in the receivers."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -278,7 +301,7 @@ def allow_open_files() -> None:
 
 
 def main() -> None:
-    """Run the benchmark that the command line asks for."""
+    """Run what the command line asks for."""
     options = parse_arguments(sys.argv[1:])
     scale = QUICK if options.quick else FULL
     signal.signal(
@@ -287,6 +310,19 @@ def main() -> None:
     allow_open_files()
     for name, instance_set in SETS.items():
         make_set(instance_set, options.sets / name)
+    programs = [part for part in options.parts if part in PROGRAMS]
+    if "stow" in programs:
+        for name, instance_set in SETS.items():
+            make_set(instance_set, DEFAULT_FOLDER / name)  # it knows of no other place
+    failed = run_programs(programs, is_quick=options.quick)
+    if len(programs) < len(options.parts):
+        compare(options, scale)
+    if failed:
+        sys.exit(f"ended by an error: {', '.join(failed)}")
+
+
+def compare(options: argparse.Namespace, scale: Scale) -> None:
+    """Run the parts that go into the report, and write it."""
     work = options.work or options.results / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

@@ -18,6 +18,7 @@ from typing import Any
 from stowkeeper.app.exit_codes import MEANINGS
 from stowkeeper.app.setting_fields import Setting, Table, toml_text
 from stowkeeper.app.setting_sources import all_settings, entry_settings
+from stowkeeper.app.settings_of_dicomweb import DICOMwebSettings
 from stowkeeper.app.settings_of_peers import Peer
 from stowkeeper.app.settings_of_profiles import Profile, ProfileContext
 from stowkeeper.app.settings_of_services import CommitmentSettings, HTTPSettings, JobsSettings
@@ -138,6 +139,7 @@ _SETTINGS_TABLES: Mapping[str, type[Table]] = {
     "access": AccessSettings,
     "storage": StorageSettings,
     "http": HTTPSettings,
+    "dicomweb": DICOMwebSettings,
     "jobs": JobsSettings,
     "commitment": CommitmentSettings,
     "log": LogSettings,
