@@ -501,6 +501,7 @@ def test_a_private_creator_that_no_dictionary_has(monkeypatch):
     assert write(encode(tree, EXPLICIT), form=form) == encode(tree, EXPLICIT)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 1 << 32),
     syntax=st.sampled_from(UNCOMPRESSED),
