@@ -190,7 +190,7 @@ def test_a_damaged_older_file_is_passed_by_and_named(
     assert placed.damaged.path == older.path
 
 
-@pytest.mark.parametrize("error", [errno.EACCES, errno.ELOOP, errno.EISDIR])
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ELOOP, errno.EISDIR, errno.ENXIO])
 def test_what_cannot_be_opened_is_passed_by_and_not_called_damaged(
     rig: ArchiveRig, model: ModelFileSystem, shelf: Shelf, error: int
 ) -> None:

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 import pytest
 
 from stowkeeper.archive.holding import reasons_of
+from stowkeeper.archive.removal import Removal
+from stowkeeper.archive.verification import Verification
 from stowkeeper.database.engine import DatabaseUnavailable
 from stowkeeper.dicom.commitment_information import Reference
 from stowkeeper.jobs import rows as job_rows
@@ -18,7 +20,7 @@ from stowkeeper.services.commitment.acceptance import (
 )
 from stowkeeper.services.commitment.commitment_values import CommitmentState
 from stowkeeper.services.peers import Peer
-from support.commitment_server import commitment_serving
+from support.commitment_server import commitment_serving, seconds_ago
 from support.instances import CT_IMAGE_STORAGE
 from support.raw_commitment import action_data, ask, push_model_context
 from support.raw_peer import RawPeer
@@ -181,3 +183,104 @@ def test_what_cannot_be_written_raises(server, monkeypatch):
         accept(server, 1)
     monkeypatch.undo()
     assert server.find(UID) is None
+
+
+# Fetched late
+
+
+def fetch_when_looked_at(server):
+    """Fetch a result that is looked at again first."""
+    assert web_result(server.database, UID).instances is None
+    assert server.commitment(UID).state is CHECKED
+    server.engine.wake()
+    server.wait_for_job(UID, JobState.SUCCESS)
+    return [(one.outcome, one.reason) for one in web_result(server.database, UID).instances]
+
+
+def find_damage(server, number):
+    path = server.path_of(f"1.2.3.{number}")
+    damage(path)
+    archive = server.archive
+    verification = Verification(archive.files, archive.root, archive.database)
+    list(verification.begin())
+    assert [finding for _, finding in verification.check(verification.rows(0)) if finding]
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def remove(server, number):
+    archive = server.archive
+    removal = Removal(archive.files, archive.root, archive.database, override_holds=True, who="operator")
+    assert removal.carry_out(removal.plan(f"1.2.3.{number}"), "removed by the test").removed
+
+
+@pytest.mark.parametrize(("lose", "reason"), [(find_damage, 0x0110), (remove, 0x0112)])
+def test_a_first_fetch_tells_what_is_known_to_be_kept_no_more(server, lose, reason):
+    """However young the check is."""
+    server.keep(1, 2)
+    accept(server, 1, 2)
+    server.wait_for_job(UID, JobState.SUCCESS)
+    lose(server, 1)
+    assert fetch_when_looked_at(server) == [("failed", reason), ("committed", None)]
+
+
+def test_what_was_checked_long_ago_is_checked_again_before_it_is_fetched(server):
+    server.keep(1, 2)
+    accept(server, 1, 2)
+    server.wait_for_job(UID, JobState.SUCCESS)
+    server.set_back(UID, checked_at=seconds_ago(30 * 86400))
+    damage(server.path_of("1.2.3.1"))  # nobody has seen it
+    assert fetch_when_looked_at(server) == [("failed", 0x0110), ("committed", None)]
+    assert server.commitment(UID).failures == 1
+
+
+def test_who_fetches_seldom_gets_a_result_all_the_same(server):
+    server.keep(1)
+    accept(server, 1)
+    server.wait_for_job(UID, JobState.SUCCESS)
+    server.set_back(UID, checked_at=seconds_ago(86400))
+    assert web_result(server.database, UID).instances is None
+    server.engine.wake()
+    server.wait_for_job(UID, JobState.SUCCESS)
+    server.set_back(UID, checked_at=seconds_ago(86400))
+    assert web_result(server.database, UID).commitment.state is REPORTED
+
+
+def test_what_was_fetched_once_says_the_same_for_ever(server):
+    server.keep(1)
+    accept(server, 1)
+    server.wait_for_job(UID, JobState.SUCCESS)
+    first = web_result(server.database, UID)
+    remove(server, 1)
+    server.set_back(UID, checked_at=seconds_ago(30 * 86400))
+    assert web_result(server.database, UID).instances == first.instances
+
+
+def test_a_result_is_looked_at_by_one_job_and_is_open_meanwhile(tmp_path):
+    with commitment_serving(tmp_path / "archive") as server:
+        server.keep(1)
+        accept(server, 1)
+        server.wait_for_job(UID, JobState.SUCCESS)
+    with commitment_serving(tmp_path / "archive", runs_jobs=False) as server:
+        server.set_back(UID, checked_at=seconds_ago(86400))
+        assert web_result(server.database, UID).instances is None
+        job_id = server.commitment(UID).job_id
+        server.set_back(UID, checked_at=seconds_ago(0))  # as at the end of that look
+        assert web_result(server.database, UID).instances is None
+        assert server.commitment(UID).job_id == job_id
+
+
+def test_a_request_whose_job_ended_unchecked_is_checked_when_it_is_made_again(tmp_path):
+    with commitment_serving(tmp_path / "archive", runs_jobs=False) as server:
+        server.keep(1)
+        _, commitment = accept(server, 1)
+        server.set_back(UID, job_id="gone")
+        assert accept(server, 1)[0] is Taken.REPEATED
+        again = server.commitment(UID).job_id
+        assert again not in ("gone", commitment.job_id)
+        assert accept(server, 1)[0] is Taken.REPEATED
+        assert server.commitment(UID).job_id == again

@@ -54,8 +54,9 @@ def long_ago(server):
     """Let the reporting have begun, and failed, long ago."""
     with server.database.write() as transaction:
         transaction.execute(
-            update(jobs).values(failures=9, checkpoint=f'{{"reporting_since":"{LATE}"}}', created_at=LATE)
+            update(jobs).values(checkpoint=f'{{"reporting_since":"{LATE}"}}', created_at=LATE)
         )
+    server.fail_often(since=LATE)
 
 
 def test_after_report_days_a_report_is_undelivered_and_its_job_a_failure(undelivered):

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from stowkeeper.database.engine import DatabaseUnavailable
 from stowkeeper.database.schema import commitment_instances, commitments, jobs
@@ -394,6 +394,8 @@ def test_a_repeat_of_a_transaction_that_was_given_up_is_reported_anew(server):
     assert tried(server, action_data("1.2.840.1", REFERENCES)).status == 0
     first = server.commitment("1.2.840.1")
     finish(server, "1.2.840.1", CommitmentState.UNDELIVERED)
+    with server.database.write() as transaction:
+        transaction.execute(update(jobs).values(state="failure"))
     assert tried(server, action_data("1.2.840.1", REFERENCES)).status == 0
     again = server.commitment("1.2.840.1")
     assert (again.state, again.commitment_key) == (CommitmentState.CHECKED, first.commitment_key)

@@ -236,15 +236,17 @@ def test_reports_are_counted_and_concluded(database):
         )
     with database.read() as connection:
         assert rows.was_sent(connection, made.commitment_key)
-        assert rows.last_answered_at(connection, made.commitment_key) is None
+        assert rows.last_answered(connection, made.commitment_key) == 0
     with database.write() as transaction:
         at = transaction.at
-        rows.note_report(transaction, made.commitment_key, at=at, way="web", status=0x0000)
-        rows.note_report(transaction, made.commitment_key, at="2030", way="web", status=0x0110)
+        answered = rows.note_report(transaction, made.commitment_key, at=at, way="web", status=0x0000)
+        last = rows.note_report(transaction, made.commitment_key, at="2030", way="web", status=0x0110)
     with database.read() as connection:
         found = rows.reports_of(connection, made.commitment_key)
         commitment = rows.find_by_key(connection, made.commitment_key)
-        assert rows.last_answered_at(connection, made.commitment_key) == at
+        assert rows.last_answered(connection, made.commitment_key) == answered
+        assert rows.last_report(connection, made.commitment_key) == last > answered
+        assert rows.last_report(connection, made.commitment_key + 1) == 0
         counted = rows.report_counts(connection)
     assert [(one.way, one.status, one.seconds) for one in found] == [
         (rows.WAY_NEW_ASSOCIATION, None, 1.5),

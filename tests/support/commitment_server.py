@@ -1,6 +1,7 @@
 """Storage commitment as provider, put together of the real parts in this process: archive, server, service, job engine."""
 
 import contextlib
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
 from stowkeeper.archive.archive import Archive
 from stowkeeper.database.engine import Database
@@ -206,10 +207,16 @@ class CommitmentServer:
         if self.engine is not None:
             self.engine.wake()
 
-    def fail_often(self) -> None:
-        """Let it seem that every job has failed some times in a row."""
+    def fail_often(self, since: str = "") -> None:
+        """Let it seem that every job has failed some times in a row, for ages; `since` is when the request came, or another time."""
+        failing = {
+            "since": since or self.commitment(UID).requested_at,
+            "seconds": 1e9,
+            "last": seconds_ago(1),
+        }
         with self.database.write() as transaction:
-            transaction.execute(update(jobs).values(failures=5))
+            checkpoint = func.json_set(jobs.c.checkpoint, "$.failing", func.json(json.dumps(failing)))
+            transaction.execute(update(jobs).values(failures=5, checkpoint=checkpoint))
 
     def set_back(self, uid: str, **columns: Any) -> None:
         """Write columns of a transaction, such as times that lie longer ago."""

@@ -19,7 +19,7 @@ from stowkeeper.database.schema import associations, receipts, requests
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssociationRecord:
-    """One association, open (`closed_at` None) or ended.
+    """One association, or one store request by HTTP, which has no AE titles; open (`closed_at` None) or ended.
 
     Times are UTC in ISO 8601 with microseconds. `receiver` names the receiving process as its depot folder is
     named. `user_identity_type` is that of PS3.7 §D.3.3.7, None when no identity was given; the name is None for types
@@ -51,7 +51,7 @@ class AssociationRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
-    """One C-STORE request and what became of it.
+    """One C-STORE request, or one part of a store request by HTTP, and what became of it.
 
     `requested_at` is UTC in ISO 8601 with microseconds. `status` is what was answered, None when nothing was.
     `error_comment` is that of the answer, or why there was none. `outcome` is kept, refused or lost (the data set

@@ -7,6 +7,7 @@
 
 A request is kept durably before it is answered 202, and its result can be fetched again and again. Who asked and fetches it first
 has been told: from then on the UID is used up. A repeat of the same request by the same client before that joins the first one.
+What is fetched late is checked again first, and not yet there meanwhile.
 
 The result of a request that named a tree of studies is a tree, as long as this process remembers the tree: rows keep the instances
 alone. After that it is a list, which says the same.

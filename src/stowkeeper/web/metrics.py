@@ -200,25 +200,25 @@ def _received(counts: RowCounts) -> Iterator[Metric]:
     )
     yield _counters(
         "refused_objects",
-        "C-STORE requests that were refused, by the status of the answer.",
+        "Requests to store that were refused, by the status of the answer.",
         ("status", "reason"),
         counts.refusals,
     )
     yield _counters(
-        "lost_objects", "C-STORE requests whose data set did not come whole.", (), {(): counts.lost}
+        "lost_objects", "Requests to store whose data set did not come whole.", (), {(): counts.lost}
     )
     buckets = [
         (str(bound), float(number)) for bound, number in zip(LATENCY_BOUNDS, counts.latency, strict=False)
     ]
     yield HistogramMetricFamily(
         "stowkeeper_store_seconds",
-        "Time from the command of a C-STORE request that was kept to its answer.",
+        "Time from the command of a request to store that was kept to its answer.",
         buckets=[*buckets, ("+Inf", float(counts.latency[-1]))],
         sum_value=counts.latency_seconds,
     )
     yield _counters(
         "store_disk_seconds",
-        "Time that kept C-STORE requests spent in writing and syncing.",
+        "Time that kept requests to store spent in writing and syncing.",
         (),
         {(): counts.disk_seconds},
     )

@@ -107,7 +107,7 @@ def router(services: WebServices) -> APIRouter:
     @routes.get(
         "/requests",
         operation_id="list_requests",
-        summary="List C-STORE requests",
+        summary="List requests to store",
         response_model=Page[StoreRequest],  # type: ignore[valid-type]  # likewise
     )
     @allow(Role.READ)
@@ -115,7 +115,7 @@ def router(services: WebServices) -> APIRouter:
         asked: Listing,
         outcome: RequestOutcome = None,
     ) -> dict[str, object]:
-        """List all C-STORE requests. `uid` is that of an instance, or the id of an association or of a receipt."""
+        """List all requests to store: by C-STORE, and each part of those by HTTP. `uid` is that of an instance, or the id of an association or of a receipt."""
         return give_page(services, "/api/requests", pages.requests, asked, outcome=outcome)
 
     return routes

@@ -132,22 +132,23 @@ _DECODED = ("association_key", "contexts", "rejection_result", "rejection_source
 
 Association = _shape(
     "Association",
-    "A line of the ledger: an association that was asked for, with its C-STORE requests counted.",
+    "A line of the ledger: an association that was asked for, or a store request by HTTP, which has no AE titles; with the requests in"
+    " it counted.",
     {
         **_columns(associations, (column.name for column in associations.c if column.name not in _DECODED)),
         "rejection": _said(
             list[int | None] | None, "result, source and reason (PS3.8 §9.3.4); null when accepted"
         ),
         "contexts": _said(list[Any], "presentation contexts: [id, abstract syntax, result, transfer syntax]"),
-        "requests_kept": _said(int, "C-STORE requests that were kept"),
-        "requests_refused": _said(int, "C-STORE requests that were refused"),
-        "requests_lost": _said(int, "C-STORE requests whose data set did not come whole"),
+        "requests_kept": _said(int, "requests to store that were kept"),
+        "requests_refused": _said(int, "requests to store that were refused"),
+        "requests_lost": _said(int, "requests to store whose data set did not come whole"),
     },
 )
 
 StoreRequest = _shape(
     "StoreRequest",
-    "A C-STORE request, refused and lost ones too.",
+    "A request to store, by C-STORE or as a part of one by HTTP, refused and lost ones too.",
     {
         **_columns(
             requests, (column.name for column in requests.c if column.name not in {"request_key", "status"})

@@ -220,10 +220,10 @@ def web_result(database: Database, transaction_uid: str) -> WebResult | None:
         commitment = rows.find(connection, CommitmentRole.PROVIDER, transaction_uid)
         if commitment is None or commitment.way != WAY_WEB:
             return None
-        if commitment.state is CommitmentState.RECEIVED or _is_looked_at(job_of(connection, commitment)):
-            return WebResult(commitment=commitment, instances=None)
         if commitment.reported_at is not None:
             return WebResult(commitment=commitment, instances=_all_of(connection, commitment))
+        if commitment.state is CommitmentState.RECEIVED or _is_looked_at(job_of(connection, commitment)):
+            return WebResult(commitment=commitment, instances=None)
     with database.write() as transaction:
         return _fetch(
             transaction, rows.find_by_key(transaction.connection, commitment.commitment_key) or commitment

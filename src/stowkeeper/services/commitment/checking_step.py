@@ -34,12 +34,12 @@ from stowkeeper.services.commitment.commitment_values import (
     InstanceOutcome,
     Outcome,
 )
+from stowkeeper.services.commitment.giving_up import is_to_be_given_up
 from stowkeeper.services.commitment.instance_look import Circumstances, Look, failed, look_at
 from stowkeeper.services.commitment.limits import (
     CHECK_PORTION,
     CHECK_TRIES_IN_ONE_RUN_MAX,
     CHECK_TURN_SECONDS,
-    FAILURES_TO_GIVE_UP_MIN,
     GRACE_LOOK_SECONDS_MAX,
     GRACE_LOOK_SECONDS_MIN,
     UNKNOWN_SECONDS_MIN,
@@ -48,7 +48,7 @@ from stowkeeper.services.commitment.limits import (
 )
 from stowkeeper.services.commitment.options import CommitmentOptions, peer_lane
 from stowkeeper.services.commitment.policies import CheckContext, CheckPolicy, PolicyError
-from stowkeeper.services.commitment.times import DAY_SECONDS, age_seconds, utc_now
+from stowkeeper.services.commitment.times import age_seconds, utc_now
 from stowkeeper.services.peers import PeerBook
 
 log = structlog.get_logger("stowkeeper.commitment")
@@ -80,12 +80,6 @@ class CheckTools:
     options: CommitmentOptions
     accepts_class: AcceptsClass
     open_associations: OpenAssociations | None = None
-
-
-def is_to_be_given_up(run: JobRun, since: str, options: CommitmentOptions) -> bool:
-    """Tell whether something has failed for so long that it is not tried any more."""
-    is_late = age_seconds(since) > options.report_days * DAY_SECONDS
-    return is_late and run.job.failures >= FAILURES_TO_GIVE_UP_MIN
 
 
 @dataclass(slots=True)
@@ -346,7 +340,8 @@ class CheckStep:
         if commitment.way != WAY_DIMSE:
             return Finished()
         self._checkpoint[REPORTING_SINCE] = utc_now()
-        return NextStep(REPORT, peer_lane(commitment.peer), self._checkpoint)
+        # A cancelled check ends here, and the report can be cancelled in its turn.
+        return NextStep(REPORT, peer_lane(commitment.peer), self._checkpoint, concludes_wish=True)
 
 
 def context_of(commitment: Commitment) -> CheckContext:

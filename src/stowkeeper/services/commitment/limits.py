@@ -59,7 +59,11 @@ UNREADABLE_LOOK_SECONDS = 10.0
 """Pause before the second of those looks."""
 
 FAILURES_TO_GIVE_UP_MIN = 3
-"""Failures in a row before anything is given up, however late it is: a clock that jumped ahead ends nothing."""
+"""Failures in a row before anything is given up, however late it is."""
+
+PAUSES_TO_GIVE_UP_MIN = 8
+"""Pauses between failures that make up the time after which something is given up: a longer one counts as an eighth of it,
+21 hours as shipped. So a clock that jumped ahead ends nothing, and neither do days in which the server was off."""
 
 LEDGER_REQUESTS_LOOKED_AT = 100_000
 """The latest C-STORE requests in the ledger that are searched for one that was refused for lack of room: 50 ms."""

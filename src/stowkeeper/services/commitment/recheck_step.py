@@ -29,7 +29,6 @@ from stowkeeper.services.commitment.checking_step import (
     REPORT,
     CheckTools,
     context_of,
-    is_to_be_given_up,
 )
 from stowkeeper.services.commitment.commitment_values import (
     WAY_DIMSE,
@@ -38,6 +37,7 @@ from stowkeeper.services.commitment.commitment_values import (
     InstanceOutcome,
     Outcome,
 )
+from stowkeeper.services.commitment.giving_up import is_to_be_given_up
 from stowkeeper.services.commitment.instance_look import Circumstances, Look, failed, look_at
 from stowkeeper.services.commitment.limits import CHECK_PORTION, CHECK_TURN_SECONDS, UNREADABLE_LOOKS_MAX
 from stowkeeper.services.commitment.options import peer_lane

@@ -36,7 +36,6 @@ from stowkeeper.services.commitment.arrivals import OpenAssociations
 from stowkeeper.services.commitment.checking_step import (
     CHECK,
     REPORTING_SINCE,
-    is_to_be_given_up,
 )
 from stowkeeper.services.commitment.commitment_values import (
     WAY_NEW_ASSOCIATION,
@@ -45,6 +44,7 @@ from stowkeeper.services.commitment.commitment_values import (
     CommitmentState,
     InstanceOutcome,
 )
+from stowkeeper.services.commitment.giving_up import is_to_be_given_up
 from stowkeeper.services.commitment.limits import RECHECK_SECONDS_MIN
 from stowkeeper.services.commitment.options import AFTER_REPORT, LOOKS_AGAIN, CommitmentOptions
 from stowkeeper.services.commitment.recheck_step import LOOKED_AGAIN_AT, RECHECKED_UP_TO, not_sent_again
@@ -301,7 +301,7 @@ class Reporter:
     async def _failed(self, run: JobRun, commitment: Commitment, attempt: _Attempt) -> Ending:
         """Write down an attempt that failed, and say when there is another one."""
         since = str(run.job.checkpoint.get(REPORTING_SINCE, run.job.created_at))
-        gives_up = is_to_be_given_up(run, since, self.options)
+        gives_up = await run.in_thread(is_to_be_given_up, run, since, self.options)
         last_words = (
             f"the report was given up after {self.options.report_days:g} days: {attempt.words}"
             if gives_up
