@@ -21,6 +21,7 @@ from stowkeeper.app.setting_sources import STOW_CREDENTIAL_VARIABLE
 from stowkeeper.services.send_plan import MEDIA_STORAGE_DIRECTORY, SendableFile
 from stowkeeper.services.stow_client.journal import Journal
 from support.command_line import environment, program
+from support.job_engine_thread import wait_until
 from support.peers import ORTHANC_DICOMWEB, orthanc_configuration, program_path
 from support.processes import free_port, running
 from support.scripted_dicomweb import (
@@ -543,8 +544,13 @@ def test_the_products_own_server_keeps_what_is_sent(
     assert "200 of 200 instances stored" in capsys.readouterr().out
     assert run(["stow", "--json", "--study", "1.2.4", own_server, str(folder)]) == ExitCode.OK
     assert lines_of(capsys.readouterr().out)[-1]["summary"]["stored"] == 200
-    assert run(["ls", "instances", "--archive", str(tmp_path / "archive"), "--json"]) == ExitCode.OK
-    assert len(lines_of(capsys.readouterr().out)) == 200
+
+    def listed() -> int:
+        assert run(["ls", "instances", "--archive", str(tmp_path / "archive"), "--json"]) == ExitCode.OK
+        return len(lines_of(capsys.readouterr().out))
+
+    # What is kept is in the catalog a moment later.
+    wait_until(lambda: listed() == 200, "all of them in the catalog")
 
 
 @pytest.mark.slow
