@@ -317,13 +317,19 @@ class WatchedLock:
         self.lock = threading.Lock()
         self.second = threading.Event()
 
-    def __enter__(self) -> None:
+    def acquire(self, *, blocking: bool = True) -> bool:
         if self.lock.locked():
             self.second.set()
-        self.lock.acquire()
+        return self.lock.acquire(blocking=blocking)
+
+    def release(self) -> None:
+        self.lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
 
     def __exit__(self, *_: object) -> None:
-        self.lock.release()
+        self.release()
 
 
 def test_takers_that_waited_for_the_same_batch_share_it() -> None:
@@ -342,6 +348,43 @@ def test_takers_that_waited_for_the_same_batch_share_it() -> None:
     second.join()
     statistics = pool.statistics
     assert (statistics.made, statistics.taken, statistics.waits) == (4, 2, 1)
+
+
+class UnfairLock(WatchedLock):
+    """A lock that nobody who waits for it gets, as one that its holder takes again at once."""
+
+    def acquire(self, *, blocking: bool = True) -> bool:
+        taken = self.lock.acquire(blocking=False)
+        assert taken or not blocking, "it is waited for"
+        return taken
+
+
+def test_a_taker_beside_the_filler_waits_for_one_batch_only() -> None:
+    model = a_depot()
+    pool = SlotPool(model, FOLDER, size=10 * SLOT_BATCH)
+    pool._making = UnfairLock()  # type: ignore[assignment]  # a lock as far as the pool can tell
+    taken: list[int] = []
+    is_waiting = threading.Event()
+
+    def take() -> None:
+        is_waiting.set()
+        pool.take()
+        taken.append(pool.statistics.made)
+
+    taker = threading.Thread(target=take)
+
+    def before(operation: Operation) -> None:
+        if operation.name == "synchronize_directory" and not is_waiting.is_set():
+            taker.start()
+            assert is_waiting.wait(WAIT_SECONDS_MAX)
+        elif (
+            pool.statistics.made and threading.current_thread() is not taker
+        ):  # the second batch goes on when the taker has a slot of the first
+            taker.join(WAIT_SECONDS_MAX)
+
+    model.before_each = before
+    pool.fill()
+    assert taken == [SLOT_BATCH]
 
 
 def test_a_taker_waits_for_one_batch_only() -> None:

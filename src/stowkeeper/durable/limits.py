@@ -15,6 +15,10 @@ SLOT_BATCH = 64
 """Slots covered by one folder sync. Creating one costs 30 to 45 µs, a sync 250 µs: at 64 the sync adds 4 µs a
 slot, and whoever has to wait for a batch waits about 3 ms. A larger batch saves little and makes that wait longer."""
 
+SLOT_WAIT_SECONDS = 0.01
+"""How long a taker who finds the pool empty, and others at work in it, waits before it looks whether it can make some itself.
+Mostly it is told before of a batch; where the others only opened or removed slots, nobody tells it."""
+
 OPEN_SLOTS = 128
 """Slots whose descriptors stand open before they are asked for. Opening one takes 3 µs, but then its taker has to get
 the interpreter lock back, which beside a busy thread was measured at milliseconds for one in ten. The filler waits for

@@ -21,7 +21,13 @@ from dataclasses import dataclass
 
 from stowkeeper.durable.errors import FolderSyncError, is_out_of_open_files
 from stowkeeper.durable.filesystem import FileSystem
-from stowkeeper.durable.limits import OPEN_SLOTS, SLOT_BATCH, SLOT_POOL_SIZE, SLOT_REFILL_BELOW
+from stowkeeper.durable.limits import (
+    OPEN_SLOTS,
+    SLOT_BATCH,
+    SLOT_POOL_SIZE,
+    SLOT_REFILL_BELOW,
+    SLOT_WAIT_SECONDS,
+)
 
 SLOT_MODE = 0o644
 """Mode of a kept file: its owner writes it once, others may read it."""
@@ -90,6 +96,8 @@ class SlotPool:
         self._open: deque[Slot] = deque()
         # Everything that makes, opens or removes slots holds this lock; the counts below change under it alone.
         self._making = threading.Lock()
+        # Who finds no slot while others make some waits here and not for that lock, which the filler takes again at once.
+        self._are_more = threading.Condition()
         self._next = 0
         self._made = self._removed = self._given_up = self._folder_syncs = self._waits = 0
         self._last_error: str | None = None
@@ -221,10 +229,16 @@ class SlotPool:
                 continue  # whoever removed that one: there are others
             except IndexError:
                 pass
-            with self._making:
-                if not self._names and not self._open:
-                    self._waits += 1
-                    self._make(min(self._size, SLOT_BATCH))
+            if self._making.acquire(blocking=False):
+                try:
+                    if not self._names and not self._open:
+                        self._waits += 1
+                        self._make(min(self._size, SLOT_BATCH))
+                finally:
+                    self._making.release()
+            else:
+                with self._are_more:
+                    self._are_more.wait_for(lambda: self._names or self._open, SLOT_WAIT_SECONDS)
             with suppress(IndexError):
                 return self._open.popleft()
 
@@ -273,6 +287,8 @@ class SlotPool:
         self._folder_syncs += 1
         self._made += len(created)
         self._names.extend(created)
+        with self._are_more:
+            self._are_more.notify_all()
 
     def _create(self) -> str:
         """Create the next slot; a name in use, which a folder of this process should not have, is passed over."""
