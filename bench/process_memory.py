@@ -22,7 +22,7 @@ def family(pid: int) -> Iterator[int]:
     """Yield a process and its living descendants."""
     yield pid
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
+        for child in _read(str(task)).split():
             yield from family(int(child))
 
 
@@ -48,7 +48,7 @@ def cpu_seconds(pid: int) -> float:
 def _read(path: str) -> str:
     try:
         return Path(path).read_text()
-    except (FileNotFoundError, ProcessLookupError):  # a child that ended a moment ago
+    except (FileNotFoundError, ProcessLookupError):  # a child or a thread that ended a moment ago
         return ""
 
 

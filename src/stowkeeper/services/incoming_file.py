@@ -16,7 +16,8 @@ from stowkeeper.archive.arrival import Arrival
 from stowkeeper.archive.outcome import Outcome, Refusal, Refused, SenderAnswer
 from stowkeeper.services.file_head import DescribedHead, NoInstanceError, describe_head
 from stowkeeper.services.file_terms import FileTerms, kept_preamble
-from stowkeeper.services.limits import FILE_HEAD_BYTES, IMPORT_BUFFER_BYTES, READ_PIECE_BYTES
+from stowkeeper.services.ingest_limits import FLUSH_BYTES
+from stowkeeper.services.limits import FILE_HEAD_BYTES, IMPORT_BUFFER_BYTES
 
 Value = TypeVar("Value")
 
@@ -126,15 +127,16 @@ class IncomingDataSet:
         if not piece:
             return
         while self._room.is_full:
-            self._unflushed = 0
-            self._incoming.flush()
             await self._room.wait()
         self._room.take(len(piece))
-        self._incoming.write(piece, partial(self._tell, self._room.give_back, len(piece)))
         self._unflushed += len(piece)
-        if self._unflushed >= READ_PIECE_BYTES:
-            self._unflushed = 0
-            self._incoming.flush()
+        if self._unflushed < FLUSH_BYTES:
+            self._incoming.write(piece)
+            return
+        # One word for all of them: each wakes the loop.
+        given_back, self._unflushed = self._unflushed, 0
+        self._incoming.write(piece, partial(self._tell, self._room.give_back, given_back))
+        self._incoming.flush()
 
     def commit(self) -> None:
         """Say that it is whole."""
@@ -143,6 +145,12 @@ class IncomingDataSet:
     def abort(self) -> None:
         """Give it up; what was committed goes its way all the same."""
         self._incoming.abort()
+        self._give_back_rest()
+
+    def _give_back_rest(self) -> None:
+        rest, self._unflushed = self._unflushed, 0
+        if rest:
+            self._room.give_back(rest)
 
     # On intake's threads.
 
@@ -151,6 +159,7 @@ class IncomingDataSet:
             self._loop.call_soon_threadsafe(function, value)
 
     def _decided(self, outcome: Outcome) -> None:
+        self._give_back_rest()
         if not self.outcome.done():  # who waited for it may have been cancelled
             self.outcome.set_result(outcome)
 
