@@ -9,7 +9,7 @@ import mmap
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from stowkeeper.services.building.bulk_parts import BulkPart, BulkParts
 from stowkeeper.services.store_request_limits import SPOOL_WRITE_BYTES, XML_PIECE_BYTES
@@ -21,13 +21,12 @@ from stowkeeper.stow.media_types import (
     MediaType,
     StoreBody,
     StoreForm,
+    encoding_defect,
     parse_media_type,
 )
 from stowkeeper.stow.metadata import InstanceMetadata
 from stowkeeper.stow.multipart_reader import Event, PartBegan, PartData
 from stowkeeper.stow.native_model import NativeModelReader
-
-_PLAIN_ENCODINGS: Final = frozenset({"", "binary", "8bit", "7bit"})
 
 
 class SpoolError(Exception):
@@ -93,9 +92,7 @@ class SpooledBody:
     def _begin(self, fields: Mapping[str, str], defect: str) -> None:
         self._count += 1
         media_type, words = _media_type_of(fields)
-        encoding = fields.get("content-transfer-encoding", "").lower()
-        if encoding not in _PLAIN_ENCODINGS:
-            words = "it has to come in binary: its Content-Transfer-Encoding is another"
+        words = encoding_defect(fields) or words
         if self._count > self._parts_max:
             words = f"a request may have {self._parts_max} parts"
         is_metadata = self._is_metadata(fields, media_type)

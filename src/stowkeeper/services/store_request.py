@@ -38,7 +38,7 @@ from stowkeeper.services.store_request_limits import (
     PARTS_MAX,
     UNUSED_PARTS_TOLD_MAX,
 )
-from stowkeeper.stow.media_types import DICOM, OCTET_STREAM, StoreBody, parse_media_type
+from stowkeeper.stow.media_types import DICOM, OCTET_STREAM, StoreBody, encoding_defect, parse_media_type
 from stowkeeper.stow.metadata import InstanceMetadata, MetadataError
 from stowkeeper.stow.multipart_reader import Event, MultipartError, MultipartReader, PartBegan, PartData
 from stowkeeper.stow.reasons import FailureReason, WarningReason
@@ -46,7 +46,6 @@ from stowkeeper.stow.response import FailedInstance, OtherFailure, StoredInstanc
 
 RECEIVED_BY: Final = "STOW-RS"
 
-_PLAIN_ENCODINGS: Final = frozenset({"", "binary", "8bit", "7bit"})
 _LOST: Final = "the connection was lost before it was whole"
 _process = secrets.token_hex(4)
 _counter = itertools.count(1)
@@ -141,13 +140,9 @@ class StoreRequest:
         if self._has_no_more_parts():
             return
         part = self._open = self._new_part()
-        encoding = fields.get("content-transfer-encoding", "").lower()
+        defect = defect or encoding_defect(fields)
         if defect:
             part.fail(Status.CANNOT_UNDERSTAND, defect)
-        elif encoding not in _PLAIN_ENCODINGS:
-            part.fail(
-                Status.CANNOT_UNDERSTAND, "it has to come in binary: its Content-Transfer-Encoding is another"
-            )
         elif not _is_file_type(fields.get("content-type", "")):
             part.is_other_type = True
             part.fail(Status.CANNOT_UNDERSTAND, f"its Content-Type is not {DICOM}")

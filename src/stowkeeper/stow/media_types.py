@@ -118,6 +118,13 @@ def parse_media_type(text: str) -> MediaType:
     return MediaType(name[1].lower(), parameters)
 
 
+def encoding_defect(fields: Mapping[str, str]) -> str:
+    """Say what is wrong with the Content-Transfer-Encoding of a part (RFC 2045 §6), '' where its bytes come as they are."""
+    if fields.get("content-transfer-encoding", "").lower() in {"", "binary", "8bit", "7bit"}:
+        return ""
+    return "it has to come in binary: its Content-Transfer-Encoding is another"
+
+
 def store_body(content_type: str | None, content_encoding: str | None) -> StoreBody:
     """Tell from the fields of a store request how its body is to be read. Raises UnsupportedBodyError, BoundaryError."""
     if (content_encoding or "").strip().lower() not in {"", "identity"}:
