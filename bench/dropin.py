@@ -24,7 +24,6 @@ from contenders import (
     DROP_IN_SHIPPED,
     SHIPPED_STORESCP,
     Contender,
-    started_apart,
 )
 from shipped import ShippedTurn
 from support.processes import START_SECONDS_MAX, ProgramFailed, free_port, is_listening
@@ -89,7 +88,6 @@ def speed_rounds(
             associations=1,
             round_number=round_number,
             folder=place,
-            start=started_apart,
         )
 
     take_turn(contenders[-1], 0, within / "before")
@@ -112,7 +110,7 @@ def shipped_rounds(
         blank = ShippedTurn(
             set_name=set_name, round_number=round_number, contender=contender.name, instances=len(files)
         )
-        turn = shipped.take_turn(contender, files, blank, place, start=started_apart)
+        turn = shipped.take_turn(contender, files, blank, place)
         report(turn)
         yield turn
 

@@ -8,11 +8,10 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from contenders import CONTENDERS, SHIPPED_STORESCP, Contender, Receiver, started
+from contenders import CONTENDERS, SHIPPED_STORESCP, Contender, started_apart
 from cstore_load import HOST
 from support.peers import PEERS, program_path
 from support.processes import ProgramFailed
@@ -79,11 +78,10 @@ def take_turn(
     files: Sequence[Path],
     turn: ShippedTurn,
     folder: Path,
-    start: Callable[[Contender, Path], AbstractContextManager[Receiver]] = started,
 ) -> ShippedTurn:
-    """Let storescu send files to a freshly started receiver."""
+    """Let storescu send files to a receiver freshly started on a folder that is not there yet."""
     try:
-        with start(contender, folder) as receiver:
+        with started_apart(contender, folder) as receiver:
             return replace(turn, seconds=send_files(files, port=receiver.port, ae_title=receiver.ae_title))
     except (ProgramFailed, OSError, subprocess.TimeoutExpired) as error:
         return replace(turn, problem=f"{type(error).__name__}: {error}")
@@ -106,6 +104,6 @@ def rounds_of(
             blank = ShippedTurn(
                 set_name=set_name, round_number=round_number, contender=contender.name, instances=len(files)
             )
-            turn = take_turn(contender, files, blank, folder / contender.name)
+            turn = take_turn(contender, files, blank, folder / f"{set_name}-{round_number}-{contender.name}")
             report(turn)
             yield turn

@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 sys.path.insert(0, str(HERE))
 
-from contenders import CONTENDERS, started_apart  # noqa: E402 - after the path
+from contenders import CONTENDERS  # noqa: E402 - after the path
 from cstore_load import read_instances  # noqa: E402 - likewise
 from process_memory import footprint  # noqa: E402 - likewise
 from support.peers import orthanc_configuration, program_path  # noqa: E402 - likewise
@@ -184,7 +184,6 @@ def measure(name: str, rounds: int, batch: int, folder: Path) -> dict[str, list[
                     associations=1,
                     round_number=number,
                     folder=place,
-                    start=started_apart,
                 )
                 if turn.problem:
                     raise SystemExit(turn.problem)

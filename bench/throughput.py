@@ -6,11 +6,10 @@ each other: this kind of machine drifts by a factor of two within minutes.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from contenders import Contender, Receiver, started
+from contenders import Contender, Receiver, started_apart
 from cstore_load import (
     Context,
     Instance,
@@ -68,14 +67,13 @@ def take_turn(
     associations: int,
     round_number: int,
     folder: Path,
-    start: Callable[[Contender, Path], AbstractContextManager[Receiver]] = started,
 ) -> Turn:
-    """Start a receiver on an empty folder, send it the set, end it; only the sending is timed."""
+    """Start a receiver on a folder that is not there yet, send it the set, end it; only the sending is timed."""
     turn = Turn(
         set_name=encoded.name, associations=associations, round_number=round_number, contender=contender.name
     )
     try:
-        with start(contender, folder) as receiver:
+        with started_apart(contender, folder) as receiver:
             return _measure(turn, receiver, encoded)
     except (ProgramFailed, PeerFailed, OSError) as error:
         return replace(turn, problem=f"{type(error).__name__}: {error}")
@@ -123,10 +121,13 @@ def rounds_of(
     folder: Path,
     report: Callable[[Turn], None],
 ) -> Iterator[Turn]:
-    """Give every receiver its turn in every round, at each number of associations it can serve."""
+    """Give every receiver its turn in every round, at each number of associations it can serve.
+
+    Every other round goes the other way around, so that nobody always comes after the same one.
+    """
     for round_number in range(1, rounds + 1):
         for count in associations:
-            for contender in contenders:
+            for contender in contenders if round_number % 2 else reversed(contenders):
                 if count > 1 and (not contender.many_associations or count > len(encoded.instances)):
                     continue
                 turn = take_turn(
@@ -134,7 +135,7 @@ def rounds_of(
                     encoded,
                     associations=count,
                     round_number=round_number,
-                    folder=folder / contender.name,
+                    folder=folder / f"{encoded.name}-{count}-{round_number}-{contender.name}",
                 )
                 report(turn)
                 yield turn

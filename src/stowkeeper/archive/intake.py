@@ -2,7 +2,7 @@
 
 The caller's side (`Incoming.write`, `commit`, `abort`, `flush`) never waits and touches no disk: it hands
 pieces to a worker thread and is told the outcome by a callback, on that thread. A caller that may wait, since it
-has a thread of its own, is itself the worker of its small instances. The worker scans, hashes and writes; after the last piece it checks, seals the receipt, syncs once, hands the instance to the finisher, and
+has a thread of its own, is itself the worker of its instances. The worker scans, hashes and writes; after the last piece it checks, seals the receipt, syncs once, hands the instance to the finisher, and
 only then reports Success. No cancellation on the caller's side can lose or reuse a synced slot.
 
 An instance whose pieces all come before the first flush (a small one) takes one write and one sync, and no
@@ -24,7 +24,7 @@ from blake3 import blake3
 from stowkeeper.archive.admission import Admission
 from stowkeeper.archive.arrival import Arrival, Content, DuplicatePolicy, Received, content_of
 from stowkeeper.archive.checks import check
-from stowkeeper.archive.limits import IN_PLACE_BYTES_MAX, SYNC_EVERY_BYTES, WORKER_THREADS
+from stowkeeper.archive.limits import SYNC_EVERY_BYTES, WORKER_THREADS
 from stowkeeper.archive.outcome import Outcome, Refusal, Refused, SenderAnswer
 from stowkeeper.archive.receipt import (
     EMPTY_RECEIPT,
@@ -35,6 +35,7 @@ from stowkeeper.archive.receipt import (
     seal_head,
     timestamp,
 )
+from stowkeeper.archive.sync_ahead import SyncAhead
 from stowkeeper.database.errors import DatabaseUnavailable
 from stowkeeper.dicom.attributes import WANTED
 from stowkeeper.dicom.header import HeaderScanner
@@ -80,7 +81,7 @@ class Intake:
         self.finisher = finisher
         self.sync_every = sync_every
         self.receipt_ids = ReceiptIds()
-        self.queue: SimpleQueue[Incoming | None] = SimpleQueue()
+        self.queue: SimpleQueue[Incoming | SyncAhead | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, name=f"intake-{number}", daemon=True)
             for number in range(threads)
@@ -110,8 +111,8 @@ class Intake:
     ) -> "Incoming":
         """Begin to receive an instance. `done` is called once, on a worker thread; after `abort` it is not.
 
-        With `may_wait` the caller's thread does the work of a small instance: `flush` and `commit` wait for the disk, and
-        `done` is called within them.
+        With `may_wait` the caller's thread does the work: `write` keeps what it is given, `flush` and `commit` wait for the disk,
+        and `done` is called within them.
 
         `class_accepted` is the caller's rule on the SOP class that the sender names, `sender_authorized` that on the sender, and
         `refused` any other of its own: such an instance is read to its end, for the ledger, and not kept. `answer` is where the
@@ -149,20 +150,20 @@ class Intake:
         return Refused(Refusal.OUT_OF_RESOURCES, words) if words else None
 
     def _work(self) -> None:
-        while not self._is_told_to_end(incoming := self.queue.get()):
+        while not self._is_told_to_end(work := self.queue.get()):
             try:
-                if incoming is not None:
-                    incoming.run()
+                if work is not None:
+                    work.run()
             except Exception:
                 # Whoever is called back must not take the thread away from all others.
                 log.exception("error", what="an outcome could not be reported")
 
-    def _is_told_to_end(self, incoming: "Incoming | None") -> bool:
+    def _is_told_to_end(self, work: "Incoming | SyncAhead | None") -> bool:
         """Tell whether this worker ends: not while an instance stands behind the end mark, put back by a worker.
 
         Who puts one back takes from the queue again, so none is left when the last worker ends.
         """
-        if incoming is not None:
+        if work is not None:
             return False
         is_last = self.queue.empty()
         self.queue.put(None)
@@ -202,6 +203,7 @@ class Incoming:
         "_scanner",
         "_scheduled",
         "_slot",
+        "_sync_ahead",
         "_unsynced",
         "_written",
     )
@@ -235,6 +237,7 @@ class Incoming:
         self._length = 0
         self._offset = 0
         self._unsynced = 0
+        self._sync_ahead: SyncAhead | None = None
         self._disk_seconds = 0.0
         self._written = False
 
@@ -271,11 +274,10 @@ class Incoming:
             if self._scheduled:
                 return
             self._scheduled = True
-        if self._may_wait and self._length <= IN_PLACE_BYTES_MAX:
+        if self._may_wait:
             self.run()
-            return
-        self._may_wait = False  # what a worker has begun on, workers go on with
-        self._intake.queue.put(self)
+        else:
+            self._intake.queue.put(self)
 
     # The worker's side.
 
@@ -377,7 +379,7 @@ class Incoming:
         else:
             self._write(pieces)
         if self._unsynced >= self._intake.sync_every:
-            self._synchronize()
+            self._synchronize_written()
 
     def _finish(self, pieces: list[memoryview]) -> Outcome:
         """Take the last pieces, check, seal, sync, hand over. Success is said of nothing less."""
@@ -465,23 +467,46 @@ class Incoming:
         finally:
             self._disk_seconds += time.perf_counter() - began
 
+    def _synchronize_written(self) -> None:
+        """Sync what is written so far: beside a sender that has a thread of its own, else before more is taken."""
+        slot = self._slot
+        if not self._may_wait or slot is None:
+            self._synchronize()
+            return
+        self._await_sync_ahead()  # so that never more than twice `sync_every` is under way
+        self._sync_ahead = SyncAhead(self._intake.files, slot.descriptor)
+        self._intake.queue.put(self._sync_ahead)
+        self._unsynced = 0
+
+    def _await_sync_ahead(self) -> None:
+        """Wait for the sync that goes on beside the writing, if one does; raise its OSError."""
+        ahead, self._sync_ahead = self._sync_ahead, None
+        if ahead is not None:
+            self._wait_for_sync(ahead.wait)
+
     def _synchronize(self) -> None:
         """Sync the slot. A failure is final for this instance and closes the door for all others."""
         slot = self._slot
         if slot is None:  # pragma: no cover - the callers took one
             msg = "no slot"
             raise RuntimeError(msg)
+        self._await_sync_ahead()
+        self._wait_for_sync(lambda: self._intake.files.synchronize(slot.descriptor))
+        self._unsynced = 0
+
+    def _wait_for_sync(self, sync: Callable[[], None]) -> None:
         began = time.perf_counter()
         try:
-            self._intake.files.synchronize(slot.descriptor)
+            sync()
         except OSError as error:
             # A later sync of this file that says ok would prove nothing, so there is none.
             self._intake.admission.distrust("the disk failed to sync")
-            log.error("error", what="sync failed", depot=slot.path, error=error.strerror)
+            log.error(
+                "error", what="sync failed", depot=self._slot.path if self._slot else "", error=error.strerror
+            )
             raise
         finally:
             self._disk_seconds += time.perf_counter() - began
-        self._unsynced = 0
 
     def _encode_head(self) -> bytes:
         arrival = self._arrival
@@ -535,6 +560,8 @@ class Incoming:
         if self._has_place:  # that of a kept one is given back when it is listed
             self._has_place = False
             self._intake.admission.leave()
+        with suppress(OSError):  # it is told; what matters here is that nobody uses the descriptor any more
+            self._await_sync_ahead()
         slot, self._slot = self._slot, None
         if slot is None:
             return

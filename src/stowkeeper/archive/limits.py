@@ -4,10 +4,6 @@ WORKER_THREADS = 16
 """Threads that write, hash and sync. Syncs of several threads share one journal commit, so more threads than
 processors pay; more than this gained nothing in measurements."""
 
-IN_PLACE_BYTES_MAX = 2_000_000
-"""Bytes of an instance that are taken in on the sender's own thread where that may wait: a change of threads costs as much
-as the sync of a small one. Of larger ones the rest goes to the workers, so that reading and writing overlap."""
-
 UNCATALOGUED_MAX = 8192
 """Instances on their way, from their beginning until they are in the catalog. Beyond it a sender gets A700H. So no more
 than this many are ever kept and not yet listed: at the slowest measured rate a recovery finishes this many in under
