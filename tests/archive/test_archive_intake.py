@@ -197,16 +197,17 @@ def test_an_abort_after_the_commit_changes_nothing(rig: ArchiveRig) -> None:
 # What the disk gives up
 
 
+@pytest.mark.parametrize("may_wait", [False, True])
 @pytest.mark.parametrize(("flushes", "after"), [(0, 0), (8, 0), (8, 2), (8, 3)])
 def test_a_failed_sync_is_final_for_the_instance_and_closes_the_door(
-    rig: ArchiveRig, model: ModelFileSystem, flushes: int, after: int
+    rig: ArchiveRig, model: ModelFileSystem, flushes: int, after: int, may_wait: bool
 ) -> None:
     written: list[bytes] = []
     model.fail_next("synchronize", "*/depot/*", errno.EIO, after=after)
     model.before_each = lambda operation: (
         written.append(model.content(operation.path)) if operation.name == "unlink" else None
     )
-    outcome = rig.receive(LARGE, flushes=flushes)
+    outcome = rig.receive(LARGE, flushes=flushes, may_wait=may_wait)
     model.before_each = None
     assert outcome.refusal is Refusal.OUT_OF_RESOURCES
     assert steps(model).count("synchronize") == after + 1

@@ -69,8 +69,10 @@ def cut_everywhere(
     return len(seen)
 
 
-def keep(rig: ArchiveRig, promise: Promising, instance: Instance, *, flushes: int = 0) -> None:
-    promise((rig.keep(instance, flushes=flushes), instance))
+def keep(
+    rig: ArchiveRig, promise: Promising, instance: Instance, *, flushes: int = 0, may_wait: bool = False
+) -> None:
+    promise((rig.keep(instance, flushes=flushes, may_wait=may_wait), instance))
 
 
 # The scenarios
@@ -85,6 +87,7 @@ def arrivals(rig: ArchiveRig, promise: Promising) -> None:
     rig.finish()
     keep(rig, promise, make_instance(1, content=1))
     keep(rig, promise, large)
+    keep(rig, promise, make_instance(6, size=4000), flushes=4, may_wait=True)
     rig.finish()
 
 
@@ -110,14 +113,16 @@ def failing_syncs(rig: ArchiveRig, promise: Promising) -> None:
     """The sync of an instance fails: a small one's, and a large one's first and last."""
     model = rig.files
     assert isinstance(model, MachineWithCatalog)
-    for number, (flushes, after) in enumerate([(0, 0), (4, 0), (4, 2)], 1):
+    turns = [(0, 0, False), (4, 0, False), (4, 2, False), (4, 0, True), (4, 2, True)]
+    for number, (flushes, after, may_wait) in enumerate(turns, 1):
         keep(rig, promise, make_instance(10 * number))
         model.fail_next("synchronize", f"{rig.folder.path}/*", after=after)
         refused = make_instance(10 * number + 1, size=4000)
-        assert rig.receive(refused, flushes=flushes).refusal is Refusal.OUT_OF_RESOURCES
+        outcome = rig.receive(refused, flushes=flushes, may_wait=may_wait)
+        assert outcome.refusal is Refusal.OUT_OF_RESOURCES
         assert rig.admission.distrusted
         assert rig.admission.trust(rig.admission.failures)
-        keep(rig, promise, refused)
+        keep(rig, promise, refused, may_wait=may_wait)
     rig.finish()
 
 

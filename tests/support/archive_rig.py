@@ -140,21 +140,21 @@ class ArchiveRig(ArchiveView):
 
     # What a test does.
 
-    def begin(self, instance: Instance, outcomes: list[Outcome]) -> Incoming:
+    def begin(self, instance: Instance, outcomes: list[Outcome], *, may_wait: bool = False) -> Incoming:
         """Begin to receive; the outcome goes into the list."""
-        return self.intake.begin(instance.arrival(), outcomes.append)
+        return self.intake.begin(instance.arrival(), outcomes.append, may_wait=may_wait)
 
     def work(self) -> None:
         """Do what was handed to intake's workers."""
         while not self.intake.queue.empty():
-            incoming = self.intake.queue.get()
-            assert incoming is not None
-            incoming.run()
+            work = self.intake.queue.get()
+            assert work is not None
+            work.run()
 
-    def receive(self, instance: Instance, *, flushes: int = 0) -> Outcome:
+    def receive(self, instance: Instance, *, flushes: int = 0, may_wait: bool = False) -> Outcome:
         """Receive an instance; with `flushes`, as a large one that comes in so many parts and one more."""
         outcomes: list[Outcome] = []
-        incoming = self.begin(instance, outcomes)
+        incoming = self.begin(instance, outcomes, may_wait=may_wait)
         for piece in split(instance.data, flushes + 1)[:-1]:
             incoming.write(memoryview(piece))
             incoming.flush()
@@ -165,9 +165,9 @@ class ArchiveRig(ArchiveView):
         (outcome,) = outcomes
         return outcome
 
-    def keep(self, instance: Instance, *, flushes: int = 0) -> Receipt:
+    def keep(self, instance: Instance, *, flushes: int = 0, may_wait: bool = False) -> Receipt:
         """Receive an instance that must be kept, and return its receipt."""
-        outcome = self.receive(instance, flushes=flushes)
+        outcome = self.receive(instance, flushes=flushes, may_wait=may_wait)
         assert outcome.receipt is not None, outcome
         return outcome.receipt
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import structlog
 from sqlalchemy import Connection, select
 
 from stowkeeper.archive.agreement import Fault
 from stowkeeper.archive.catalog_values import Version, VersionState, portions
 from stowkeeper.archive.choosing import Choice, choose_versions, hold_for_commitment
 from stowkeeper.archive.examine import examine
+from stowkeeper.archive.hanging_files import counted, read_files
 from stowkeeper.archive.judging import Judgement, condemn, judge, unreadable
-from stowkeeper.archive.limits import CHECK_WAIT_SECONDS, CHECKS_PER_LOOK, READ_SILENT_SECONDS
-from stowkeeper.archive.read_ahead import ReadingStuckError, map_ahead, still_reading, waiting_by_choice
+from stowkeeper.archive.limits import CHECK_WAIT_SECONDS, CHECKS_PER_LOOK
+from stowkeeper.archive.read_ahead import still_reading
 from stowkeeper.database import schema
 from stowkeeper.database.engine import Database
 from stowkeeper.durable.filesystem import FileSystem
@@ -64,12 +64,8 @@ class CheckResult:
     words: str = ""
 
 
-log = structlog.get_logger("stowkeeper.archive")
-
 WHOLE = CheckResult(is_whole=True)
 _NOT_LOOKED_AT = Judgement(fault=None, words="")
-_stuck: dict[str, ReadingStuckError] = {}
-"""Files whose reading did not go on, by their absolute paths: few, since so are the readings that are left."""
 
 
 def check_version(
@@ -113,14 +109,13 @@ def check_versions(
         looked = ((version, _NOT_LOOKED_AT) for version in versions)
     else:
         look = check.length if level is CheckLevel.EXISTS else check.bytes
-        looked = check.noting_stuck(
-            map_ahead(
-                look,
-                versions,
-                weigh=lambda version: version.file_size,
-                go_on=check.go_on,
-                silent_seconds=READ_SILENT_SECONDS,
-            )
+        looked = read_files(
+            look,
+            versions,
+            root=root,
+            path_of=lambda version: version.path,
+            weigh=lambda version: version.file_size,
+            go_on=check.go_on,
         )
     some: list[tuple[Version, Judgement | OSError]] = []
     asked_at = time.monotonic()
@@ -145,7 +140,7 @@ class _Check:
         self._files = files
         self._root = root
         self._stopping = stopping
-        self._progress = progress
+        self._count = counted(progress or (lambda _count: None))
 
     def go_on(self) -> None:
         """Raise CheckStoppedError once the check is told to stop."""
@@ -155,7 +150,6 @@ class _Check:
     def length(self, version: Version) -> Judgement:
         """Look for the name and the length; a length that is wrong is reason to read the file."""
         self.go_on()
-        self._pass_stuck(version)
         try:
             status = self._files.status(os.path.join(self._root, version.path))
         except FileNotFoundError as error:
@@ -167,42 +161,18 @@ class _Check:
     def bytes(self, version: Version) -> Judgement:
         """Read every byte from the medium, and a second time where they are not right."""
         self.go_on()
-        self._pass_stuck(version)
         path = os.path.join(self._root, version.path)
         try:
-            examination = examine(self._files, path, is_synced=True, progress=self._count)
+            examination = examine(self._files, path, is_synced=True, progress=self._read)
         except FileNotFoundError as error:
             return judge(self._files, self._root, version, error)
-        return judge(self._files, self._root, version, examination, progress=self._count_again)
+        return judge(self._files, self._root, version, examination, progress=self._read_again)
 
-    def noting_stuck(
-        self, looked: Iterable[tuple[Version, Judgement | OSError]]
-    ) -> Iterator[tuple[Version, Judgement | OSError]]:
-        """Pass on what was looked at, and remember the files whose reading does not go on."""
-        for version, found in looked:
-            if isinstance(found, ReadingStuckError):
-                _stuck[os.path.join(self._root, version.path)] = found
-                log.error("error", what="a file cannot be read", path=version.path, reason=found.strerror)
-            yield version, found
-
-    def _pass_stuck(self, version: Version) -> None:
-        """Begin no second reading of a file while one does not go on: it would cost another thread. Raises OSError."""
-        path = os.path.join(self._root, version.path)
-        stuck = _stuck.get(path)
-        if stuck is None:
-            return
-        if not stuck.is_over():
-            raise OSError(stuck.errno, stuck.strerror, path)
-        _stuck.pop(path, None)
-
-    def _count(self, count: int) -> None:
+    def _read(self, count: int) -> None:
         self.go_on()
-        if self._progress is not None:
-            with waiting_by_choice():
-                self._progress(count)
-        still_reading()
+        self._count(count)
 
-    def _count_again(self, _count: int) -> None:
+    def _read_again(self, _count: int) -> None:
         self.go_on()
         still_reading()
 

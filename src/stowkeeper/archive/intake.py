@@ -474,15 +474,20 @@ class Incoming:
             self._synchronize()
             return
         self._await_sync_ahead()  # so that never more than twice `sync_every` is under way
-        self._sync_ahead = SyncAhead(self._intake.files, slot.descriptor)
+        self._sync_ahead = SyncAhead(self._intake.files, slot.descriptor, self._tell_failed_sync)
         self._intake.queue.put(self._sync_ahead)
         self._unsynced = 0
 
     def _await_sync_ahead(self) -> None:
-        """Wait for the sync that goes on beside the writing, if one does; raise its OSError."""
+        """Wait for the sync that goes on beside the writing, if one does; raise its error."""
         ahead, self._sync_ahead = self._sync_ahead, None
-        if ahead is not None:
-            self._wait_for_sync(ahead.wait)
+        if ahead is None:
+            return
+        began = time.perf_counter()
+        try:
+            ahead.wait()
+        finally:
+            self._disk_seconds += time.perf_counter() - began
 
     def _synchronize(self) -> None:
         """Sync the slot. A failure is final for this instance and closes the door for all others."""
@@ -491,22 +496,21 @@ class Incoming:
             msg = "no slot"
             raise RuntimeError(msg)
         self._await_sync_ahead()
-        self._wait_for_sync(lambda: self._intake.files.synchronize(slot.descriptor))
-        self._unsynced = 0
-
-    def _wait_for_sync(self, sync: Callable[[], None]) -> None:
         began = time.perf_counter()
         try:
-            sync()
+            self._intake.files.synchronize(slot.descriptor)
         except OSError as error:
-            # A later sync of this file that says ok would prove nothing, so there is none.
-            self._intake.admission.distrust("the disk failed to sync")
-            log.error(
-                "error", what="sync failed", depot=self._slot.path if self._slot else "", error=error.strerror
-            )
+            self._tell_failed_sync(error)
             raise
         finally:
             self._disk_seconds += time.perf_counter() - began
+        self._unsynced = 0
+
+    def _tell_failed_sync(self, error: OSError) -> None:
+        """Close the door. A later sync of this file that says ok would prove nothing, so there is none."""
+        self._intake.admission.distrust("the disk failed to sync")
+        path = self._slot.path if self._slot is not None else None
+        log.error("error", what="sync failed", depot=path, error=error.strerror)
 
     def _encode_head(self) -> bytes:
         arrival = self._arrival
@@ -560,7 +564,7 @@ class Incoming:
         if self._has_place:  # that of a kept one is given back when it is listed
             self._has_place = False
             self._intake.admission.leave()
-        with suppress(OSError):  # it is told; what matters here is that nobody uses the descriptor any more
+        with suppress(Exception):  # it is told; what matters here is that nobody uses the descriptor any more
             self._await_sync_ahead()
         slot, self._slot = self._slot, None
         if slot is None:

@@ -12,6 +12,8 @@ depot is their servers' to recover.
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TypeVar
 
 from sqlalchemy import select, text
 
@@ -19,9 +21,9 @@ from stowkeeper.archive import catalog
 from stowkeeper.archive.agreement import Discrepancy, Fault, depot_inodes, walk_shelf
 from stowkeeper.archive.catalog_values import CatalogEntry, Version, portions
 from stowkeeper.archive.examine import Examination, Finding, examine, read_receipt
+from stowkeeper.archive.hanging_files import counted, read_files
 from stowkeeper.archive.judging import STANDING
 from stowkeeper.archive.limits import HEAD_READ_BYTES, MENDING_BATCH_MAX
-from stowkeeper.archive.read_ahead import map_ahead
 from stowkeeper.archive.receipt import Receipt
 from stowkeeper.archive.relisting import RebuildCounts, Relisting, discrepancy_of, entry_of
 from stowkeeper.archive.shelf_lock import ShelfLock
@@ -31,6 +33,15 @@ from stowkeeper.durable.filesystem import FileSystem
 
 _Fact = tuple[str, str, int, str, str, str]
 """Receipt id, SOP Instance UID, file size, digest, SOP class and transfer syntax."""
+
+Result = TypeVar("Result")
+
+
+class _Passed(Enum):
+    """Why a suspect is none any more, or none of ours."""
+
+    KNOWN = auto()  # on a busy server the rows of most of them have come meanwhile
+    ON_ITS_WAY = auto()  # somebody is about to list it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +84,7 @@ class Mending:
 
     def _suspects(self) -> Iterator[str]:
         """Yield the paths of files of which a row says something else, or no row anything."""
-        for (path, stated), found in map_ahead(
+        for (path, stated), found in self._reading(
             self._look_at, self._stated(), weigh=lambda _item: HEAD_READ_BYTES
         ):
             self._progress(0)
@@ -139,10 +150,13 @@ class Mending:
     def _mend(self, paths: Sequence[str]) -> Iterator[Discrepancy]:
         on_their_way = depot_inodes(self._files, self._root)
         whole: list[tuple[CatalogEntry, int]] = []
-        for path, looked in map_ahead(
-            lambda path: self._read(path, on_their_way), self._still_suspect(paths)
-        ):
-            if looked is None or isinstance(looked, FileNotFoundError):
+        stated = self._facts_at(paths)
+        suspects = [(path, stated.get(path)) for path in paths]
+        for (path, _), looked in self._reading(lambda item: self._read(item, on_their_way), suspects):
+            if looked is _Passed.KNOWN:
+                self.counts.files += 1
+                self.counts.known += 1
+            if isinstance(looked, _Passed | FileNotFoundError):
                 continue
             if isinstance(looked, OSError):
                 yield discrepancy_of(Fault.UNREADABLE, path, f"it cannot be read: {looked.strerror}")
@@ -158,30 +172,33 @@ class Mending:
         if whole:
             yield from self._list(whole)
 
-    def _still_suspect(self, paths: Sequence[str]) -> Iterator[str]:
-        """Yield those of some paths that still are: on a busy server the rows of most of them have come meanwhile."""
-        stated = self._facts_at(paths)
-        for path in paths:
-            if path in stated and self._agrees(path, stated[path]):
-                self.counts.files += 1
-                self.counts.known += 1
-            else:
-                yield path
-
-    def _agrees(self, path: str, stated: _Fact) -> bool:
-        try:
-            return self._look_at((path, stated)) == stated
-        except OSError:
-            return False
-
-    def _read(self, path: str, on_their_way: set[int]) -> _Looked | None:
-        """Read a file to its end, on a thread of its own; None for one that somebody is about to list."""
+    def _read(self, item: tuple[str, _Fact | None], on_their_way: set[int]) -> _Looked | _Passed:
+        """Read a file to its end, on a thread of its own, if it still is a suspect."""
+        path, stated = item
+        if stated is not None and self._look_at(item) == stated:
+            return _Passed.KNOWN
         absolute = os.path.join(self._root, path)
         inode = self._files.status(absolute).inode
         if inode in on_their_way:
-            return None
-        examination = examine(self._files, absolute, scan=True, progress=self._progress)
+            return _Passed.ON_ITS_WAY
+        examination = examine(self._files, absolute, scan=True, progress=counted(self._progress))
         return _Looked(inode=inode, examination=examination)
+
+    def _reading(
+        self,
+        function: Callable[[tuple[str, _Fact | None]], Result],
+        items: Iterable[tuple[str, _Fact | None]],
+        weigh: Callable[[tuple[str, _Fact | None]], int] | None = None,
+    ) -> Iterator[tuple[tuple[str, _Fact | None], Result | OSError]]:
+        """Yield each path and fact with what a function makes of the file; of one that hangs, an error."""
+        return read_files(
+            function,
+            items,
+            root=self._root,
+            path_of=lambda item: item[0],
+            weigh=weigh,
+            go_on=lambda: self._progress(0),
+        )
 
     def _list(self, whole: Sequence[tuple[CatalogEntry, int]]) -> list[Discrepancy]:
         """List whole files that stand where they stood when they were read, and that nobody else is about to list."""

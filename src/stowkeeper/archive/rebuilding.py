@@ -10,9 +10,9 @@ archive whose rebuild was cut off has no catalog, and says so.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Self
+from typing import Self, TypeVar
 
 from stowkeeper.archive import catalog
 from stowkeeper.archive.agreement import Discrepancy, Fault, walk_shelf
@@ -28,11 +28,11 @@ from stowkeeper.archive.arrival_order import ArrivalOrder
 from stowkeeper.archive.catalog_values import CatalogEntry, portions
 from stowkeeper.archive.examine import Examination, Finding, examine, read_receipt
 from stowkeeper.archive.finisher import Finisher
+from stowkeeper.archive.hanging_files import counted, read_files
 from stowkeeper.archive.judging import STANDING
 from stowkeeper.archive.limits import FINISHER_BATCH_MAX
 from stowkeeper.archive.modes import file_mode_in
 from stowkeeper.archive.quarantine import QUARANTINE
-from stowkeeper.archive.read_ahead import map_ahead
 from stowkeeper.archive.receipt import Receipt
 from stowkeeper.archive.recovery import Recovery
 from stowkeeper.archive.relisting import RebuildCounts, Relisting, discrepancy_of, entry_of
@@ -59,6 +59,8 @@ UNTOLD = (
 """What no file can tell. It stays in a database that is there, and is lost with one that is not."""
 
 _LAST = "~"  # behind every time
+
+Result = TypeVar("Result")
 
 
 class Rebuilding:
@@ -127,7 +129,7 @@ class Rebuilding:
         with ShelfLock(self._files, self.root).held():
             pass  # which takes back what a process that died could not prove: it is still in the depot
         count = size = 0
-        for path, found in map_ahead(self._look_at, self._paths()):
+        for path, found in self._reading(self._look_at, self._paths()):
             count += 1
             receipt = None  # of what cannot be read: it is read again, and reported then
             if not isinstance(found, OSError):
@@ -138,7 +140,7 @@ class Rebuilding:
 
     def run(self) -> Iterator[Discrepancy]:
         """Rebuild, and yield what is wrong as it is found. Raises DatabaseUnavailable or OSError."""
-        for some in portions(map_ahead(self._examine, self._order), FINISHER_BATCH_MAX):
+        for some in portions(self._reading(self._examine, self._order), FINISHER_BATCH_MAX):
             yield from self._take(some)
         if not self.is_new:
             yield from self._missing()
@@ -157,7 +159,13 @@ class Rebuilding:
 
     def _examine(self, path: str) -> Examination:
         """Read a file, on a thread of its own."""
-        return examine(self._files, self._path(path), scan=True, progress=self._progress)
+        return examine(self._files, self._path(path), scan=True, progress=counted(self._progress))
+
+    def _reading(
+        self, function: Callable[[str], Result], paths: Iterable[str]
+    ) -> Iterator[tuple[str, Result | OSError]]:
+        """Yield each path with what a function makes of its file; of one that hangs, an error."""
+        return read_files(function, paths, root=self.root, path_of=str)
 
     # Opening.
 

@@ -30,8 +30,9 @@ from stowkeeper.archive.agreement import (
 )
 from stowkeeper.archive.catalog_values import VersionState
 from stowkeeper.archive.examine import Examination, Finding, examine
-from stowkeeper.archive.judging import STANDING, condemn, judge, put_damaged_away
-from stowkeeper.archive.read_ahead import map_ahead
+from stowkeeper.archive.hanging_files import counted, read_files
+from stowkeeper.archive.judging import STANDING, Judgement, condemn, judge, put_damaged_away
+from stowkeeper.archive.read_ahead import still_reading
 from stowkeeper.archive.removal import Removal, RemovalResult
 from stowkeeper.archive.shelf import escape
 from stowkeeper.archive.shelf_lock import OBJECTS
@@ -89,7 +90,7 @@ class VersionRow:
 class Verification:
     """One verification of an archive; `run` it once, or do its parts in their order: `begin`, `check`, `find_unlisted`.
 
-    `progress` is told the bytes of each block that was read, by several threads, and 0 between two looks at folders. It may
+    `progress` is told the bytes of each block that was read, by several threads, and 0 now and then in between. It may
     wait: so a rate is limited. It may raise: so a verification is broken off, and may go on later from a row.
     """
 
@@ -185,16 +186,30 @@ class Verification:
 
     def check(self, rows: Iterable[VersionRow]) -> Iterator[tuple[VersionRow, Discrepancy | None]]:
         """Read the files of some rows, several at a time, and yield each row with what is wrong with it, if anything is."""
-        for row, outcome in map_ahead(self._examine, rows, weigh=lambda row: row.file_size):
-            yield row, self._check(row, outcome)
+        judged = read_files(
+            self._judge,
+            rows,
+            root=self._root,
+            path_of=lambda row: row.path,
+            weigh=lambda row: row.file_size,
+            go_on=lambda: self._progress(0),
+        )
+        for row, found in judged:
+            yield row, self._conclude(row, found)
 
-    def _examine(self, row: VersionRow) -> Examination:
-        """Read the file of a row, on a thread of its own."""
-        return examine(self._files, os.path.join(self._root, row.path), progress=self._progress)
+    def _judge(self, row: VersionRow) -> Judgement:
+        """Read the file of a row, on a thread of its own, and compare what it is with the row."""
+        found: Examination | OSError
+        try:
+            found = examine(self._files, os.path.join(self._root, row.path), progress=counted(self._progress))
+        except OSError as error:
+            found = error
+        return judge(self._files, self._root, row, found, progress=lambda _count: still_reading())
 
-    def _check(self, row: VersionRow, examination: Examination | OSError) -> Discrepancy | None:
-        """Compare what a file was found to be with its row."""
-        judgement = judge(self._files, self._root, row, examination)
+    def _conclude(self, row: VersionRow, judgement: Judgement | OSError) -> Discrepancy | None:
+        """Count a row, and say what is wrong with it."""
+        if isinstance(judgement, OSError):
+            judgement = judge(self._files, self._root, row, judgement)
         if judgement.size is not None:
             self.counts.files += 1
             self.counts.size += judgement.size
@@ -275,24 +290,31 @@ class Verification:
         with self._database.read() as connection:
             listed = listed_paths(connection, paths)
             damaged = damaged_receipts_at(connection, paths)
-        for path in paths:
-            if path in listed:
-                continue
-            try:
-                if self._files.status(os.path.join(self._root, path)).inode in on_their_way:
-                    self.counts.in_flight += 1
-                    continue
-                found = self._describe_unlisted(path, damaged.get(path, set()))
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                found = _unlisted(path, f"no row knows it, and it cannot be read: {error.strerror}", None)
+
+        def read(path: str) -> Examination | None:
+            """Return what a file is, None for one that is on its way."""
+            absolute = os.path.join(self._root, path)
+            if self._files.status(absolute).inode in on_their_way:
+                return None
+            return examine(self._files, absolute, progress=lambda _count: still_reading())
+
+        unknown = [path for path in paths if path not in listed]
+        for path, examination in read_files(read, unknown, root=self._root, path_of=str):
+            found: Discrepancy | None = None
+            if examination is None:
+                self.counts.in_flight += 1
+            elif isinstance(examination, Examination):
+                found = self._describe_unlisted(path, examination, damaged.get(path, set()))
+            elif not isinstance(examination, FileNotFoundError):
+                words = f"no row knows it, and it cannot be read: {examination.strerror}"
+                found = _unlisted(path, words, None)
             if found is not None:
                 yield found
 
-    def _describe_unlisted(self, path: str, damaged: set[str]) -> Discrepancy | None:
+    def _describe_unlisted(
+        self, path: str, examination: Examination, damaged: set[str]
+    ) -> Discrepancy | None:
         """Say what a file without a row is; None for one out of the scope, or damaged and not yet put away."""
-        examination = examine(self._files, os.path.join(self._root, path))
         receipt = examination.receipt
         if damaged and (receipt is None or receipt.receipt_id in damaged):
             return None
