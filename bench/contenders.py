@@ -9,17 +9,22 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from process_memory import cpu_seconds
 from support.peers import SEARCH_PATH, orthanc_configuration
 from support.processes import LOOPBACK, Program, ProgramFailed, free_port, running
 
 HERE = Path(__file__).resolve().parent
 SUPPORT = HERE.parent / "tests" / "support"
+REST_LOOK_SECONDS = 0.1
+REST_LOOKS = 3
+REST_SECONDS_MAX = 60.0
 MAX_PDU_LENGTH = 131072
 """The largest PDU that DCMTK and Orthanc can be told to take."""
 NO_DELAY = {"TCP_NODELAY": "1"}
@@ -233,13 +238,16 @@ def started(contender: Contender, folder: Path, options: Sequence[str] = ()) -> 
 def started_apart(contender: Contender, folder: Path) -> Iterator[Receiver]:
     """Run a contender on a folder that is new, and leave its files there without their bytes.
 
-    Files are made up to three times slower right after others were removed (seen on ext4), so a turn that follows a
-    removal would pay for it. Emptied files take no space and cost nothing; they are removed with the whole run's folder.
+    It is there once it does nothing any more after its start, and is killed in the end. For ext4 looks, for each new file,
+    through all that were removed in the last minutes, which can take twenty times as long as making it: a turn would pay for
+    what the one before removed when it ended. Emptied files take no space and are removed with the whole run's folder.
     """
     folder.mkdir(parents=True)
     try:
         with serving(contender, folder) as receiver:
+            _wait_for_rest(receiver.program.pid)
             yield receiver
+            receiver.program.kill()
     finally:
         for path in folder.rglob("*"):
             if path.is_file():
@@ -260,6 +268,16 @@ def serving(contender: Contender, folder: Path, options: Sequence[str] = ()) -> 
         else:
             program.wait_until_listening(port)
         yield Receiver(port=port, ae_title=ae_title, folder=folder, program=program)
+
+
+def _wait_for_rest(pid: int) -> None:
+    """Wait until a receiver uses no processor time for some moments, as after filling its stores; a minute at most."""
+    end = time.monotonic() + REST_SECONDS_MAX
+    used, quiet = -1.0, 0
+    while quiet < REST_LOOKS and time.monotonic() < end:
+        time.sleep(REST_LOOK_SECONDS)
+        now = cpu_seconds(pid)
+        used, quiet = now, quiet + 1 if now == used else 0
 
 
 def _announced(log: str) -> tuple[int, str]:

@@ -128,6 +128,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         type=lambda text: [int(part) for part in text.split(",")],
         help="numbers to try, as 1,4,16",
     )
+    parser.add_argument(
+        "--removals",
+        type=int,
+        default=0,
+        help="empty files to make and remove before each turn of the throughput (0; see docs/benchmarks.md)",
+    )
     parser.add_argument("--sustained-instances", type=int, help="length of the sustained run")
     parser.add_argument("--sets", type=Path, default=DEFAULT_FOLDER, help="where the instance sets are")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where the report goes")
@@ -214,6 +220,7 @@ def run_throughput(options: argparse.Namespace, scale: Scale, results: Results, 
                 associations=options.associations or scale.associations,
                 rounds=options.rounds or scale.rounds,
                 folder=work,
+                removals=options.removals,
                 report=tell_speed,
             )
         )

@@ -5,6 +5,7 @@ each other: this kind of machine drifts by a factor of two within minutes.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,8 +68,13 @@ def take_turn(
     associations: int,
     round_number: int,
     folder: Path,
+    removals: int = 0,
 ) -> Turn:
-    """Start a receiver on a folder that is not there yet, send it the set, end it; only the sending is timed."""
+    """Start a receiver on a folder that is not there yet, send it the set, end it; only the sending is timed.
+
+    So many empty files are made and removed beside the folder before that.
+    """
+    remove_files(removals, folder.with_name("removed"))
     turn = Turn(
         set_name=encoded.name, associations=associations, round_number=round_number, contender=contender.name
     )
@@ -79,6 +85,17 @@ def take_turn(
         return replace(turn, problem=f"{type(error).__name__}: {error}")
     finally:
         os.sync()  # what this receiver left unwritten is not the next one's to pay for
+
+
+def remove_files(count: int, folder: Path) -> None:
+    """Make empty files in a new folder and remove them, and the folder: ext4 remembers them for minutes."""
+    if not count:
+        return
+    folder.mkdir()
+    for number in range(count):
+        (folder / str(number)).touch()
+    shutil.rmtree(folder)
+    os.sync()
 
 
 def _measure(turn: Turn, receiver: Receiver, encoded: EncodedSet) -> Turn:
@@ -119,6 +136,7 @@ def rounds_of(
     associations: Sequence[int],
     rounds: int,
     folder: Path,
+    removals: int,
     report: Callable[[Turn], None],
 ) -> Iterator[Turn]:
     """Give every receiver its turn in every round, at each number of associations it can serve.
@@ -136,6 +154,7 @@ def rounds_of(
                     associations=count,
                     round_number=round_number,
                     folder=folder / f"{encoded.name}-{count}-{round_number}-{contender.name}",
+                    removals=removals,
                 )
                 report(turn)
                 yield turn
