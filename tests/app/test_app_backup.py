@@ -181,9 +181,10 @@ def test_a_dry_run_of_a_migration_says_all_and_does_nothing(old: CommandLine) ->
     assert f"would be brought from schema 0002 to {migrations.HEAD}:" in ended.out
     assert "  0003  Jobs, storage commitment, peers and credentials" in ended.out
     assert "  0004  Permission to store by HTTP for each credential" in ended.out
+    assert "  0005  What the last echo of each peer came to" in ended.out
     assert f"It would be copied first to {old.archive}/catalog.sqlite.before-{migrations.HEAD}" in ended.out
     (line,) = old("migrate", "--dry-run", "--json").lines
-    assert [step["schema"] for step in line["steps"]] == ["0003", "0004"]
+    assert [step["schema"] for step in line["steps"]] == ["0003", "0004", "0005"]
     assert (line["schema"], line["dry_run"], line["bytes"]) == ("0002", True, len(before))
     assert (old.archive / "catalog.sqlite").read_bytes() == before
     assert list(old.archive.glob("*.before*")) == []

@@ -1,19 +1,23 @@
 """What runs beside the receiver of `serve`: that it is honest about jobs nobody runs, and ends whatever hangs."""
 
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
+from sqlalchemy import select
 
 from stowkeeper.app.limits import BACKGROUND_END_SECONDS
+from stowkeeper.database.schema import commitments
 from support.command_line import environment
 from support.instances import CT_IMAGE_STORAGE, make_instance
 from support.processes import running
 from support.raw_commitment import action_data, ask, push_model_context
 from support.raw_peer import EXPLICIT_VR_LITTLE_ENDIAN, Context, RawPeer
-from support.server_process import FEW_SLOTS, serve_process
+from support.server_process import FEW_SLOTS, looking_into, serve_process
 
 SCANNER = '[[peers]]\nname = "scanner"\nae_title = "SCANNER"\nhost = "127.0.0.1"\nport = 1\n'
 
@@ -27,6 +31,23 @@ def asked(port: int, uid: str) -> tuple[int, str]:
     return answer.status, answer.comment
 
 
+def asked_by_http(log: str, uid: str) -> list[httpx.Response]:
+    """Ask for a commitment by the web form, and have the peer `scanner` asked for one in Orthanc's shape."""
+    (place,) = re.findall(r"^stowkeeper ready .*\bhttp=(\S+)", log, re.MULTILINE)
+    item = {
+        "00081150": {"vr": "UI", "Value": [CT_IMAGE_STORAGE]},
+        "00081155": {"vr": "UI", "Value": ["1.2.3.1"]},
+    }
+    requests = (
+        (f"/dicom-web/commitment-requests/{uid}", {"00081199": {"vr": "SQ", "Value": [item]}}),
+        ("/modalities/scanner/storage-commitment", {"DicomInstances": [[CT_IMAGE_STORAGE, "1.2.3.1"]]}),
+    )
+    with httpx.Client(
+        base_url=f"http://{place}", headers={"Content-Type": "application/dicom+json"}
+    ) as client:
+        return [client.post(path, json=body) for path, body in requests]
+
+
 @pytest.mark.slow
 def test_a_server_that_runs_no_jobs_takes_no_commitments(tmp_path: Path) -> None:
     (tmp_path / "archive").mkdir()
@@ -37,9 +58,16 @@ def test_a_server_that_runs_no_jobs_takes_no_commitments(tmp_path: Path) -> None
         path.unlink()
     jobs.rmdir()
     jobs.write_text("no folder")
-    with serve_process(tmp_path, settings=SCANNER) as server:
+    with serve_process(tmp_path, settings=SCANNER, environment={"STOWKEEPER_HTTP__PORT": "0"}) as server:
         server.wait_for_log("jobs cannot run here")
         assert asked(server.port, "1.2.840.2") == (0x0110, "nobody works on storage commitments here now")
+        for answer in asked_by_http(server.log_text(), "1.2.840.3"):
+            assert answer.status_code == 503
+            assert "nobody works on storage commitments here now" in answer.text
+            assert int(answer.headers["retry-after"]) > 0
+        with looking_into(server.archive) as reader, reader.database.read() as connection:
+            found = connection.execute(select(commitments.c.transaction_uid)).scalars().all()
+        assert found == ["1.2.840.1"]
 
 
 # Its end

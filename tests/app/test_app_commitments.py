@@ -68,7 +68,13 @@ def asked_of_us(stow: CommandLine, uid: str, *numbers: int, state: str = "undeli
                 error="dead",
             )
             rows.note_report(
-                transaction, key, at=transaction.at, way=WAY_NEW_ASSOCIATION, status=None, words="dead"
+                transaction,
+                key,
+                at=transaction.at,
+                way=WAY_NEW_ASSOCIATION,
+                status=None,
+                words="dead",
+                seconds=1.0026989000034519,
             )
             transaction.connection.exec_driver_sql(
                 "UPDATE jobs SET state = 'failure' WHERE kind = 'commitment'"
@@ -174,6 +180,8 @@ def test_what_was_asked_of_us_is_shown_with_its_reports(stow: CommandLine) -> No
     assert "  1.2.3.3: 0112H gone" in shown.out
     assert "new association no answer: dead" in shown.out
     assert "safe to delete" not in shown.out
+    (line,) = stow("commitments show", "1.2.777", "--json").lines
+    assert line["reports"][0]["seconds"] == 1.003
 
 
 def test_what_is_not_there_is_said(stow: CommandLine) -> None:

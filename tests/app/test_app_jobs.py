@@ -1,6 +1,7 @@
 """`jobs` shows what stands in the database, and changes it as the table of moves allows."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,14 @@ from stowkeeper.jobs.job import JobRequest
 from stowkeeper.jobs.states import JobState
 from stowkeeper.services.commitment.acceptance import Asker, take
 from support.catalog_rows import open_database
-from support.command_line import CommandLine, keep
+from support.command_line import CommandLine, keep, serving
 from support.commitment_asking import references_to
+from support.commitment_server import silent_port
 from support.instances import make_instance
+from support.job_engine_thread import wait_until
+
+STOPPED_SECONDS_MAX = 25.0
+"""How long pausing, resuming and cancelling may take together: far less than a peer that says nothing is waited for."""
 
 
 @pytest.fixture
@@ -86,7 +92,7 @@ def test_a_job_is_shown_in_words(stow: CommandLine) -> None:
     assert not [line for line in lines if "{" in line or "faults" in line or "checkpoint" in line]
     whole = json.loads(stow("jobs show", job_id, "--json").out)
     assert whole["checkpoint"] == {"asked_after": 7}
-    assert (whole["seconds_run"], whole["faults"]) == (0.053998669995053206, 0)
+    assert (whole["seconds_run"], whole["faults"]) == (0.054, 0)
 
 
 def test_the_items_of_a_storage_commitment_are_its_instances(stow: CommandLine) -> None:
@@ -150,3 +156,32 @@ def test_without_an_archive_nothing_is_made(tmp_path: Path, capsys: pytest.Captu
     stow = CommandLine(tmp_path / "nowhere", capsys)
     assert stow("jobs ls").code == ExitCode.NO_INPUT
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.slow
+def test_beside_a_server_a_job_is_stopped_in_the_middle_and_goes_on_as_it_is_told(
+    stow: CommandLine, tmp_path: Path
+) -> None:
+    """The peer takes connections and says nothing, so the job stands in its step for a minute where nobody stops it."""
+    with silent_port() as port, serving(stow.archive, tmp_path / "serve.log"):
+        asked = stow("commit", f"PACS@127.0.0.1:{port}", "1.2.3.1", "--no-wait", "--json")
+        assert asked.code == ExitCode.OK, asked.err
+        (job_id,) = listed(stow, "--kind", "commitment-request")
+
+        def is_in(state: JobState) -> None:
+            wait_until(lambda: state_of(stow, job_id)[0] is state, f"the job to be {state}")
+
+        began = time.monotonic()
+        is_in(JobState.RUNNING)
+        assert stow("jobs pause", job_id).code == ExitCode.OK
+        is_in(JobState.PAUSED)
+        assert stow("jobs resume", job_id).code == ExitCode.OK
+        is_in(JobState.RUNNING)
+        assert stow("jobs cancel", job_id).code == ExitCode.OK
+        is_in(JobState.CANCELLED)
+        assert time.monotonic() - began < STOPPED_SECONDS_MAX
+        assert "was cancelled" in stow("commitments ls").out
+        assert stow("jobs retry", job_id).code == ExitCode.OK
+        # A transaction UID is used once: the job finds its transaction over, and says how to ask again.
+        is_in(JobState.FAILURE)
+        assert "commitments resend" in stow("jobs show", job_id).out

@@ -15,6 +15,7 @@ from typing import Any
 import click
 import pytest
 from rich.cells import cell_len
+from sqlalchemy import update
 
 from stowkeeper.app.commands.columns import Column, lay_out
 from stowkeeper.app.commands.ls import NOUNS
@@ -26,6 +27,7 @@ from stowkeeper.archive.inquiries import removals, requests
 from stowkeeper.archive.ledger import AssociationRecord, RequestRecord
 from stowkeeper.archive.listing import ListingFilter
 from stowkeeper.archive.removal import Removal
+from stowkeeper.database import schema
 from stowkeeper.database.engine import Database
 from stowkeeper.dicom.attributes import InstanceAttributes
 from stowkeeper.durable.filesystem import FileSystem
@@ -139,6 +141,15 @@ def test_instances_carry_what_a_script_needs(stow: CommandLine) -> None:
         (False, True),
         (True, True),
     ]
+
+
+def test_times_have_no_more_digits_than_mean_something(stow: CommandLine) -> None:
+    with open_database(stow.archive) as database, database.write() as transaction:
+        transaction.execute(
+            update(schema.requests).values(seconds_network=0.1 + 0.2, seconds_disk=0.00021349998)
+        )
+    found = [(row["seconds_network"], row["seconds_disk"]) for row in stow.list("requests")]
+    assert found == [(0.3, 0.000213)] * 3
 
 
 def test_requests_tell_what_was_refused(stow: CommandLine) -> None:

@@ -143,6 +143,8 @@ def test_peers_are_called_with_what_the_settings_say_and_never_without_a_look_at
         assert options.trusts_system is trusts_system
         assert options.checks_name
         assert options.verification is PeerVerification.REQUIRE
+    any_name = options_for_calls(tmp_path, own + 'ca_files = ["/ca.pem"]\npeer_names = "ignore"')
+    assert (any_name.checks_name, any_name.verification) == (False, PeerVerification.REQUIRE)
 
 
 def test_tls_for_calls_is_set_up_once_and_again_after_a_failure(tmp_path: Path) -> None:

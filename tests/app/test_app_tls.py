@@ -214,6 +214,9 @@ def test_what_is_unwise_is_warned_of(tls_files: TLSFiles, tmp_path: Path) -> Non
         "peers show no certificate with tls.peer_certificate",
     ]
     assert not list(warnings_of(load(tmp_path, toml(tls_files))))
+    assert not list(warnings_of(load(tmp_path, toml(tls_files, peer_names="ignore"))))
+    anybody = toml(tls_files, ca_files=None, peer_certificate="ignore", peer_names="ignore")
+    assert "can stand in for a peer that is called" in next(iter(warnings_of(load(tmp_path, anybody))))
 
 
 def test_check_config_looks_into_the_files(

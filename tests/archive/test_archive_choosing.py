@@ -13,6 +13,13 @@ from stowkeeper.archive.checking import Choice, choose_versions, hold_for_commit
 from stowkeeper.archive.choosing import Asker, Origin
 from stowkeeper.archive.holding import commitment_hold_reason, reasons_of
 from stowkeeper.database.engine import Database
+from stowkeeper.services.commitment import rows
+from stowkeeper.services.commitment.commitment_values import (
+    WAY_DIMSE,
+    CommitmentRequest,
+    CommitmentRole,
+    CommitmentState,
+)
 from support.catalog_rows import make_entry, open_database
 
 UID = "1.2.3.1"
@@ -226,6 +233,35 @@ def test_peers_of_one_ae_title_are_told_apart_by_their_names_in_holds(database: 
             2: "another version of it is committed to CT, of the peer ct1"
         }
         assert hold_for_commitment(transaction, [2], "2.25.3", one) == {}
+
+
+@pytest.mark.parametrize(("address", "is_renamed"), [("own", True), ("perhaps", False), ("twin", False)])
+def test_a_peer_of_another_name_is_the_same_where_it_asked_from_its_own_address(
+    database: Database, address: str, *, is_renamed: bool
+) -> None:
+    insert(database, sent_from("own", 1, "a"), sent_from("own", 2, "b"))
+    before = CommitmentRequest(
+        role=CommitmentRole.PROVIDER,
+        way=WAY_DIMSE,
+        transaction_uid="2.25.1",
+        state=CommitmentState.REPORTED,
+        requested_at="2026-01-02T00:00:00.000000Z",
+        peer="ct-old",
+        peer_ae_title="CT",
+        peer_address=address,
+    )
+    with database.write() as transaction:
+        rows.insert(transaction, before, [])
+        assert hold_for_commitment(transaction, [1], "2.25.1", Asker(ae_title="CT", peer="ct-old")) == {}
+    asker = Asker(ae_title="CT", peer="ct1", origin_of=ORIGINS.__getitem__)
+    with database.write() as transaction:
+        refused = hold_for_commitment(transaction, [2], "2.25.2", asker)
+        assert refused == (
+            {} if is_renamed else {2: "another version of it is committed to CT, of the peer ct-old"}
+        )
+        # The AE title counts, too.
+        other = Asker(ae_title="PET", peer="ct1", origin_of=ORIGINS.__getitem__)
+        assert set(hold_for_commitment(transaction, [2], "2.25.3", other)) == {2}
 
 
 def test_a_hold_without_a_name_is_of_who_has_its_ae_title(database: Database) -> None:

@@ -121,6 +121,34 @@ def test_credentials_of_before_may_store_where_their_role_could(tmp_path: Path) 
     assert definitions(path) == definitions(tmp_path / "new.sqlite")
 
 
+def test_echoes_of_before_are_known_still(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    make_database_of("0004", path)
+    connection = sqlite3.connect(path)
+    connection.executemany(
+        "INSERT INTO audit (at, who, action, subject, detail) VALUES (?, 'ann', ?, ?, ?)",
+        [
+            ("2026-01-01", "peer echo failed", "ct", "it was off"),
+            ("2026-01-02", "peer echo answered", "ct", ""),
+            ("2026-01-04", "peer echo answered", "ct", ""),
+            ("2026-01-03", "peer echo failed", "mr", "refused"),
+            ("2026-01-05", "peer echo failed", "mr", "it was away"),
+            ("2026-01-06", "peer removed", "us", ""),
+        ],
+    )
+    connection.commit()
+    connection.close()
+    with open_database(tmp_path, "old.sqlite") as database, database.read() as reading:
+        rows = reading.execute(text("SELECT * FROM peer_echoes ORDER BY peer")).all()
+        assert reading.execute(text("SELECT count(*) FROM audit")).scalar() == 6
+    assert [tuple(row) for row in rows] == [
+        ("ct", "2026-01-04", "2026-01-01", "it was off"),
+        ("mr", None, "2026-01-05", "it was away"),
+    ]
+    open_database(tmp_path, "new.sqlite").close()
+    assert definitions(path) == definitions(tmp_path / "new.sqlite")
+
+
 def test_a_migration_cut_short_leaves_nothing_and_is_made_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,7 +286,7 @@ def test_a_dry_run_tells_the_steps_the_copy_and_the_room_and_does_nothing(old: P
     with Database.open_as_it_is(str(old), lock_path=f"{old}.lock") as database:
         plan = plan_migration(database)
     assert (plan.revision, plan.head, plan.is_newer) == ("0001", migrations.HEAD, False)
-    assert [step.revision for step in plan.steps] == ["0002", "0003", "0004"]
+    assert [step.revision for step in plan.steps] == ["0002", "0003", "0004", "0005"]
     assert plan.steps[-1].revision == migrations.HEAD
     assert plan.steps[0].words == "The ledger tells on whose behalf a peer called."
     assert plan.backup == f"{old}.before-{migrations.HEAD}"

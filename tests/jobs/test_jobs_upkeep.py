@@ -98,12 +98,15 @@ def test_whatever_the_clock_is_set_to_no_job_is_left_lying(
     clocks.set_by(seconds)
     now = clocks.wall
     upkeep_of(database, clocks).round()
-    for subject, due_at in due(database).items():
+    found = due(database)
+    assert len(found) == 4
+    for subject, due_at in found.items():
         most = RETRY_AHEAD_SECONDS_MAX if subject.startswith("retry") else SLEEP_SECONDS_MAX
         assert due_at <= later(now, most)
     with database.read() as connection:
-        for until in connection.execute(select(job_lanes.c.blocked_until)).scalars():
-            assert until <= later(now, RETRY_AHEAD_SECONDS_MAX)
+        blocked = connection.execute(select(job_lanes.c.blocked_until)).scalars().all()
+    assert len(blocked) == (seconds < 0)  # what ended long ago is gone
+    assert all(until <= later(now, RETRY_AHEAD_SECONDS_MAX) for until in blocked)
 
 
 def test_an_engine_runs_what_a_clock_that_was_set_back_left(database: Database, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def web_server(
             started_at=started_at,
         ),
         jobs_wake=beside.wake_jobs,
+        are_jobs_run=beside.are_jobs_run,
         associations=server.open_associations,
         commitment=beside.commitment,
         calling_tls=lambda: calling_tls_context(beside.settings),

@@ -10,8 +10,24 @@ from stowkeeper.app.setting_fields import About, Table
 from stowkeeper.app.setting_values import shown
 from stowkeeper.services.store_request_limits import PARTS_MAX
 
-_BASE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
-_OWN_PATHS = ("/api", "/instances", "/studies", "/series", "/patients", "/modalities", "/jobs", "/tools")
+_BASE_PATH = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~-]+)+")
+_URL = re.compile(r"https?://[!-.0-~]+(/[!-~]*)?")
+_OWN_PATHS = (
+    "/api",
+    "/changes",
+    "/instances",
+    "/jobs",
+    "/metrics",
+    "/modalities",
+    "/patients",
+    "/series",
+    "/statistics",
+    "/storage-commitment",
+    "/studies",
+    "/system",
+    "/tools",
+)
+"""Where the native interface and that in the shape of Orthanc's begin."""
 
 
 def _check_base_path(value: str) -> str:
@@ -24,7 +40,7 @@ def _check_base_path(value: str) -> str:
 
 
 def _check_url(value: str) -> str:
-    if value and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
+    if value and (not _URL.fullmatch(value) or set("?#@") & set(value)):
         raise ValueError(f"{shown(value)} is no URL such as https://pacs.example.org/dicom-web")
     return value.rstrip("/")
 

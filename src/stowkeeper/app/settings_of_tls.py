@@ -69,6 +69,14 @@ class TLSSettings(Table):
             " `ignore`: none, and any reaches the rules of `[access]`."
         ),
     ] = "require"
+    peer_names: Annotated[
+        Literal["check", "ignore"],
+        About(
+            "What is asked of the certificate of a peer that is called, be it for a report, to send to it or to ask it."
+            " `check`: it holds for the host that is called. `ignore`: it may hold for any, as those of many scanners do;"
+            " then each that a trusted authority issued a certificate to can stand in for each other."
+        ),
+    ] = "check"
     ca_files: Annotated[
         SomePaths,
         About(
@@ -178,7 +186,8 @@ def calling_tls_context(settings: "Settings") -> TLSContext:
     """Set TLS up for calls to the peers that want it: with the server's own certificate, by the settings of `[tls]`.
 
     A peer that is called must have a certificate of one of `tls.ca_files` and `tls.ca_directories`, where there are none of
-    an authority that the machine trusts, and it must hold for the host that is called. Raises TLSSetupError.
+    an authority that the machine trusts, and it must hold for the host that is called unless `tls.peer_names` says
+    otherwise. Raises TLSSetupError.
     """
     if not settings.tls.certificate:
         return requestor_context(TLSOptions(trusts_system=True, checks_name=True))
@@ -188,7 +197,7 @@ def calling_tls_context(settings: "Settings") -> TLSContext:
             _options(settings),
             verification=PeerVerification.REQUIRE,
             trusts_system=not tls.ca_files and not tls.ca_directories,
-            checks_name=True,
+            checks_name=tls.peer_names == "check",
         )
     )
 
@@ -213,6 +222,11 @@ def tls_warnings(tls: TLSSettings) -> Iterator[str]:
     """Yield what is allowed and still deserves a word."""
     if tls.certificate and tls.profile == "unencrypted":
         yield 'nothing is encrypted with tls.profile = "unencrypted"'
+    if tls.certificate and tls.peer_names == "ignore" and not tls.ca_files and not tls.ca_directories:
+        yield (
+            "whoever has a certificate of an authority that this machine trusts can stand in for a peer that is called, with"
+            ' tls.peer_names = "ignore" and no tls.ca_files'
+        )
     if tls.certificate and tls.peer_certificate == "ignore":
         yield 'peers show no certificate with tls.peer_certificate = "ignore": AE titles and addresses can be forged'
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from stowkeeper.archive.outcome import SenderAnswer
+from stowkeeper.archive.packed_values import unpack_values
 from stowkeeper.archive.receipt import Receipt
 
 
@@ -51,19 +52,24 @@ class Arrival:
 class Received:
     """A whole, synced instance in the depot, on its way to the shelf and the catalog.
 
-    `answer_known` is false where its receiver died. `answer` tells whether Success was given to the network; None
-    where the sender is told in another way.
+    `packed_values` are those that the catalog wants, by `pack_values`. `answer_known` is false where its receiver died. `answer`
+    tells whether Success was given to the network; None where the sender is told in another way.
     """
 
     receipt: Receipt
     depot_path: str
     file_size: int
-    values: dict[int, bytes]
+    packed_values: bytes
     little_endian: bool
     remarks: tuple[str, ...]
     answer_known: bool
     duplicates: DuplicatePolicy
     answer: SenderAnswer | None = None
+
+    @property
+    def values(self) -> dict[int, bytes]:
+        """The raw values by tag, unpacked anew each time."""
+        return unpack_values(self.packed_values)
 
 
 Content = tuple[str, str, str]

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -26,7 +27,7 @@ from stowkeeper.archive.holding import (
 from stowkeeper.archive.succession import Arrival, in_succession
 from stowkeeper.archive.versions import COUNTED, find_versions, find_versions_by_key, hold
 from stowkeeper.database.engine import Transaction
-from stowkeeper.database.schema import receipts
+from stowkeeper.database.schema import commitments, receipts
 
 
 class Origin(Enum):
@@ -54,11 +55,20 @@ class Asker:
     peer: str = ""
     origin_of: Callable[[str], Origin] = _by_ae_title_alone
 
-    def is_another(self, promise: CommitmentHold) -> bool:
-        """Tell whether something was promised to another one than this."""
-        if promise.peer and self.peer:
-            return promise.peer != self.peer
-        return promise.ae_title != self.ae_title
+    def is_another(self, promise: CommitmentHold, address_of: Callable[[str], str | None]) -> bool:
+        """Tell whether something was promised to another one than this.
+
+        `address_of` tells from where a transaction was asked for, None where no row says so. A peer of another name that
+        has the AE title of this one, and asked from where this one is, is this one: it was renamed in between.
+        """
+        if promise.peer and promise.peer == self.peer:
+            return False
+        if promise.ae_title != self.ae_title:
+            return True
+        if not (promise.peer and self.peer):
+            return False
+        address = address_of(promise.transaction_uid)
+        return address is None or self.origin_of(address) is not Origin.OWN
 
 
 NOBODY = Asker(ae_title="")
@@ -237,10 +247,21 @@ def _sent_by(
 
 def _promised_to_others(connection: Connection, version_keys: Sequence[int], asker: Asker) -> dict[int, str]:
     """Return to whom some versions are committed, other than to who asks."""
+
+    @cache
+    def address_of(transaction_uid: str) -> str | None:
+        return connection.execute(
+            select(commitments.c.peer_address).where(
+                commitments.c.role == "provider",
+                commitments.c.transaction_uid == transaction_uid,
+                commitments.c.duplicate_of.is_(None),
+            )
+        ).scalar_one_or_none()
+
     promised: dict[int, str] = {}
     for key, reasons in reasons_of(connection, version_keys).items():
         for reason in reasons:
             commitment = parse_commitment_hold(reason)
-            if commitment is not None and asker.is_another(commitment):
+            if commitment is not None and asker.is_another(commitment, address_of):
                 promised[key] = commitment.asker
     return promised

@@ -556,8 +556,9 @@ def _is_answer_known(received: Received) -> bool:
 
 
 def _folder(received: Received) -> str:
+    values = received.values
     return folder_of(
-        study_instance_uid=strip_uid(received.values.get(STUDY_INSTANCE_UID, b"")),
-        series_instance_uid=strip_uid(received.values.get(SERIES_INSTANCE_UID, b"")),
+        study_instance_uid=strip_uid(values.get(STUDY_INSTANCE_UID, b"")),
+        series_instance_uid=strip_uid(values.get(SERIES_INSTANCE_UID, b"")),
         sop_class_uid=received.receipt.sop_class_uid,
     )

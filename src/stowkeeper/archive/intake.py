@@ -26,6 +26,7 @@ from stowkeeper.archive.arrival import Arrival, Content, DuplicatePolicy, Receiv
 from stowkeeper.archive.checks import check
 from stowkeeper.archive.limits import SYNC_EVERY_BYTES, WORKER_THREADS
 from stowkeeper.archive.outcome import Outcome, Refusal, Refused, SenderAnswer
+from stowkeeper.archive.packed_values import pack_values
 from stowkeeper.archive.receipt import (
     EMPTY_RECEIPT,
     RECEIPT_LENGTH,
@@ -419,7 +420,7 @@ class Incoming:
                 receipt=receipt,
                 depot_path=slot.path,
                 file_size=len(sealed) + self._length,
-                values=scan.values,
+                packed_values=pack_values(scan.values),
                 little_endian=scan.little_endian,
                 remarks=scan.remarks,
                 answer_known=True,

@@ -18,6 +18,7 @@ from stowkeeper.archive.arrival import DuplicatesOf, Received, keep_from_everyon
 from stowkeeper.archive.examine import Examination, Finding, examine
 from stowkeeper.archive.finisher import Finisher
 from stowkeeper.archive.limits import FINISHER_BATCH_MAX
+from stowkeeper.archive.packed_values import pack_values
 from stowkeeper.archive.quarantine import Quarantine
 from stowkeeper.archive.shelf_lock import ShelfLock
 from stowkeeper.durable.filesystem import FileSystem
@@ -131,7 +132,7 @@ class Recovery:
                 receipt=receipt,
                 depot_path=path,
                 file_size=examination.size,
-                values=dict(examination.values),
+                packed_values=pack_values(examination.values),
                 little_endian=examination.little_endian,
                 remarks=examination.remarks,
                 answer_known=False,

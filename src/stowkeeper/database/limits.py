@@ -12,8 +12,8 @@ PAGE_SIZE = 4096
 """Bytes of a database page: the block of the file systems we run on. An instance costs one page of a random
 key (its UID); pages of 1024 and 2048 made that no cheaper and the rows that come in order dearer."""
 
-WRITER_CACHE_BYTES = 8 << 20
-"""Page cache of the writing connection: a transaction of 512 instances dirties about 3 MB. 4, 16 and 64 MB
+WRITER_CACHE_BYTES = 4 << 20
+"""Page cache of the writing connection: a transaction of 512 instances dirties about 3 MB. 8, 16 and 64 MB
 gave the same insert rate, since what is not in it comes from the system's page cache, and a receiver's memory
 is bounded."""
 

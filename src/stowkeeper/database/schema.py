@@ -713,6 +713,16 @@ peers = Table(
     UniqueConstraint("name", name="peers_name"),
 )
 
+peer_echoes = Table(
+    "peer_echoes",
+    metadata,
+    Column("peer", Text, primary_key=True, comment="name of the peer, of the settings or not"),
+    Column("answered_at", Text, comment="when it last answered an echo of ours with Success"),
+    Column("failed_at", Text, comment="when it last did not"),
+    Column("failure", Text, nullable=False, comment="why, in words without patient data"),
+    sqlite_with_rowid=False,
+)
+
 credentials = Table(
     "credentials",
     metadata,

@@ -73,10 +73,15 @@ _WANTED_OF_FAILED_ITEM: Final = _WANTED_OF_ITEM | {FAILURE_REASON}
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An instance, as a request or a report names it. Both UIDs have 1 to 64 digits and dots."""
+    """An instance, as a request or a report names it. Both UIDs of one that came by DICOM have 1 to 64 digits and dots."""
 
     sop_class_uid: str
     sop_instance_uid: str
+
+    @property
+    def is_of_uids(self) -> bool:
+        """Tell whether both names are UIDs, so that a request can hold them; what came otherwise may have any text."""
+        return is_acceptable_uid(self.sop_class_uid) and is_acceptable_uid(self.sop_instance_uid)
 
 
 @dataclass(frozen=True, slots=True)

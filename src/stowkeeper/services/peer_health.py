@@ -1,21 +1,20 @@
 """How it goes with each peer: when it was heard last, and what failed last. It is told from rows that are there anyway.
 
-Reports of storage commitment and jobs are rows with their ends, and so are the associations of the ledger. An echo that
-somebody asked for is a line of the audit trail.
+Reports of storage commitment and jobs are rows with their ends, and so are the associations of the ledger. Of the echoes that
+somebody asked for the last ones are kept, a row for each peer. They change nothing, so they are no lines of the audit trail,
+which would grow by one a minute where a monitor asks.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, insert, select, update
 
-from stowkeeper.archive import audit
-from stowkeeper.database import schema
-from stowkeeper.database.engine import Database, DatabaseError
-from stowkeeper.database.schema import associations, commitment_reports, commitments, jobs
+from stowkeeper.database.engine import Database, DatabaseError, Transaction
+from stowkeeper.database.schema import associations, commitment_reports, commitments, jobs, peer_echoes
 from stowkeeper.jobs.states import JobState
 from stowkeeper.net.association_errors import AssociationError
 from stowkeeper.services.commitment.commitment_values import CommitmentRole
@@ -23,10 +22,6 @@ from stowkeeper.services.commitment.rows import is_delivered
 from stowkeeper.services.dialing import EchoResult, OwnSide, echo
 from stowkeeper.services.limits import HEALTH_ROWS
 from stowkeeper.services.peer_definition import Peer
-
-ECHO_ANSWERED: Final = "peer echo answered"
-ECHO_FAILED: Final = "peer echo failed"
-"""Actions of the audit trail."""
 
 Matching = Callable[[str, str], Peer | None]
 """`PeerBook.matching`: the peer whose association this is, by calling AE title and address."""
@@ -54,15 +49,18 @@ class PeerHealth:
 def health_of(connection: Connection, names: Collection[str], matching: Matching) -> dict[str, PeerHealth]:
     """Return how it goes with the peers of these names.
 
-    Of associations, echoes and reports the latest HEALTH_ROWS are looked at, so it takes some 50 ms however many there are.
+    Of associations and reports the latest HEALTH_ROWS are looked at, so it takes some 50 ms however many there are.
     """
     called = _last_associations(connection, matching)
     reports = _Attempts()
     for row in _reports(connection):
         reports.add(row.peer, row.at, "" if _is_taken(row.status) else row.words or _NOT_TAKEN)
     echoes = _Attempts()
-    for row in _echoes(connection):
-        echoes.add(row.subject, row.at, "" if row.action == ECHO_ANSWERED else row.detail)
+    for row in connection.execute(select(peer_echoes)):
+        if row.answered_at is not None:
+            echoes.add(row.peer, row.answered_at, "")
+        if row.failed_at is not None:
+            echoes.add(row.peer, row.failed_at, row.failure)
     found: dict[str, PeerHealth] = {}
     for name in names:
         failures = (reports.failed.get(name), echoes.failed.get(name), _failed_job(connection, name))
@@ -79,13 +77,13 @@ def health_of(connection: Connection, names: Collection[str], matching: Matching
     return found
 
 
-async def echo_for(who: str, peer: Peer, own: OwnSide, database: Database) -> EchoResult:
+async def echo_of(peer: Peer, own: OwnSide, database: Database) -> EchoResult:
     """Ask a peer for a sign of life, and write down what came of it, where that can be written. Raises AssociationError."""
 
     def note(failure: str) -> None:
-        # The answer matters more than the line, and an archive may be there to be read alone.
+        # The answer matters more than the row, and an archive may be there to be read alone.
         with contextlib.suppress(DatabaseError), database.write() as transaction:
-            audit.note(transaction, who, ECHO_FAILED if failure else ECHO_ANSWERED, peer.name, failure)
+            _note(transaction, peer.name, failure)
 
     try:
         result = await echo(peer, own)
@@ -94,6 +92,13 @@ async def echo_for(who: str, peer: Peer, own: OwnSide, database: Database) -> Ec
         raise
     await asyncio.to_thread(note, "" if result.is_success else f"it answered {result.words}")
     return result
+
+
+def _note(transaction: Transaction, name: str, failure: str) -> None:
+    now = {"failed_at": transaction.at, "failure": failure} if failure else {"answered_at": transaction.at}
+    changed = transaction.execute(update(peer_echoes).where(peer_echoes.c.peer == name).values(now))
+    if not changed.rowcount:
+        transaction.execute(insert(peer_echoes).values({"peer": name, "failure": "", **now}))
 
 
 Failure = tuple[str, str]
@@ -135,18 +140,6 @@ class _Attempts:
             self.failed.setdefault(name, (at, failure))
         else:
             self.succeeded.setdefault(name, at)
-
-
-def _echoes(connection: Connection) -> Iterator[Any]:
-    table = schema.audit.c
-    query = (
-        select(table.subject, table.at, table.action, table.detail)
-        .order_by(table.audit_key.desc())
-        .limit(HEALTH_ROWS)
-    )
-    for row in connection.execute(query):
-        if row.action in (ECHO_ANSWERED, ECHO_FAILED):
-            yield row
 
 
 def _reports(connection: Connection) -> Iterator[Any]:

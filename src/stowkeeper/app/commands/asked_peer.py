@@ -28,7 +28,7 @@ def listen_option(command: Callable[..., R]) -> Callable[..., R]:
         metavar="HOST:PORT",
         callback=_host_and_port,
         help="Listen there for the report meanwhile, for peers that report on an association of their own; they must know"
-        " this address as ours.",
+        " this address as ours. Over TLS where there is a certificate of ours for it.",
     )
     @wraps(command)
     def with_listen(**options: Any) -> R:  # noqa: ANN401 - they are the command's own

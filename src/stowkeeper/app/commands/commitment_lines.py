@@ -73,7 +73,8 @@ def whole_row(database: Database, commitment: Commitment) -> Row:
             one["safe_to_delete"], one["why_not"] = answer.is_safe, answer.words
     with database.read() as connection:
         reports = rows.reports_of(connection, commitment.commitment_key)
-    return {**row, "instances_named": instances, "reports": [asdict(report) for report in reports]}
+    told = [{**asdict(report), "seconds": round(report.seconds, 3)} for report in reports]
+    return {**row, "instances_named": instances, "reports": told}
 
 
 def _instances(database: Database, commitment: Commitment) -> Iterator[CommitmentInstance]:

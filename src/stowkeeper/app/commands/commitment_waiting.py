@@ -14,10 +14,12 @@ from stowkeeper.app.commands.waiting_limits import WAIT_SECONDS, WAIT_SECONDS_MA
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.peer_book import own_side
 from stowkeeper.app.settings import Settings
+from stowkeeper.app.settings_of_tls import tls_context
 from stowkeeper.archive.archive import ArchiveReader
 from stowkeeper.database.engine import Database
 from stowkeeper.dicom.commitment_information import EventInformation
 from stowkeeper.jobs.kind import JobKind
+from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.services.commitment import rows
 from stowkeeper.services.commitment.asking import OPEN_STATES
 from stowkeeper.services.commitment.commitment_values import Commitment, CommitmentRole, CommitmentState
@@ -35,10 +37,14 @@ Look = Callable[[], tuple[bool, object]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """How long a command waits without news, in seconds, 0 for not at all, and where it listens for reports."""
+    """How long a command waits without news, in seconds, 0 for not at all, and where it listens for reports.
+
+    `listen_tls` is how that is done over TLS where no settings say it.
+    """
 
     seconds: float
     listen: tuple[str, int] | None
+    listen_tls: TLSContext | None = None
 
 
 def wait_options(command: Callable[..., R]) -> Callable[..., R]:
@@ -77,8 +83,9 @@ async def submit_and_wait(
 ) -> bool:
     """Have something written down, and carried out by the server or else here; return whether it came to its end.
 
-    `submit` returns what is to be waited for; it is called in a thread, when the address to listen at is there. Raises
-    what it raises, and OSError when the address is not to be had.
+    `submit` returns what is to be waited for; it is called in a thread, when the address to listen at is there. It is
+    listened there as a server with these settings would: over TLS alone, where they have a certificate. Raises what
+    `submit` raises, OSError when the address is not to be had, and SettingsError when a file of `[tls]` cannot be used.
     """
     if not waiting.seconds:
         await asyncio.to_thread(submit)
@@ -95,7 +102,8 @@ async def submit_and_wait(
         own = own_side(settings)
         return [CommitmentRequestJob(reader.database, peers, own), StoreJob(reader, peers, own)]
 
-    async with listening(ReportListener(take), waiting.listen):
+    tls = None if waiting.listen is None else tls_context(settings)
+    async with listening(ReportListener(take, tls), waiting.listen):
         look = await asyncio.to_thread(submit)
         async with carrying_out(reader, settings, make_kinds):
             return await wait_for_end(look, waiting.seconds)

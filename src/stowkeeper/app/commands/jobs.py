@@ -249,6 +249,7 @@ def _as_row(job: Job) -> dict[str, Any]:
     row = {"number": job.job_key, **asdict(job)}
     del row["job_key"], row["heartbeat"]
     row["state"], row["wish"] = job.state.value, job.wish.value
+    row["seconds_run"] = round(job.seconds_run, 3)
     return row
 
 

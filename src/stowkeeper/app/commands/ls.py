@@ -286,10 +286,15 @@ def ls(  # noqa: PLR0913 - one for each option
         rows = islice(_under(rows, above), limit)
         if as_json:
             for row in rows:
-                click.echo(json.dumps(row))
+                click.echo(json.dumps({key: _rounded(value) for key, value in row.items()}))
         else:
             _print_table(chosen, rows)
     return ExitCode.OK
+
+
+def _rounded(value: object) -> object:
+    """Return a value as it is shown. Every fraction is a time in seconds, of which nothing below a microsecond means anything."""
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _under(rows: Iterator[dict[str, Any]], above: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:

@@ -27,7 +27,7 @@ from stowkeeper.net.association_errors import AssociationError
 from stowkeeper.services.dialing import EchoResult
 from stowkeeper.services.limits import PEER_ANSWER_SECONDS, PEER_CONNECT_SECONDS
 from stowkeeper.services.peer_definition import DUPLICATES, REPORT_ON
-from stowkeeper.services.peer_health import PeerHealth, echo_for, health_of
+from stowkeeper.services.peer_health import PeerHealth, echo_of, health_of
 from stowkeeper.services.peers import (
     Peer,
     PeerBook,
@@ -327,7 +327,7 @@ def echo(*, arguments: SettingsArguments, name: str, as_json: bool) -> None:
         own = own_side(opened.settings)
         try:
             with event_loop() as runner:
-                result = runner.run(echo_for(acting_user(), peer, own, opened.database))
+                result = runner.run(echo_of(peer, own, opened.database))
         except AssociationError as error:
             raise CommandError(str(error), ExitCode.UNAVAILABLE) from error
     if as_json:

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -139,7 +140,7 @@ def send(  # noqa: PLR0913 - one for each option
                 as_json=as_json,
             )
         )
-    _check_for_files(config, waiting, is_to_commit=is_to_commit)
+    waiting = _check_for_files(config, waiting, tls, is_to_commit=is_to_commit)
     address = _address_of(peer)
     # A remark of pydicom may quote a value of a data set.
     warnings.filterwarnings("ignore", module="pydicom")
@@ -241,13 +242,18 @@ def _check_for_archive(tls: TLSUse | None) -> None:
         )
 
 
-def _check_for_files(config: str | None, waiting: Waiting, *, is_to_commit: bool) -> None:
-    """Refuse what has no effect on files."""
+def _check_for_files(
+    config: str | None, waiting: Waiting, tls: TLSUse | None, *, is_to_commit: bool
+) -> Waiting:
+    """Refuse what has no effect on files; return how a report is waited for, with TLS where there is any."""
     if config is not None:
         raise click.UsageError("--config has no effect without --archive: leave it out.")
     if is_to_commit:
         check_waiting(waiting)
-        return
+        if tls is None or waiting.listen is None:
+            return waiting
+        return replace(waiting, listen_tls=tls.listening())
     for name, option in zip(_COMMITMENT_ALONE, ("--wait", "--no-wait", "--listen"), strict=True):
         if _is_given(name):
             raise click.UsageError(f"{option} has no effect without --commit: leave it out.")
+    return waiting

@@ -84,6 +84,7 @@ def ask_for_commitment(
     once = OnceOptions(
         wait_seconds=waiting.seconds,
         listen=waiting.listen,
+        listen_tls=waiting.listen_tls,
         retries=options.retries,
         back_off_seconds=options.back_off_seconds,
     )

@@ -12,7 +12,13 @@ import click
 
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.exit_codes import ExitCode
-from stowkeeper.net.tls_context import PeerVerification, TLSContext, TLSOptions, requestor_context
+from stowkeeper.net.tls_context import (
+    PeerVerification,
+    TLSContext,
+    TLSOptions,
+    acceptor_context,
+    requestor_context,
+)
 from stowkeeper.net.tls_errors import TLSFault, TLSSetupError
 from stowkeeper.net.tls_material import FileFormat, Password, password_in
 from stowkeeper.net.tls_profiles import SecurityProfile
@@ -30,6 +36,22 @@ class TLSUse:
 
     context: TLSContext
     server_name: str | None
+    options: TLSOptions
+
+    def listening(self) -> TLSContext:
+        """Return TLS for peers that call back: with our certificate, and theirs have to be as when we call them.
+
+        No name is looked for in them: who calls has an address, and its AE title is looked at. Raises CommandError where
+        files cannot be used, click.UsageError where we have no certificate to show.
+        """
+        if not self.options.certificate_file:
+            raise click.UsageError(
+                "--listen takes reports over TLS, as the peer is called, and has to show a certificate: --tls-certificate FILE."
+            )
+        try:
+            return acceptor_context(self.options)
+        except TLSSetupError as error:
+            raise _failure(error) from error
 
 
 def tls_options(command: Callable[..., R]) -> Callable[..., R]:
@@ -119,27 +141,29 @@ def _prepare(  # noqa: PLR0913 - one for each option
     if key and not certificate:
         raise click.UsageError("--tls-key is of no use without --tls-certificate.")
     try:
-        context = requestor_context(
-            TLSOptions(
-                certificate_file=certificate or "",
-                key_file=key or "",
-                file_format=FileFormat(format or FileFormat.PEM),
-                password=_password(key or certificate or "", key_password_file),
-                ca_files=tuple(path for path in authorities if not os.path.isdir(path)),
-                ca_directories=tuple(path for path in authorities if os.path.isdir(path)),
-                crl_files=revocation_lists,
-                profile=SecurityProfile(profile or SecurityProfile.RFC_8996),
-                verification=PeerVerification.IGNORE if any_certificate else PeerVerification.REQUIRE,
-                trusts_system=not authorities,
-                checks_name=not any_name,
-            )
+        options = TLSOptions(
+            certificate_file=certificate or "",
+            key_file=key or "",
+            file_format=FileFormat(format or FileFormat.PEM),
+            password=_password(key or certificate or "", key_password_file),
+            ca_files=tuple(path for path in authorities if not os.path.isdir(path)),
+            ca_directories=tuple(path for path in authorities if os.path.isdir(path)),
+            crl_files=revocation_lists,
+            profile=SecurityProfile(profile or SecurityProfile.RFC_8996),
+            verification=PeerVerification.IGNORE if any_certificate else PeerVerification.REQUIRE,
+            trusts_system=not authorities,
+            checks_name=not any_name,
         )
+        context = requestor_context(options)
     except TLSSetupError as error:
-        code = ExitCode.USAGE if error.fault in _WRONG_WORDS else ExitCode.NO_INPUT
-        raise CommandError(str(error), code) from error
+        raise _failure(error) from error
     for warning in context.warnings:
         click.echo(f"warning: {warning}", err=True)
-    return TLSUse(context=context, server_name=server_name)
+    return TLSUse(context=context, server_name=server_name, options=options)
+
+
+def _failure(error: TLSSetupError) -> CommandError:
+    return CommandError(str(error), ExitCode.USAGE if error.fault in _WRONG_WORDS else ExitCode.NO_INPUT)
 
 
 def _password(key_file: str, password_file: str | None) -> Password:

@@ -17,6 +17,7 @@ from stowkeeper.database.engine import Database, Transaction
 from stowkeeper.dicom.commitment_information import ActionInformation, Reference
 from stowkeeper.dicom.status import Status
 from stowkeeper.jobs import rows as jobs
+from stowkeeper.jobs.hurrying import bring_forward, try_lane
 from stowkeeper.jobs.job import Job
 from stowkeeper.jobs.states import JobState
 from stowkeeper.services.commitment import rows
@@ -30,7 +31,7 @@ from stowkeeper.services.commitment.commitment_values import (
     CommitmentState,
 )
 from stowkeeper.services.commitment.limits import FETCHED_CHECK_SECONDS_MAX
-from stowkeeper.services.commitment.options import LOOKS_AGAIN
+from stowkeeper.services.commitment.options import LOOKS_AGAIN, peer_lane
 from stowkeeper.services.commitment.still_kept import words_of_loss
 from stowkeeper.services.commitment.times import age_seconds
 from stowkeeper.services.commitment.transaction_job import (
@@ -71,7 +72,12 @@ class Asker:
 
 
 def take(transaction: Transaction, asker: Asker, information: ActionInformation) -> tuple[Taken, Commitment]:
-    """Write a request with its job, or find the transaction that it repeats. Durable with the caller's transaction."""
+    """Write a request with its job, or find the transaction that it repeats. Durable with the caller's transaction.
+
+    Who asks by DIMSE is there, however often it was called in vain: what waits for it is tried now.
+    """
+    if asker.way == WAY_DIMSE:
+        try_lane(transaction, peer_lane(asker.peer))
     uid = information.transaction_uid
     known = rows.find(transaction.connection, CommitmentRole.PROVIDER, uid)
     if known is not None:
@@ -114,6 +120,8 @@ def _asked_again(transaction: Transaction, commitment: Commitment, asker: Asker)
     job = live_job(transaction.connection, commitment)
     if job is None or may_be_reporting(job):
         submit_next(transaction, commitment, created_by=_named(asker))
+    else:
+        bring_forward(transaction, job.job_id)
     return rows.find_by_key(transaction.connection, key) or commitment
 
 

@@ -85,13 +85,15 @@ def ask(
 ) -> Commitment:
     """Write a transaction that asks a peer to commit these instances, and its job. One given twice is asked for once.
 
+    What is named by no UID stands in it and fails with the report: no request can hold it.
+
     `own_ae_title` is what we call ourselves to a peer that says nothing about it; '' leaves it to whoever carries the job
     out, which may be a server under another title than the settings here say. `version_keys` has one for each
     reference, where given: the version that we have, which is what `safe_to_delete` compares with later. A peer without
     a name is one that nobody defined; the rows then hold where it is.
 
     Raises:
-        CannotAskError: no instance or more than REFERENCES_PER_REQUEST_MAX, or nobody knows where the peer is.
+        CannotAskError: no instance that a UID names, or more than REFERENCES_PER_REQUEST_MAX, or nobody knows where it is.
 
     """
     where = _where(peer)
@@ -144,6 +146,8 @@ def ask(
 def _check(references: Sequence[Reference], terms: AskTerms) -> None:
     if not references:
         raise CannotAskError("there is no instance to ask for")
+    if not any(reference.is_of_uids for reference in references):
+        raise CannotAskError("what is to be asked for is named by no UID")
     if len(references) > REFERENCES_PER_REQUEST_MAX:
         raise CannotAskError(
             f"there are {len(references)} instances, {REFERENCES_PER_REQUEST_MAX} may be asked for at once: ask in parts"
@@ -166,8 +170,8 @@ def ask_again(
     The versions stay those of the first asking: what we have now may be another one than the peer has.
 
     Raises:
-        CannotAskError: all of it is committed, or it is of nothing; the transaction is not over; or nobody knows where the
-            peer is.
+        CannotAskError: all of it is committed that is named by a UID, or it is of nothing; the transaction is not over; or
+            nobody knows where the peer is.
 
     """
     if not commitment.instances:
@@ -181,9 +185,12 @@ def ask_again(
     instances = rows.instances_of(
         transaction.connection, commitment.commitment_key, limit=max(1, commitment.instances)
     )
-    wanted = [one for one in instances if one.outcome in (InstanceOutcome.OPEN, InstanceOutcome.FAILED)]
-    if not wanted:
+    left = [one for one in instances if one.outcome in (InstanceOutcome.OPEN, InstanceOutcome.FAILED)]
+    if not left:
         raise CannotAskError(f"everything that {commitment.transaction_uid} asked for is committed")
+    wanted = [one for one in left if one.reference.is_of_uids]
+    if not wanted:
+        raise CannotAskError(f"what of {commitment.transaction_uid} is not committed is named by no UID")
     return ask(
         transaction,
         peer,

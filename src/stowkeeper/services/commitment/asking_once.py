@@ -19,8 +19,9 @@ from stowkeeper.dimse.message_types import NEventReportRequest, Request, Respons
 from stowkeeper.net.association_errors import AssociationError
 from stowkeeper.net.client import ClientAssociation, RequestHandler
 from stowkeeper.net.name_lookup import NoLookupError
+from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.services.commitment.asking_limits import END_LOOK_SECONDS, REFERENCES_PER_REQUEST_MAX
-from stowkeeper.services.commitment.comparison import EVENT_TYPES, Comparison, Verdict, compare
+from stowkeeper.services.commitment.comparison import EVENT_TYPES, NO_UID, Comparison, Verdict, compare
 from stowkeeper.services.commitment.push_model import ClassRefusedError, request_commitment
 from stowkeeper.services.commitment.report_listener import ReportListener
 from stowkeeper.services.commitment.reports_received import answer_event_report, is_at
@@ -44,13 +45,14 @@ class RequestRefusedError(Exception):
 class OnceOptions:
     """How to ask, and how long to wait for each report.
 
-    `listen` is host and port to listen at for a report on a new association; None where only the association of the
-    request can bring it. A request without answer is repeated `retries` times, after `back_off_seconds` and twice as
-    long each time.
+    `listen` is host and port to listen at for a report on a new association, over TLS alone where `listen_tls` is given;
+    None where only the association of the request can bring it. A request without answer is repeated `retries` times,
+    after `back_off_seconds` and twice as long each time.
     """
 
     wait_seconds: float
     listen: tuple[str, int] | None = None
+    listen_tls: TLSContext | None = None
     retries: int = 3
     back_off_seconds: float = 1.0
 
@@ -150,7 +152,8 @@ async def ask_once(
     uids: list[str] = []
     words = ""
     async with _listening(desk, options):
-        wanted = list(dict.fromkeys(references))
+        verdicts.update((one, NO_UID) for one in references if not one.is_of_uids)
+        wanted = list(dict.fromkeys(one for one in references if one.is_of_uids))
         for first in range(0, len(wanted), REFERENCES_PER_REQUEST_MAX):
             part = wanted[first : first + REFERENCES_PER_REQUEST_MAX]
             desk.question = question = _Question(part)
@@ -166,7 +169,7 @@ async def _listening(desk: _Desk, options: OnceOptions) -> AsyncIterator[None]:
     if options.listen is None:
         yield
         return
-    listener = ReportListener(desk.take)
+    listener = ReportListener(desk.take, options.listen_tls)
     await listener.start(*options.listen)
     try:
         yield

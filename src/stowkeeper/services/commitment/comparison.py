@@ -2,14 +2,14 @@
 
 An instance counts as committed only where the report says so in so many words: it stands in the Referenced SOP Sequence
 under the SOP class and instance that were asked for, and nowhere in the Failed SOP Sequence. What the report leaves out
-is not committed, whatever its event type says.
+is not committed, whatever its event type says. What is named by no UID was left out of the request, and fails for that.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stowkeeper.dicom.commitment_information import EventInformation, Reference
-from stowkeeper.dicom.status import meaning_of
+from stowkeeper.dicom.status import Status, meaning_of
 from stowkeeper.services.commitment.commitment_values import CommitmentState, InstanceOutcome
 
 ALL_COMMITTED = 1
@@ -36,6 +36,13 @@ class Verdict:
 
 
 COMMITTED = Verdict(is_committed=True)
+
+NO_UID = Verdict(
+    is_committed=False,
+    reason=Status.NO_SUCH_SOP_INSTANCE,
+    words="it is named by what is no UID, so the peer was not asked for it",
+)
+"""What is said of an instance without a UID or a SOP class with one: no peer can be asked for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +77,7 @@ def compare(asked: Sequence[Reference], event_type_id: int, information: EventIn
     verdicts = tuple(_verdict(reference, committed, failed, named) for reference in asked)
     wanted = set(asked)
     unasked = tuple(dict.fromkeys(one for one in (*committed, *failed) if one not in wanted))
-    missing = sum(one not in committed and one not in failed for one in wanted)
+    missing = sum(one.is_of_uids and one not in committed and one not in failed for one in wanted)
     return Comparison(
         verdicts=verdicts,
         unasked=unasked,
@@ -84,6 +91,8 @@ def _verdict(
     failed: dict[Reference, int],
     named: set[str],
 ) -> Verdict:
+    if not reference.is_of_uids:
+        return NO_UID
     if reference in failed:
         reason = failed[reference]
         words = f"the peer says {meaning_of(reason)}"

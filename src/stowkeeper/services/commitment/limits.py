@@ -89,4 +89,6 @@ RECHECK_SECONDS_MIN = 60.0
 
 FETCHED_CHECK_SECONDS_MAX = 3600.0
 """Age from which on a check is made again before its result is fetched by HTTP for the first time, as the setting
-`recheck_after_seconds` is shipped for reports."""
+`recheck_after_seconds` is shipped for reports. It is no setting: a report may wait for days for a peer that is away, and how
+often its files are read again meanwhile is a matter of the disk. A result waits for its client alone, is checked again once,
+for its first fetch, and what is known to be lost is told however young the check is."""

@@ -21,6 +21,7 @@ from stowkeeper.dimse.messages import Message
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
 from stowkeeper.net.server import AssociationServer
 from stowkeeper.net.server_options import ServerOptions
+from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.services.commitment.asking_limits import (
     LISTENER_ASSOCIATIONS_MAX,
     LISTENER_DRAIN_SECONDS,
@@ -67,11 +68,11 @@ _POLICY: Final = AcceptancePolicy(
 
 
 class ReportListener:
-    """Listens for reports between `start` and `stop`, on the event loop of the caller."""
+    """Listens for reports between `start` and `stop`, on the event loop of the caller; over TLS alone, where it is given."""
 
-    def __init__(self, take: Take) -> None:
+    def __init__(self, take: Take, tls: TLSContext | None = None) -> None:
         self._thread = ThreadPoolExecutor(1, "reports")
-        self._server = AssociationServer(_Handlers(take, self._thread), _OPTIONS)
+        self._server = AssociationServer(_Handlers(take, self._thread), _OPTIONS, tls)
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen; return the address and the port, a free one where `port` is 0. Raises OSError."""

@@ -24,10 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import update
 
 from stowkeeper.database.engine import Database, DatabaseError, Transaction
-from stowkeeper.database.schema import jobs
 from stowkeeper.dicom.commitment_information import (
     CommitmentInformationError,
     EventInformation,
@@ -37,7 +35,7 @@ from stowkeeper.dicom.commitment_information import (
 from stowkeeper.dicom.status import Status
 from stowkeeper.dicom.uid import STORAGE_COMMITMENT_PUSH_MODEL, STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE
 from stowkeeper.dimse.message_types import NEventReportRequest, Response
-from stowkeeper.jobs.states import WAITING
+from stowkeeper.jobs.hurrying import bring_forward
 from stowkeeper.net.addresses import plain_address
 from stowkeeper.net.name_lookup import NoLookupError, look_up_within
 from stowkeeper.services.commitment import rows
@@ -289,7 +287,8 @@ def _write(database: Database, asked: _Asked, comparison: Comparison, began: flo
             error="",
         )
         _note(transaction, key, comparison.remarks, time.monotonic() - began)
-        _bring_job_forward(transaction, commitment.job_id)
+        # The job that waits for the report sees it now and not when it would have looked.
+        bring_forward(transaction, commitment.job_id)
     return True
 
 
@@ -311,15 +310,6 @@ def _take_again(database: Database, transaction_uid: str, comparison: Comparison
         _note(transaction, commitment.commitment_key, words, 0.0)
         if not commitment.error:
             rows.change(transaction, commitment.commitment_key, error=words)
-
-
-def _bring_job_forward(transaction: Transaction, job_id: str) -> None:
-    """Let the job that waits for the report see it now and not when it would have looked."""
-    transaction.execute(
-        update(jobs)
-        .where(jobs.c.job_id == job_id, jobs.c.state.in_(WAITING), jobs.c.due_at > transaction.at)
-        .values(due_at=transaction.at)
-    )
 
 
 def _note(transaction: Transaction, key: int, words: str, seconds: float) -> None:

@@ -284,7 +284,7 @@ class CommitmentRequestJob:
             instances = rows.instances_of(
                 connection, commitment.commitment_key, limit=max(1, commitment.instances)
             )
-        return [instance.reference for instance in instances]
+        return [instance.reference for instance in instances if instance.reference.is_of_uids]
 
     def _look_again(self, commitment: Commitment) -> Commitment:
         with self._database.read() as connection:
