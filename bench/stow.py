@@ -1,7 +1,7 @@
 """Store by HTTP in batches, beside Orthanc's DICOMweb plug-in, and beside our own C-STORE.
 
     python bench/stow.py [--sets ct,mr,tiny,big] [--rounds 5] [--batch 20] [--json]
-    python bench/stow.py --memory       one part of 5 GB, and 10 000 parts in one body
+    python bench/stow.py --memory       one part of 4 GB, one of 5 GB, and 10 000 parts in one body
 
 In each round every receiver has its turn, one connection or association, on an empty folder. The client sends bodies that are
 ready in memory. Bars: five times Orthanc on CT, six on MR and tiny, two and a half on 210 MB; 0.8 of our C-STORE in bytes a second
@@ -18,10 +18,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from urllib.request import urlopen
+
+import pydicom
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
@@ -35,6 +39,11 @@ from support.processes import Program, free_port, running  # noqa: E402 - likewi
 from throughput import EncodedSet, take_turn  # noqa: E402 - likewise
 
 BOUNDARY = b"stowbench"
+CLOSE = b"\r\n--" + BOUNDARY + b"--\r\n"
+PIXEL_DATA = b"\xe0\x7f\x10\x00"
+EXPLICIT_LITTLE_ENDIAN, RLE_LOSSLESS = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0"
+FRAGMENT_BYTES = 64 << 20
+PARTS = 10_000
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 AGAINST_ORTHANC = {"ct": 5.0, "mr": 6.0, "tiny": 6.0, "big": 2.5}
 AGAINST_C_STORE = {"ct": 0.8, "big": 0.8}
@@ -86,7 +95,7 @@ def batches(files: Sequence[bytes], count: int) -> list[list[bytes]]:
     bodies = []
     for start in range(0, len(files), count):
         pieces = [piece for file in files[start : start + count] for piece in (delimiter(), file)]
-        bodies.append([*pieces, b"\r\n--" + BOUNDARY + b"--\r\n"])
+        bodies.append([*pieces, CLOSE])
     return bodies
 
 
@@ -193,41 +202,82 @@ def measure(name: str, rounds: int, batch: int, folder: Path) -> dict[str, list[
     return rates
 
 
-def giant_part(like: bytes, size: int) -> Iterator[bytes]:
-    """Give a body of one part whose pixel data have about `size` bytes; its last element is made longer."""
-    start = like.rindex(b"\xe0\x7f\x10\x00")
+def long_element(like: bytes, size: int) -> Iterator[bytes]:
+    """Give a body of one part whose pixel data are one element of `size` bytes, up to 4 GB (PS3.5 §7.1)."""
     yield delimiter()
-    yield like[: start + 8] + size.to_bytes(4, "little")
+    yield like[: like.rindex(PIXEL_DATA) + 8] + size.to_bytes(4, "little")
     block = bytes(1 << 20)
     for _ in range(size >> 20):
         yield block
-    yield b"\r\n--" + BOUNDARY + b"--\r\n"
+    yield CLOSE
+
+
+def many_fragments(like: bytes, size: int) -> Iterator[bytes]:
+    """Give a body of one part whose pixel data are of undefined length, in fragments of 64 MB (PS3.5 §A.4)."""
+    yield delimiter()
+    head = like[: like.rindex(PIXEL_DATA)].replace(EXPLICIT_LITTLE_ENDIAN, RLE_LOSSLESS, 1)
+    yield head + PIXEL_DATA + b"OB\0\0\xff\xff\xff\xff" + _item(0)
+    block = bytes(1 << 20)
+    for _ in range(size // FRAGMENT_BYTES):
+        yield _item(FRAGMENT_BYTES)
+        for _ in range(FRAGMENT_BYTES >> 20):
+            yield block
+    yield b"\xfe\xff\xdd\xe0\0\0\0\0" + CLOSE
+
+
+def _item(length: int) -> bytes:
+    return b"\xfe\xff\x00\xe0" + length.to_bytes(4, "little")
+
+
+GIANTS: dict[str, tuple[Callable[[bytes, int], Iterator[bytes]], int]] = {
+    "4 GB in one element": (long_element, 4000 << 20),
+    "5 GB in fragments": (many_fragments, 80 * FRAGMENT_BYTES),
+}
+
+
+def distinct(files: Sequence[bytes], count: int) -> list[bytes]:
+    """Return as many instances as wanted, each with a UID of its own: of the same bytes again little would be kept."""
+    found = []
+    for number in range(count):
+        file = files[number % len(files)]
+        uid = pydicom.dcmread(BytesIO(file), stop_before_pixels=True).SOPInstanceUID.encode()
+        found.append(file.replace(uid, uid[:-2] + b"%02d" % (number // len(files))))
+    return found
 
 
 def memory(folder: Path) -> dict[str, float]:
-    """Return the highest resident memory in megabytes for one part of about 4 GB and for 10 000 parts."""
+    """Return the highest resident memory in megabytes for one part of 4 GB, one of 5 GB, and for 10 000 parts."""
     big = next(iter(sorted((HERE / "sets" / "big").glob("*.dcm")))).read_bytes()
-    tiny = [path.read_bytes() for path in sorted((HERE / "sets" / "tiny").glob("*.dcm"))]
-    tiny = (tiny * (10_000 // len(tiny) + 1))[:10_000]
     found = {}
-    for name in ("giant", "many"):
-        place = folder / name
-        place.mkdir(parents=True)
-        with stowkeeper(place) as web:
-            client = Client(web.port)
-            if name == "giant":
-                size = 4000 << 20  # the longest value of a defined length is 4 GB (PS3.5 §7.1)
-                length = sum(map(len, giant_part(big, 0))) + size
-                stored = client.post_stream(giant_part(big, size), length)
-                expected = 1
-            else:
-                (body,) = batches(tiny, 10_000)
-                stored, expected = client.post(body), 10_000
-            client.close()
-            found[name] = footprint(web.program.pid).peak_resident / 1e6
-        if stored != expected:
-            raise SystemExit(f"{name}: {stored} of {expected} stored")
+    for name, (give, size) in GIANTS.items():
+        length = sum(map(len, give(big, 0)))
+        length += size + (size // FRAGMENT_BYTES * 8 if give is many_fragments else 0)
+        found[name] = _peak(folder / name, lambda client: client.post_stream(give(big, size), length), 1)  # noqa: B023 - used at once
+    tiny = [path.read_bytes() for path in sorted((HERE / "sets" / "tiny").glob("*.dcm"))]
+    (body,) = batches(distinct(tiny, PARTS), PARTS)
+    found[f"{PARTS} parts"] = _peak(folder / "many", lambda client: client.post(body), PARTS)
     return found
+
+
+def _peak(place: Path, send: Callable[[Client], int], expected: int) -> float:
+    """Return the highest mark of a server, from its start on an empty folder to the last line of what is sent."""
+    place.mkdir(parents=True)
+    with stowkeeper(place) as web:
+        client = Client(web.port)
+        stored = send(client)
+        client.close()
+        web.program.wait_until(lambda: _is_recorded(web.port), "before the ledger had every part", 120)
+        peak = footprint(web.program.pid).peak_resident / 1e6
+    if stored != expected:
+        raise SystemExit(f"{place.name}: {stored} of {expected} stored")
+    shutil.rmtree(place)
+    return peak
+
+
+def _is_recorded(port: int) -> bool:
+    """Tell whether the last line of a request is in the ledger: until then its parts are in memory."""
+    with urlopen(f"http://127.0.0.1:{port}/api/associations") as answer:
+        return bool(json.load(answer)["items"])
 
 
 def main() -> None:

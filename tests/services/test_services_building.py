@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import struct
+import time
 from typing import Any
 
 import pytest
@@ -178,6 +179,22 @@ def test_other_bulk_data_than_bytes_are_refused() -> None:
     assert error.reason == FailureReason.TRANSFER_SYNTAX
 
 
+def test_bulk_data_in_big_endian_are_refused() -> None:
+    part = bulk_part(struct.pack(">d", 1), transfer_syntax="1.2.840.10008.1.2.2")
+    error = refused(part, t00189328={"vr": "FD", "BulkDataURI": "here"})
+    assert error.reason == FailureReason.TRANSFER_SYNTAX
+
+
+def test_a_location_that_many_elements_name_is_looked_up_once() -> None:
+    parts = BulkParts([bulk_part(b"")] * 20_000)
+    elements = {f"t0009{number:04X}": {"vr": "OB", "BulkDataURI": "here"} for number in range(0x1000, 0x2000)}
+    begin = time.process_time()
+    with pytest.raises(BuildError):
+        build_instance(instance(**elements), parts)
+    assert time.process_time() - begin < 1
+    assert parts.not_referred_to() == []
+
+
 def test_two_parts_of_one_location_are_refused_where_there_are_no_frames() -> None:
     error = refused(bulk_part(b"12"), bulk_part(b"34"), t00282000={"vr": "OB", "BulkDataURI": "here"})
     assert error.reason == FailureReason.DOES_NOT_MATCH
@@ -237,6 +254,30 @@ def test_uncompressed_frames_may_be_parts_of_their_own() -> None:
     syntax, found = built(*frames, **description(bits=16, frames=3), **PIXELS)
     assert (syntax, found[0x7FE00010].VR) == (EXPLICIT_VR_LITTLE_ENDIAN, "OW")
     assert found.PixelData == bytes([1] * 8 + [2] * 8 + [3] * 8)
+
+
+@pytest.mark.parametrize(
+    ("frames", "lengths"),
+    [
+        (3, [10, 10, 10]),  # each padded, which would shift the second and the third
+        (3, [9, 9]),
+        (2, [9, 9, 9]),
+        (None, [9, 9]),
+        (2, [10, 8]),
+    ],
+)
+def test_uncompressed_parts_that_are_no_frames_are_refused(frames: int | None, lengths: list[int]) -> None:
+    parts = [bulk_part(bytes(length)) for length in lengths]
+    error = refused(*parts, **description(3, 3, frames=frames), **PIXELS)
+    assert error.reason == FailureReason.DOES_NOT_MATCH
+    assert f"{len(lengths)} parts" in error.words or "bytes" in error.words
+
+
+def test_frames_of_single_bits_are_no_parts_where_they_end_inside_a_byte() -> None:
+    error = refused(bulk_part(b"\1\2"), bulk_part(b"\1\2"), **description(3, 5, bits=1, frames=2), **PIXELS)
+    assert "15 bits each" in error.words
+    _, found = built(bulk_part(b"\1"), bulk_part(b"\2"), **description(2, 4, bits=1, frames=2), **PIXELS)
+    assert found.PixelData == b"\1\2"
 
 
 def test_pixels_at_hand_are_taken() -> None:

@@ -26,6 +26,7 @@ from support.metadata_requests import (
 from support.peers import run_peer
 
 FORMS = tuple(READERS)
+CHARACTER_SETS = FOLDER.parent / "charset_files"
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _DAMAGED = {"MR_truncated.dcm", "JPEG2000-embedded-sequence-delimiter.dcm"}
 """Pixel data that are cut off, and a codestream whose header was written over."""
@@ -102,6 +103,17 @@ def test_an_instance_comes_out_as_it_went_in(name: str, form: str) -> None:
             assert len(frame) == len(original) or name in _IN_A_FILE_FORMAT
     elif syntax.is_little_endian:
         assert found.PixelData.rstrip(b"\0") == source.PixelData.rstrip(b"\0")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", [path.name for path in sorted(CHARACTER_SETS.glob("*.dcm"))])
+def test_letters_of_every_character_set_come_out_the_same(name: str, form: str) -> None:
+    source = dcmread(CHARACTER_SETS / name)
+    source.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    source.SOPInstanceUID, source.StudyInstanceUID, source.SeriesInstanceUID = "1.2.3.4", "1.2.3.5", "1.2.3.6"
+    _, data_set, found = rebuilt(source, form)
+    assert _plain(found) == _plain(source)
+    assert data_set.isascii() or found.SpecificCharacterSet == "ISO_IR 192"
 
 
 def test_a_built_file_has_a_head_that_is_read() -> None:

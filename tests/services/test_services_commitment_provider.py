@@ -222,6 +222,18 @@ def test_the_version_that_the_peer_sent_is_committed_and_stays_current(tmp_path)
             assert "committed to SCANNER" in server.instances("1.2.840.2")[0].words
 
 
+def test_a_peer_that_was_renamed_is_no_other_than_the_one_it_was(tmp_path, user):
+    with commitment_serving(tmp_path / "archive", user.peer("old")) as server:
+        server.keep(1)
+        assert asked(server, user, named(1)).event_type == 1
+    with commitment_serving(tmp_path / "archive", user.peer("new")) as server:
+        server.keep(1, content=1)
+        assert asked(server, user, named(1), uid="1.2.840.2").event_type == 1
+        with server.database.read() as connection:
+            found = find_versions(connection, ["1.2.3.1"])["1.2.3.1"]
+        assert [one.is_held for one in found] == [True, True]
+
+
 def test_who_sent_none_of_several_versions_is_told_0110(tmp_path, user):
     with commitment_serving(tmp_path / "archive", user.peer()) as server:
         server.keep(1, calling=b"A")

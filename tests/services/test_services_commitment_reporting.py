@@ -4,14 +4,21 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from stowkeeper.database.schema import jobs
+from stowkeeper.database.schema import job_lanes, jobs
+from stowkeeper.dicom.commitment_information import ActionInformation, Reference
 from stowkeeper.dicom.status import Status
+from stowkeeper.dicom.transfer_syntaxes import (
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
 from stowkeeper.dicom.uid import STORAGE_COMMITMENT_PUSH_MODEL
 from stowkeeper.dimse.message_types import NEventReportRequest, NEventReportResponse
 from stowkeeper.jobs.states import JobState
-from stowkeeper.services.commitment.commitment_values import CommitmentState
+from stowkeeper.services.commitment.acceptance import Asker, take
+from stowkeeper.services.commitment.commitment_values import WAY_DIMSE, CommitmentState
 from stowkeeper.services.commitment.options import CommitmentOptions
 from stowkeeper.services.peers import Peer
 from stowkeeper.upperlayer.items import Roles
@@ -22,20 +29,38 @@ from support.commitment_server import (
     commitment_serving,
     dead_port,
     peer_at,
+    seconds_ago,
     silent_port,
     told_of,
 )
 from support.commitment_user import named, using
+from support.instances import CT_IMAGE_STORAGE
+from support.processes import free_port
 from support.raw_commitment import (
     N_ACTION_RSP,
     N_EVENT_REPORT_RQ,
+    N_EVENT_REPORT_RSP,
+    PUSH_MODEL,
+    PUSH_MODEL_INSTANCE,
+    action_command,
     action_data,
     ask,
     event_response,
     push_model_context,
     send_action,
 )
-from support.raw_peer import RawPeer
+from support.raw_peer import (
+    COMMAND,
+    LAST,
+    P_DATA,
+    VERIFICATION,
+    Context,
+    RawPeer,
+    command_set,
+    p_data,
+    pdu,
+    pdv,
+)
 from support.scripted_acceptor import Act, Script, scripted_acceptor
 
 pytestmark = pytest.mark.slow
@@ -236,13 +261,70 @@ def test_a_peer_that_cannot_be_reached_blocks_its_lane(tmp_path, how):
         host = "no-such-host.invalid" if how == "no such name" else "127.0.0.1"
         peer = peer_at(port, host=host, connect_seconds=1.0)
         server = stack.enter_context(commitment_serving(tmp_path / "archive", peer))
-        for number in range(3):
-            server.request(uid=f"1.2.840.{number}")
+        asker = Asker(way=WAY_DIMSE, peer=peer.name, peer_ae_title="SCANNER", own_ae_title="STOWKEEPER")
+        with (
+            server.database.write() as transaction
+        ):  # at once: who asks while it is blocked has it tried again
+            for number in range(3):
+                take(
+                    transaction,
+                    asker,
+                    ActionInformation(f"1.2.840.{number}", (Reference(CT_IMAGE_STORAGE, "1.2.3.1"),)),
+                )
         server.wait(server.lanes, "a blocked lane")
         server.wait(lambda: states(server) == {"pending", "retry"}, "the checks")
         with server.database.read() as connection:
             tried = connection.execute(select(jobs.c.step).where(jobs.c.failures > 0)).all()
         assert len(tried) == 1, "the others wait with it"
+
+
+@pytest.mark.slow
+@pytest.mark.peer("pynetdicom")
+def test_who_was_away_for_long_and_asks_again_is_told_at_once(tmp_path):
+    """A scanner that is switched on again would else wait for the end of the longest pause, an hour."""
+    port = free_port()
+    with commitment_serving(tmp_path / "archive", peer_at(port, connect_seconds=1.0)) as server:
+        server.keep(1)
+        server.request(uid="1.2.840.1")
+        server.wait(server.lanes, "a blocked lane")
+        server.wait(lambda: states(server) == {"retry"}, "its job to wait")
+        later = seconds_ago(-3000)
+        with server.database.write() as transaction:
+            transaction.execute(update(job_lanes).values(failures=9, blocked_until=later))
+            transaction.execute(update(jobs).where(jobs.c.state == "retry").values(due_at=later))
+        # Asking does not make it forget how often it was called in vain.
+        server.request(uid="1.2.840.2")
+        server.wait(lambda: lane_failures(server) == 10, "another try")
+        with using(port=port) as user:
+            assert user.ask(server.port, "1.2.840.3", named(1)) == 0
+            user.wait_for_reports(3, seconds=10.0)
+            assert {report.transaction_uid for report in user.reports} == {
+                "1.2.840.1",
+                "1.2.840.2",
+                "1.2.840.3",
+            }
+            server.wait(lambda: lane_failures(server) is None, "an open lane")
+
+
+@pytest.mark.slow
+@pytest.mark.peer("pynetdicom")
+def test_who_asks_the_same_again_is_told_at_once(tmp_path):
+    with (
+        using(answer=lambda number: 0x0110 if number == 0 else 0) as user,
+        commitment_serving(tmp_path / "archive", user.peer()) as server,
+    ):
+        server.keep(1)
+        assert user.ask(server.port, UID, named(1)) == 0
+        user.wait_for_reports(1)
+        server.wait(lambda: states(server) == {"retry"}, "its job to wait")
+        assert user.ask(server.port, UID, named(1)) == 0
+        assert len(user.wait_for_reports(2, seconds=10.0)) == 2
+        server.wait_for_state(UID, REPORTED)
+
+
+def lane_failures(server):
+    with server.database.read() as connection:
+        return connection.execute(select(job_lanes.c.failures)).scalar()
 
 
 def states(server):
@@ -344,6 +426,51 @@ def test_a_report_in_the_same_association_comes_after_the_response(tmp_path):
             raw.read_answer()  # its data set
             raw.send(event_response(report, names_instance=False))
             server.wait_for_state(uid, REPORTED)
+        raw.release()
+
+
+def test_requests_and_answers_as_a_toolkit_of_java_makes_them(tmp_path):
+    """dcm4che's `stgcmtscu` has its own way: an even context, a window without bound and no role item.
+
+    It asks one transaction after the other without waiting for answers, command and data set in one PDU, and its response
+    to a report names the instance and no event type.
+    """
+    peer = Peer(name="scanner", ae_title="SCANNER", report_on="same-first")
+    uids = [f"1.2.840.{number}" for number in range(4)]
+    with commitment_serving(tmp_path / "archive", peer) as server, RawPeer(server.port) as raw:
+        server.keep(1)
+        contexts = (
+            Context(context_id=1, abstract_syntax=VERIFICATION),
+            push_model_context(
+                2, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+            ),
+        )
+        raw.associate(*contexts, calling=b"SCANNER", window=(0, 0))
+        for number, uid in enumerate(uids):
+            command = pdv(2, action_command(message_id=number + 1), control=COMMAND | LAST)
+            raw.send(pdu(P_DATA, command + pdv(2, action_data(uid, named(1)), control=LAST)))
+        accepted, reported = 0, 0
+        while accepted < len(uids) or reported < len(uids):
+            answer = raw.read_answer()
+            if answer.command_field == N_ACTION_RSP:
+                assert (answer.context_id, answer.status) == (2, 0)
+                accepted += 1
+                continue
+            assert (answer.command_field, answer.context_id) == (N_EVENT_REPORT_RQ, 2)
+            raw.read_answer()  # its data set
+            response = {
+                0x0002: PUSH_MODEL,
+                0x0100: N_EVENT_REPORT_RSP,
+                0x0120: answer.number(0x0110),
+                0x0800: 0x0101,
+                0x0900: 0,
+                0x1000: PUSH_MODEL_INSTANCE,
+            }
+            raw.send(p_data(2, command_set(response), control=COMMAND | LAST))
+            reported += 1
+        for uid in uids:
+            server.wait_for_state(uid, REPORTED)
+            assert [one.way for one in server.reports(uid)] == ["same association"]
         raw.release()
 
 

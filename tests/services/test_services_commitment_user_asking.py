@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stowkeeper.database.engine import Database
+from stowkeeper.dicom.commitment_information import Reference
 from stowkeeper.jobs.states import JobState
 from stowkeeper.jobs.times import later
 from stowkeeper.services.commitment import rows
@@ -122,6 +123,18 @@ def test_what_cannot_be_asked_is_said_in_words(
         ask_for(database, references_to(*range(count)), peer=peer, terms=terms)
     with database.read() as connection:
         assert rows.list_commitments(connection) == []
+
+
+def test_what_is_named_by_no_uid_alone_cannot_be_asked_for(database: Database) -> None:
+    """Beside others it stands in the transaction, for whoever looks at what became of what he named."""
+    unnamed = Reference("nope", "1.2.3")
+    with pytest.raises(CannotAskError, match="named by no UID"):
+        ask_for(database, [unnamed])
+    commitment = ask_for(database, [unnamed, *references_to(1)])
+    assert [one.reference for one in instances_in(database, commitment.transaction_uid)] == [
+        unnamed,
+        *references_to(1),
+    ]
 
 
 def test_as_many_as_may_be_are_asked_for_at_once(database: Database) -> None:

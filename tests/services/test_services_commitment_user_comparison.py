@@ -42,6 +42,27 @@ def test_what_the_report_leaves_out_is_not_committed_though_the_event_says_all()
     assert "1 of the instances asked for" in compared.remarks
 
 
+@pytest.mark.parametrize("names", [("nope", "1.2.3"), ("1.2.3", "nope"), ("1.2.3", ""), ("1.2.3", "1" * 65)])
+def test_what_no_request_can_hold_was_not_asked_for_and_fails(names: tuple[str, str]) -> None:
+    (one,) = references_to(1)
+    unnamed = Reference(*names)
+    assert one.is_of_uids
+    assert not unnamed.is_of_uids
+    compared = compare([unnamed, one], 1, event(UID, [one]))
+    assert compared.state is CommitmentState.PARTIAL
+    assert [verdict.outcome for verdict in compared.verdicts] == [
+        InstanceOutcome.FAILED,
+        InstanceOutcome.COMMITTED,
+    ]
+    assert (compared.verdicts[0].reason, compared.verdicts[0].words) == (
+        0x0112,
+        "it is named by what is no UID, so the peer was not asked for it",
+    )
+    assert compared.remarks == ""
+    # Nor does it count where a report names it all the same.
+    assert compare([unnamed], 1, event(UID, [unnamed])).state is CommitmentState.FAILED
+
+
 def test_an_empty_report_of_success_commits_nothing() -> None:
     compared = compare(references_to(1), 1, event(UID))
     assert compared.state is CommitmentState.FAILED

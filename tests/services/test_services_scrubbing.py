@@ -439,4 +439,14 @@ def test_a_pace_ends_its_waiting_when_it_is_told_to_stop() -> None:
 
 
 def test_without_a_rate_a_pace_does_not_wait() -> None:
-    Pace(threading.Event())(1 << 40)
+    waited: list[float | None] = []
+
+    class Stopping(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.append(timeout)
+            return False
+
+    pace = Pace(Stopping())
+    for _ in range(3):
+        pace(1 << 40)
+    assert waited == []

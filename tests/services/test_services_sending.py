@@ -396,11 +396,14 @@ def test_a_reader_that_is_closed_lets_its_thread_end(tmp_path: Path) -> None:
         reader = FileReader(16_372)
         source = reader.open(file, None)
         await anext(source)
+        made.extend(set(threading.enumerate()) - before)
         reader.close()
 
     before = set(threading.enumerate())
+    made: list[threading.Thread] = []
     asyncio.run(work())
-    for thread in set(threading.enumerate()) - before:
+    assert made
+    for thread in made:
         thread.join(WAIT_SECONDS)
         assert not thread.is_alive()
 

@@ -4,13 +4,18 @@ import socket
 import threading
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from stowkeeper.services.send_plan import read_sendable
+from stowkeeper.services.stow_client.answers import status_line
+from stowkeeper.services.stow_client.batches import BatchBody, QueuedFile, UnreadableFileError
+from stowkeeper.services.stow_client.connection import Answer as HTTPAnswer
 from stowkeeper.services.stow_client.connection import _AnsweredEarlyError, _Line
 from stowkeeper.services.stow_client.credentials import bearer
+from stowkeeper.services.stow_client.limits import ANSWER_WORDS_LETTERS_MAX
 from stowkeeper.stow.response import StoredInstance, StoreResult, write_response
 from support.scripted_dicomweb import Answer, Reply, Request, Script, module, scripted_server, store_all
 from support.send_files import write_file
@@ -196,6 +201,11 @@ def test_a_server_without_json_is_asked_for_xml(tmp_path: Path) -> None:
     assert server.requests[-1].fields["accept"] == "application/dicom+xml"
 
 
+def test_a_long_status_line_is_not_repeated_whole() -> None:
+    answer = HTTPAnswer(status=500, phrase="x" * 60_000, media_type="", fields={}, body=b"")
+    assert len(status_line(answer)) <= 4 + ANSWER_WORDS_LETTERS_MAX
+
+
 # Files that are not what they were
 
 
@@ -228,6 +238,50 @@ def test_a_file_that_shrinks_while_it_goes_out_fails_alone(tmp_path: Path) -> No
     assert seen.results == {"0": "stored", "1": "failed"}
     assert seen.of(1).words in {"it has become shorter", "it has changed since it was looked at"}
     assert [request.uids for request in server.requests] == [["1.2.3.0"]]
+
+
+def overwrite(path: str) -> None:
+    with open(path, "r+b") as stream:
+        stream.seek(-4, 2)
+        stream.write(b"late")
+
+
+def append(path: str) -> None:
+    with open(path, "ab") as stream:
+        stream.write(b"more")
+
+
+@pytest.mark.parametrize("change", [overwrite, append])
+def test_a_body_breaks_off_before_the_end_of_a_file_that_is_written_to(
+    tmp_path: Path, change: Callable[[str], None]
+) -> None:
+    (file,) = make_files(tmp_path, 1, pixels=bytes(1_000_000))
+    body = BatchBody((QueuedFile(file),))
+    pieces = body.pieces()
+    lengths = [len(next(pieces))]
+    change(file.path)
+    with pytest.raises(UnreadableFileError, match="it changed while it was sent"):
+        lengths.extend(map(len, pieces))
+    assert len(lengths) > 1
+    assert sum(lengths) < body.length
+
+
+def test_a_file_that_grows_while_it_goes_out_fails_alone(tmp_path: Path) -> None:
+    files = make_files(tmp_path, 3)
+    grow(files[1].path, 50_000_000)
+    files[1] = read_sendable(files[1].path)
+    changed = []
+
+    def on_head(_: Request) -> None:
+        if not changed:
+            append(files[1].path)
+            changed.append(True)
+
+    with scripted_server(Script(on_head=on_head)) as server:
+        seen = stow(files, server.url)
+    assert seen.results == {"0": "stored", "1": "failed", "2": "stored"}
+    assert seen.of(1).words in {"it changed while it was sent", "it has changed since it was looked at"}
+    assert [request.uids for request in server.requests] == [["1.2.3.0", "1.2.3.2"]]
 
 
 def grow(path: str, size: int) -> None:

@@ -53,6 +53,7 @@ def test_a_url_with_and_without_studies_is_the_same_resource(url: str, study: st
         ("ftp://host/", "", "begins with http"),
         ("http:///x", "", "begins with http"),
         ("http://host:99999/", "", "malformed"),
+        ("http://host:0/", "", "malformed"),
         ("http://[::1/", "", "malformed"),
         ("https://user:secret@host/", "", "--user"),
         ("http://host/a b", "", "%XX"),

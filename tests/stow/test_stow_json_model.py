@@ -3,6 +3,7 @@
 import json
 import mmap
 import struct
+import time
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,14 @@ from stowkeeper.dicom.elements import LONG_VRS, SHORT_VRS
 from stowkeeper.stow import json_model, metadata
 from stowkeeper.stow.json_model import read_json_model
 from stowkeeper.stow.limits_of_metadata import JSON_DEPTH_MAX
-from stowkeeper.stow.metadata import BulkReference, Element, InstanceMetadata, MetadataError
+from stowkeeper.stow.metadata import (
+    BulkReference,
+    Element,
+    ElementDefectError,
+    InstanceMetadata,
+    MetadataError,
+)
+from stowkeeper.stow.metadata_values import decode_inline
 
 TAG = "00091001"
 
@@ -60,6 +68,8 @@ def value_of(vr: str, **content: Any) -> Any:
         ("FL", [1.5], struct.pack("<f", 1.5)),
         ("FD", [1, 0.1], struct.pack("<2d", 1, 0.1)),
         ("FD", ["inf", "-inf"], struct.pack("<2d", float("inf"), float("-inf"))),
+        ("SV", [-(2**63), "9223372036854775807"], struct.pack("<2q", -(2**63), 2**63 - 1)),
+        ("UV", [9007199254740993, 4503599627370497.0], struct.pack("<2Q", 2**53 + 1, 2**52 + 1)),
         ("AT", ["00280010"], b"\x28\0\x10\0"),
         ("PN", [{"Alphabetic": "A^B", "Phonetic": "C"}], b"A^B==C"),
         ("PN", [{"Alphabetic": "A"}, None, {"Ideographic": "B"}], b"A\\\\=B"),
@@ -78,11 +88,22 @@ def test_the_other_ways_to_give_a_value() -> None:
     assert value_of("LO") == b""
     assert value_of("LO", Value=[]) == b""
     assert value_of("LO", Value=None) == b""
+    assert value_of("LO", keyword="PatientID", name="Patient ID", privateCreator="A") == b""
+    assert value_of("LO", keyword="PatientID", Value=["A"], more=5) == b"A"
     assert value_of("SQ") == ()
     assert value_of("SQ", Value=[None, {"00080060": {"vr": "CS", "Value": ["CT"]}}]) == (
         {},
         {0x00080060: Element(b"CS", b"CT")},
     )
+
+
+def test_letters_that_are_not_of_base64_are_seen_at_once() -> None:
+    text = "é" * 10_000_000
+    begin = time.process_time()
+    with pytest.raises(ElementDefectError, match="base64"):
+        decode_inline(0x00091001, b"OB", text)
+    # Four times that to leave blanks out first, and nothing else ran meanwhile.
+    assert time.process_time() - begin < 0.15
 
 
 def test_what_is_no_number_is_taken_as_it_is_written() -> None:
@@ -160,6 +181,13 @@ def test_a_character_set_stays_where_every_letter_is_in_all_of_them() -> None:
         ({"vr": "OB", "BulkDataURI": "a", "InlineBinary": "AAEC"}, "several ways"),
         ({"vr": "SQ", "Value": ["a"]}, "is no object"),
         ({"vr": "PN", "Value": [{"Alphabetic": 1}]}, "no text"),
+        ({"vr": "PN", "Value": [{"alphabetic": "A"}]}, "parts that the JSON Model has not"),
+        ({"vr": "PN", "Value": [{"Alphabetic": "A", "Other": "B"}]}, "parts that the JSON Model has not"),
+        ({"vr": "LO", "value": ["A"]}, "a name that the JSON Model has not"),
+        ({"vr": "OB", "BulkDataUri": "a"}, "a name that the JSON Model has not"),
+        ({"vr": "OB", "DataFragment": [{"BulkDataURI": "a"}]}, "a name that the JSON Model has not"),
+        ({"vr": "SV", "Value": [9007199254740993.0]}, "no integer"),
+        ({"vr": "OB", "InlineBinary": "AAEé"}, "base64"),
         ({"vr": "PN", "Value": [1]}, "no text"),
         ({"vr": "XX", "Value": []}, "value representation"),
         ({"vr": ["LO"]}, "value representation"),
@@ -206,6 +234,17 @@ def test_a_defect_in_one_instance_spares_the_others() -> None:
     assert [bool(one.defect) for one in found] == [False, True, False]
 
 
+@pytest.mark.parametrize("bad", ['{"a": 1, "a": 2}', '{"00080060": {"vr": "CS", "vr": "LO"}}'])
+def test_the_same_name_twice_is_a_defect_of_its_instance(bad: str) -> None:
+    good = '{"00080060": {"vr": "CS", "Value": ["CT"]}}'
+    found = read(f"[{good}, {bad}, {good}]")
+    assert [(bool(one.data_set), one.defect) for one in found] == [
+        (True, ""),
+        (False, "an object has the same name twice"),
+        (True, ""),
+    ]
+
+
 @pytest.mark.parametrize("text", ["[]", " [ ] ", "\ufeff[]", "[{}]", "{}", " [ {} , {} ] "])
 def test_empty_metadata_are_read(text: str) -> None:
     assert len(read(text)) == text.count("{")
@@ -236,8 +275,6 @@ def test_empty_metadata_are_read(text: str) -> None:
         '[{"00080060": {"vr": "CS"]}]',
         '[{"00080060": 01}]',
         '[{"00080060": {"vr": "IS", "Value": [' + "9" * 5000 + "]}}]",
-        '[{"a": 1, "a": 2}]',
-        '[{"00080060": {"vr": "CS", "vr": "LO"}}]',
         b'[{"\xff": 1}]',
         '[{"00080060": {"vr": "CS"}}]'.encode("utf-16"),
         '[{"a": "\n"}]',
@@ -326,8 +363,10 @@ def test_bounds_of_an_instance(name: str, limit: int, words: str, monkeypatch: p
 def test_bounds_of_counts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, name, 3)
     item = {"00080060": {"vr": "CS", "Value": ["CT"]}}
-    with pytest.raises(MetadataError, match="more than 3"):
-        read_one({"00081032": {"vr": "SQ", "Value": [item] * 4}})
+    good, bad = {"00080060": {"vr": "CS"}}, {"00081032": {"vr": "SQ", "Value": [item] * 4}}
+    found = read(json.dumps([good, bad, good]))
+    assert [bool(one.data_set) for one in found] == [True, False, True]
+    assert "more than 3" in found[1].defect
 
 
 def test_memory_is_that_of_one_instance_and_not_of_their_number() -> None:

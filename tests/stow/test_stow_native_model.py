@@ -2,6 +2,8 @@
 
 import base64
 import struct
+import time
+from collections import deque
 from contextlib import suppress
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stowkeeper.stow import metadata, native_model
-from stowkeeper.stow.limits_of_metadata import XML_DEPTH_MAX
+from stowkeeper.stow.limits_of_metadata import XML_DEPTH_MAX, XML_TAG_BYTES_MAX
 from stowkeeper.stow.metadata import BulkReference, InstanceMetadata, MetadataError
 from stowkeeper.stow.native_model import NATIVE_MODEL_NAMESPACE, NativeModelReader
 
@@ -143,6 +145,15 @@ class TestPrivateElements:
             0x00091102: b"V",
         }
 
+    def test_the_first_element_of_a_block_is_no_group_length(self) -> None:
+        assert self.read(self.private("00090000", "A"), self.private("00090001", "A")) == {
+            0x00090010: b"A",
+            0x00091000: b"V",
+            0x00091001: b"V",
+        }
+        length = attribute("UL", "<Value>8</Value>", "00090000")
+        assert self.read(length, self.private("00090002", "A")) == {0x00090010: b"A", 0x00091002: b"V"}
+
     def test_a_block_that_is_reserved_is_used(self) -> None:
         creator = attribute("LO", "<Value>A</Value>", "00090042")
         assert self.read(self.private("00090002", "A"), creator) == {0x00090042: b"A", 0x00094202: b"V"}
@@ -243,6 +254,51 @@ def test_document_types_are_refused_where_they_begin(head: str) -> None:
         feed_by_letters(reader, text)
     with pytest.raises(MetadataError, match="document type"):
         reader.feed(b"<a/>")
+
+
+def test_namespaces_hold_where_they_are_declared() -> None:
+    inner = f'<n:Value xmlns:n="{NATIVE_MODEL_NAMESPACE}" xmlns:x="urn:x" x:y="1">A</n:Value>'
+    assert value_of("LO", inner) == b"A"
+    assert value_of("LO", "<Value xmlns=''>A</Value>") == b"A"
+    for content in (
+        inner + "<n:Value>B</n:Value>",
+        '<Value xmlns="urn:other">A</Value>',
+        f'<n:Value xmlns:n="{NATIVE_MODEL_NAMESPACE}2">A</n:Value>',
+    ):
+        with pytest.raises(MetadataError, match="has not there"):
+            read(document(attribute("LO", content)))
+
+
+def test_a_long_namespace_is_not_written_before_every_field() -> None:
+    fields = " ".join(f'x:f{number}="1"' for number in range(10_000))
+    text = f'<NativeDicomModel xmlns:x="{"u" * 100_000}" {fields}/>'
+    begin = time.process_time()
+    assert read(text).defect == ""
+    assert time.process_time() - begin < 1
+
+
+@pytest.mark.parametrize(
+    "head", ["<NativeDicomModel x='", "<!--", "<?a ", "<", "<NativeDicomModel ", "<NativeDicomModel><!--"]
+)
+def test_a_tag_or_comment_without_an_end_is_refused_early(head: str) -> None:
+    reader = NativeModelReader()
+    pieces = iter([head.encode(), *[b"y" * 10_000] * (XML_TAG_BYTES_MAX // 10_000 + 1)])
+    with pytest.raises(MetadataError, match=f"more than {XML_TAG_BYTES_MAX} bytes"):
+        deque(map(reader.feed, pieces), maxlen=0)
+    with pytest.raises(MetadataError):
+        reader.finish()
+
+
+@pytest.mark.parametrize(("begin", "end"), [("", ""), ("<![CDATA[", "]]>")])
+@pytest.mark.parametrize("letters", ["a", " ", "a\n", "é"])
+@pytest.mark.parametrize("step", [1000, 65536, XML_TAG_BYTES_MAX * 8])
+def test_a_long_value_is_no_long_tag(begin: str, end: str, letters: str, step: int) -> None:
+    value = letters * XML_TAG_BYTES_MAX * 2
+    text = document(attribute("UT", f"<Value>{begin}{value}{end}</Value>")).encode()
+    reader = NativeModelReader()
+    for at in range(0, len(text), step):
+        reader.feed(text[at : at + step])
+    assert reader.finish().data_set[0x00081010].value == value.encode()
 
 
 @pytest.mark.parametrize(

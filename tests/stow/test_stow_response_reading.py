@@ -292,7 +292,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;">]>'
         ),
         (
             xml_of("<a>" * RESPONSE_XML_DEPTH_MAX + "</a>" * RESPONSE_XML_DEPTH_MAX),
-            f"the response cannot be read: its elements are nested deeper than {RESPONSE_XML_DEPTH_MAX}",
+            f"the response cannot be read: it is nested too deep: {RESPONSE_XML_DEPTH_MAX} elements at most",
         ),
         (b"<a>" * 100_000, "the response cannot be read: it is no Native DICOM Model"),
         (bytes(RESPONSE_BYTES_MAX + 1), f"the response is longer than {RESPONSE_BYTES_MAX} bytes"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -64,7 +65,10 @@ def _item(reference: Reference) -> Dataset:
 
 
 class Provider:
-    """A provider that is asked. `status` is its answer; `on_request` is called with each request after the answer."""
+    """A provider that is asked. `status` is its answer; `on_request` is called with each request after the answer.
+
+    With `tls` it takes associations over TLS alone.
+    """
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class Provider:
         transfer_syntaxes: Sequence[str] = SYNTAXES,
         answers_roles: bool = False,
         store: Callable[[str], int] = lambda _uid: 0x0000,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.asked: list[Asked] = []
         self.stored: list[str] = []
@@ -98,6 +103,7 @@ class Provider:
         self._server = self._entity.start_server(
             ("127.0.0.1", 0),
             block=False,
+            ssl_context=tls,
             evt_handlers=[
                 (evt.EVT_N_ACTION, self._take),
                 (evt.EVT_DIMSE_SENT, self._after_answer),
@@ -194,13 +200,18 @@ class Provider:
         scu_role: bool = False,
         proposes_role: bool = True,
         transfer_syntaxes: Sequence[str] = SYNTAXES,
+        tls: ssl.SSLContext | None = None,
     ) -> int | None:
         """Report on a new association to a port of loopback; None where the association was refused."""
         entity = AE(ae_title=calling or self.ae_title)
         entity.add_requested_context(StorageCommitmentPushModel, list(transfer_syntaxes))
         role = build_role(StorageCommitmentPushModel, scu_role=scu_role, scp_role=True)
         association = entity.associate(
-            "127.0.0.1", port, ae_title=called, ext_neg=[role] if proposes_role else []
+            "127.0.0.1",
+            port,
+            ae_title=called,
+            ext_neg=[role] if proposes_role else [],
+            tls_args=None if tls is None else (tls, "localhost"),
         )
         if not association.is_established:
             with self._changed:

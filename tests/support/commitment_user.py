@@ -1,6 +1,7 @@
 """pynetdicom as user of storage commitment, scripted: how it asks, where it takes reports, and what it answers to them."""
 
 import contextlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -73,7 +74,7 @@ def _item(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
 class CommitmentUser:
     """A modality. `answer` gives the status for each report by its number, from 0; `roles` are those it accepts.
 
-    None of roles returns no role item, as many do.
+    None of roles returns no role item, as many do. With `tls` it takes reports over TLS alone, with `calling_tls` it asks so.
     """
 
     def __init__(
@@ -85,10 +86,13 @@ class CommitmentUser:
         transfer_syntaxes: Sequence[str] = SYNTAXES,
         classes: Sequence[str] = (StorageCommitmentPushModel,),
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        calling_tls: ssl.SSLContext | None = None,
     ) -> None:
         self.ae_title = ae_title
         self.reports: list[Report] = []
         self._answer = answer
+        self._calling_tls = calling_tls
         self._changed = threading.Condition()
         self._associations: list[Any] = []
         self._sockets: list[Any] = []
@@ -100,6 +104,7 @@ class CommitmentUser:
         self._server = entity.start_server(
             ("127.0.0.1", port),
             block=False,
+            ssl_context=tls,
             evt_handlers=[
                 (evt.EVT_N_EVENT_REPORT, self._take, [False]),
                 (evt.EVT_CONN_OPEN, self._remember_socket),
@@ -132,6 +137,7 @@ class CommitmentUser:
             "127.0.0.1",
             port,
             ae_title=called,
+            tls_args=None if self._calling_tls is None else (self._calling_tls, "localhost"),
             evt_handlers=[
                 (evt.EVT_N_EVENT_REPORT, self._take, [True]),
                 (evt.EVT_CONN_OPEN, self._remember_socket),

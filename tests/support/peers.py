@@ -32,12 +32,13 @@ SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A program or module that tests talk to, and how a person gets it."""
+    """A program or module that tests talk to, and how a person gets it. `others` are other names that it goes by."""
 
     name: str
     obtain: str
     module: str | None = None
     file: str | None = None
+    others: tuple[str, ...] = ()
 
     def is_present(self) -> bool:
         """Tell whether it can be started here."""
@@ -45,9 +46,21 @@ class Peer:
             return importlib.util.find_spec(self.module) is not None
         if self.file is not None:
             return os.path.exists(self.file)
-        return shutil.which(self.name, path=SEARCH_PATH) is not None
+        return self.path() is not None
+
+    def path(self) -> str | None:
+        """Return the path of the executable, None where there is none."""
+        found = (shutil.which(name, path=SEARCH_PATH) for name in (self.name, *self.others))
+        return next((path for path in found if path is not None), None)
 
 
+_FETCHED = _HERE.parents[1] / "build" / "peers"
+"""Where scripts/peers.sh puts what is of no system's packages."""
+PYTHON_CLIENTS = _FETCHED / "python"
+"""Python's dicomweb-client and what it needs, beside the virtual environment: its image library would take the place of the
+decoders that the tests are about."""
+JAVASCRIPT_CLIENT = _FETCHED / "npm" / "node_modules" / "dicomweb-client" / "build" / "dicomweb-client.js"
+"""The dicomweb-client of web viewers, as a script for a page."""
 ORTHANC_DICOMWEB = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 """Orthanc's DICOMweb plug-in, where Debian puts it."""
 _DCMTK = "apt-get install dcmtk, or brew install dcmtk"
@@ -70,18 +83,39 @@ PEERS: Mapping[str, Peer] = {
             )
         ),
         Peer(name="dciodvfy", obtain="apt-get install dicom3tools"),
+        Peer(name="ffmpeg", obtain="apt-get install ffmpeg, or brew install ffmpeg"),
+        Peer(name="opj_compress", obtain="apt-get install libopenjp2-tools, or brew install openjpeg"),
+        Peer(name="ojph_compress", obtain="apt-get install openjph-tools, or brew install openjph"),
+        Peer(name="cjxl", obtain="apt-get install libjxl-tools, or brew install jpeg-xl"),
         Peer(name="curl", obtain="apt-get install curl, or brew install curl"),
         Peer(name="openssl", obtain="apt-get install openssl, or brew install openssl"),
         Peer(name="Orthanc", obtain="apt-get install orthanc"),
         Peer(name="orthanc-dicomweb", file=ORTHANC_DICOMWEB, obtain="apt-get install orthanc-dicomweb"),
         Peer(name="pynetdicom", module="pynetdicom", obtain="make test (it is one of the development tools)"),
+        Peer(name="nginx", obtain="apt-get install nginx-light"),
+        Peer(name="caddy", obtain="apt-get install caddy"),
+        Peer(
+            name="chromium",
+            others=("chromium-headless-shell", "google-chrome", "chrome"),
+            obtain="apt-get install chromium, or chromium-headless-shell",
+        ),
+        Peer(
+            name="dicomweb-client for Python",
+            file=str(PYTHON_CLIENTS / "dicomweb_client" / "web.py"),
+            obtain="PEERS=1 make test",
+        ),
+        Peer(
+            name="dicomweb-client for browsers",
+            file=str(JAVASCRIPT_CLIENT),
+            obtain="PEERS=1 make test, where npm is",
+        ),
     )
 }
 
 
 def program_path(name: str) -> str:
     """Return the path of a peer's executable; raise FileNotFoundError with the way to get it."""
-    path = shutil.which(name, path=SEARCH_PATH)
+    path = PEERS[name].path()
     if path is None:
         raise FileNotFoundError(f"{name} is not on this machine: {PEERS[name].obtain}")
     return path

@@ -14,7 +14,9 @@ from stowkeeper.archive.archive import ArchiveReader
 from stowkeeper.archive.examine import Finding, examine
 from support.processes import Program, running
 
-_READY = re.compile(r"^stowkeeper ready dicom=(\S+):(\d+) aet=(\S+) archive=(.+)$", re.MULTILINE)
+_READY = re.compile(
+    r"^stowkeeper ready dicom=(\S+):(\d+) aet=(\S+)(?: http=\S+)? archive=(.+)$", re.MULTILINE
+)
 FEW_SLOTS = {"STOWKEEPER_STORAGE__SLOT_POOL_SIZE": "16"}
 """Making and removing thousands of slots would be most of what such a test costs."""
 

@@ -210,9 +210,7 @@ def test_a_body_that_is_no_json_is_refused(client: httpx.Client, body: bytes) ->
     problem(answer, 400 if body else 422)
 
 
-@pytest.mark.parametrize(
-    "deep", ["[" * 10_000 + "]" * 10_000, "[" * 100_000, '{"a":' * 500 + "1" + "}" * 500]
-)
+@pytest.mark.parametrize("deep", ["[" * 10_000 + "]" * 10_000, "[" * 20_000, '{"a":' * 500 + "1" + "}" * 500])
 def test_deep_nesting_is_400(client: httpx.Client, deep: str) -> None:
     answer = client.post("/api/test/wishes", content=f'{{"number":1,"text":{deep}}}', headers=JSON)
     assert str(JSON_DEPTH_MAX) in problem(answer, 400)["detail"]

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -10,13 +12,24 @@ from pathlib import Path
 import httpx
 import pytest
 
+from stowkeeper.stow.media_types import DICOM_XML
 from stowkeeper.web import commitment_payload, routes
-from stowkeeper.web.commitment_payload import DICOM_XML, PayloadError, read_payload
-from stowkeeper.web.limits import BODY_BYTES_MAX, HEAD_BYTES_MAX, JSON_VALUES_MAX
+from stowkeeper.web.commitment_payload import PayloadError, read_payload
+from stowkeeper.web.json_bodies import load_json
+from stowkeeper.web.limits import (
+    BODY_BYTES_MAX,
+    HEAD_BYTES_MAX,
+    JSON_AT_ONCE_BYTES,
+    JSON_MEMBERS_MAX,
+    JSON_TEXT_CHARACTERS_MAX,
+    JSON_VALUES_AT_ONCE_MAX,
+    JSON_VALUES_MAX,
+)
 from stowkeeper.web.orthanc_waiting import turn_of
 from stowkeeper.web.problems import ProblemError
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import check_json
+from support.quick_web import PLAIN_HTTP
 from support.web_server import Rig, WebThread, bearer, web_client, web_rig, web_serving
 from support.web_sockets import connect, read_all, read_one, status_of
 
@@ -203,6 +216,98 @@ def test_more_values_than_anything_needs_are_413(value: bytes) -> None:
     check_json(b"[" + b",".join(most) + b"]")
     with pytest.raises(ProblemError) as caught:
         check_json(b"[" + b",".join([*most, value, value, value]) + b"]")
+    assert caught.value.status_code == 413
+
+
+def test_a_body_that_is_read_in_one_go_has_fewer_values(served: tuple[WebThread, Rig]) -> None:
+    """Each value costs up to 2 µs, in which no other thread of the process runs."""
+    thread, _ = served
+    with httpx.Client(base_url=thread.url, verify=PLAIN_HTTP) as client:
+        for count, expected in ((JSON_VALUES_AT_ONCE_MAX, 422), (JSON_VALUES_AT_ONCE_MAX + 2, 413)):
+            body = b"[" + b",".join([b"1"] * count) + b"]"
+            answer = client.post("/api/jobs", content=body, headers={"Content-Type": "application/json"})
+            assert answer.status_code == expected, answer.text
+
+
+# What takes seconds where it is read in one go, each of some megabytes.
+ITEM = b'{"00081150":{"vr":"UI","Value":["1.2.840.10008.5.1.4.1.1.2"]}}'
+LARGE = {
+    "digits": lambda: b"[" + b",".join([b"9" * 4299] * 1000) + b"]",
+    "fractions": lambda: b"[" + b",".join([b"1." + b"2" * 58] * 50_000) + b"]",
+    "lists": lambda: b"[" + b",".join([b"[]"] * 100_000) + b"]",
+    "items": lambda: b'{"00081199":{"vr":"SQ","Value":[' + b",".join([ITEM] * 30_000) + b"]}}",
+    "texts": lambda: b"[" + b",".join([b'"' + b"\\n" * 10_000 + b'"'] * 200) + b"]",
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_others_have_their_turns_while_a_large_body_is_read(name: str) -> None:
+    body = LARGE[name]()
+    turns = 0
+    is_over = threading.Event()
+
+    def take_turns() -> None:
+        nonlocal turns
+        while not is_over.is_set():
+            turns += 1
+            time.sleep(0)  # which gives the turn back
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
+    other = threading.Thread(target=take_turns)
+    try:
+        other.start()
+        turns = 0
+        found = load_json(body)
+        seen = turns
+    finally:
+        is_over.set()
+        other.join()
+        sys.setswitchinterval(before)
+    assert found == json.loads(body)
+    assert seen > 20
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'["' + b"x" * JSON_TEXT_CHARACTERS_MAX + b'"]', "a text has no end within"),
+        (b"[0." + b"1" * 2 * JSON_TEXT_CHARACTERS_MAX + b"]", "a value or a gap is longer"),
+        (b"[" + b" " * 2 * JSON_TEXT_CHARACTERS_MAX + b"]", "a value or a gap is longer"),
+        (b'["' + b'\\"' * JSON_TEXT_CHARACTERS_MAX + b'"]', "a text has no end within"),
+        (
+            json.dumps(dict.fromkeys(map(str, range(JSON_MEMBERS_MAX + 1)))).encode(),
+            "an object has more than",
+        ),
+        (b"[" + b" " * JSON_AT_ONCE_BYTES, "Expecting value"),
+    ],
+)
+def test_what_would_take_long_in_one_piece_is_refused(body: bytes, words: str) -> None:
+    assert len(body) > JSON_AT_ONCE_BYTES
+    with pytest.raises(ValueError, match=words):
+        load_json(body)
+
+
+def test_a_large_body_is_read_as_a_small_one_is() -> None:
+    pad = [" " * JSON_AT_ONCE_BYTES]
+    for value in ([], {"a": [1, -2.5, 1e9, True, None]}, ["é😀\n\\", ""], {"": {"": []}}):
+        assert load_json(json.dumps([pad, value]).encode()) == [pad, value]
+        assert load_json(json.dumps([pad, value], ensure_ascii=False).encode("utf-8-sig")) == [pad, value]
+
+
+@pytest.mark.parametrize("at", [2, (1 << 20) - 4, (1 << 20) - 3, (1 << 20) - 2, (1 << 20) - 1, 1 << 20])
+def test_half_of_a_character_is_found_wherever_it_stands(at: int) -> None:
+    """The body is looked at in pieces of a mebibyte, and what begins at this byte may stand across two of them."""
+    body = b"[" + b'"x",' * ((at - 2) // 4) + b" " * ((at - 2) % 4) + b'"\\ud800"]'
+    assert body.index(b"\\") == at
+    with pytest.raises(ProblemError, match="half of a character"):
+        check_json(body)
+
+
+def test_what_is_too_long_to_be_looked_at_for_halves_is_refused() -> None:
+    members = dict.fromkeys([*map(str, range(JSON_MEMBERS_MAX)), "\ud800"])
+    with pytest.raises(ProblemError, match="an object has more than") as caught:
+        check_json(json.dumps(members).encode())
     assert caught.value.status_code == 413
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from starlette.datastructures import Headers
 from test_web_commitment_payload import list_json, sq, tree_json, ui, xml_of
 
 from stowkeeper.archive.catalog import find_versions
@@ -18,9 +17,10 @@ from stowkeeper.dicom.commitment_information import ActionInformation, Reference
 from stowkeeper.services.commitment import rows
 from stowkeeper.services.commitment.acceptance import Asker, take
 from stowkeeper.services.commitment.commitment_values import CommitmentRole, CommitmentState
+from stowkeeper.stow.media_types import DICOM_JSON, DICOM_XML
 from stowkeeper.web import commitment_form, commitment_payload, orthanc_waiting
-from stowkeeper.web.commitment_form import FormMemory, preferred_type
-from stowkeeper.web.commitment_payload import DICOM_JSON, DICOM_XML, read_payload
+from stowkeeper.web.commitment_form import FormMemory
+from stowkeeper.web.commitment_payload import read_payload
 from stowkeeper.web.roles import Role
 from support.instances import CT_IMAGE_STORAGE
 from support.orthanc_rig import Answer, OrthancRig, orthanc_rig
@@ -177,22 +177,23 @@ def test_a_tree_in_which_some_fail(rig: OrthancRig) -> None:
     assert [study["0020000D"]["Value"] for study in found["0008119B"]["Value"]] == [["1.2.10"], ["1.2.20"]]
 
 
-@pytest.mark.parametrize(
-    ("accept", "expected"),
-    [
+def test_the_preferred_encoding(rig: OrthancRig) -> None:
+    """By the rules of stored instances (`stow.media_types`), which has tests of its own."""
+    rig.keep(1)
+    post(rig, list_json(references(1)))
+    result(rig)
+    for accept, expected in (
         ("", DICOM_JSON),
         ("*/*", DICOM_JSON),
         ("application/*", DICOM_JSON),
         (DICOM_XML, DICOM_XML),
-        (f"{DICOM_XML}, {DICOM_JSON}", DICOM_JSON),
+        (f"{DICOM_XML}, {DICOM_JSON}", DICOM_XML),
         (f"{DICOM_XML};q=0.9, {DICOM_JSON};q=0.8", DICOM_XML),
-        (f"{DICOM_XML};q=0.1, */*", DICOM_XML),
-        (f"{DICOM_XML};q=x", DICOM_JSON),
+        (f"{DICOM_XML};q=0.1, */*", DICOM_JSON),
+        (f"{DICOM_XML};q=x", DICOM_XML),
         (f"{DICOM_XML.upper()} ; Q=1", DICOM_XML),
-    ],
-)
-def test_the_preferred_encoding(accept: str, expected: str) -> None:
-    assert preferred_type(Headers({"accept": accept})) == expected
+    ):
+        assert (fetch(rig, accept=accept).headers["content-type"], accept) == (expected, accept)
 
 
 # A transaction UID again.

@@ -11,10 +11,9 @@ from pydicom.dataset import Dataset
 
 from stowkeeper.dicom.commitment_information import Reference
 from stowkeeper.services.commitment.commitment_values import CommitmentInstance, InstanceOutcome
+from stowkeeper.stow.media_types import DICOM_JSON, DICOM_XML
 from stowkeeper.web import commitment_payload
 from stowkeeper.web.commitment_payload import (
-    DICOM_JSON,
-    DICOM_XML,
     CommitmentPayload,
     PayloadError,
     read_payload,
@@ -314,6 +313,17 @@ def test_too_many_references(media_type: str, monkeypatch: pytest.MonkeyPatch) -
     assert caught.value.is_too_long
 
 
+def test_too_many_items_and_values_of_xml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three references are three items and six values, and the sequence with an item of junk counts for nothing."""
+    data_set = {"00081111": sq({"00081155": ui("1.2")}), **list_json()}
+    monkeypatch.setattr(commitment_payload, "COMMITMENT_VALUES_MAX", 9)
+    assert len(read_payload(xml_of(data_set), DICOM_XML).references) == 3
+    monkeypatch.setattr(commitment_payload, "COMMITMENT_VALUES_MAX", 8)
+    with pytest.raises(PayloadError, match="more than 8 items and values: ask in parts") as caught:
+        read_payload(xml_of(data_set), DICOM_XML)
+    assert caught.value.is_too_long
+
+
 def test_a_long_value_takes_no_memory_of_its_length() -> None:
     body = xml_of(list_json()).replace(b"1.2.3.1", b"1" * 30_000_000, 1)
     tracemalloc.start()
@@ -406,7 +416,8 @@ def test_both_encodings_say_the_same(runs: Any) -> None:
 def test_the_xml_of_a_result() -> None:
     body = write_result(result_of(instances_of(LIST[1:2], 274)), DICOM_XML).decode()
     assert body == (
-        '<?xml version="1.0" encoding="UTF-8"?>\n<NativeDicomModel xml:space="preserve">'
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<NativeDicomModel xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM">'
         '<DicomAttribute tag="00081198" vr="SQ" keyword="FailedSOPSequence"><Item number="1">'
         '<DicomAttribute tag="00081150" vr="UI" keyword="ReferencedSOPClassUID">'
         f'<Value number="1">{MR}</Value></DicomAttribute>'

@@ -98,7 +98,10 @@ def test_senseless_questions_are_422(served: tuple[httpx.Client, Rig]) -> None:
 def test_one_job_and_its_items(served: tuple[httpx.Client, Rig]) -> None:
     client, rig = served
     (job_id,) = submit(rig, job(7, items=["1.2", "1.3", "1.4"], created_by="someone", priority=3))
+    with rig.archive.database.write() as transaction:
+        transaction.execute(update(schema.jobs).values(seconds_run=0.053998669995053206))
     found = client.get(f"/api/jobs/{job_id}").json()
+    assert found["seconds_run"] == 0.054
     assert (found["kind"], found["state"], found["arguments"], found["priority"]) == (
         "test",
         "pending",

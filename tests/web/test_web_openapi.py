@@ -16,7 +16,12 @@ from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import allow, api_router, rules_of
 from support.web_server import web_client
 
-METHODS = {"get", "post", "put", "delete", "patch"}
+METHODS = {"get", "post", "put", "delete", "patch", "options"}
+STUDIES = "/dicom-web/studies"
+WHAT_BECAME = {"application/dicom+json", "application/dicom+xml"}
+RESPONSES_OF_STUDIES = {"409": WHAT_BECAME} | dict.fromkeys(
+    ("400", "413", "415", "503"), WHAT_BECAME | {"application/problem+json"}
+)
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
@@ -70,17 +75,52 @@ def test_every_operation_says_which_problems_it_can_have(document: dict[str, Any
         needed = {"400", "406", "429", "500", "503", "403"}
         if path != "/api/live":
             needed |= {"401"}
-        if "{" in path:
-            needed |= {"404"}
-        if "requestBody" in operation or operation.get("parameters"):
+        if path.startswith(STUDIES):
+            assert not {"404", "422"} & set(answers)
+        elif "{" in path:
+            needed |= {"404", "422"}
+        elif "requestBody" in operation or operation.get("parameters"):
             needed |= {"422"}
         if method in {"post", "put", "delete"}:
             needed |= {"408", "413", "415"}
         assert needed <= set(answers), (path, method, needed - set(answers))
         for status, answer in answers.items():
             if status[0] in "45":
-                assert answer["content"] == PROBLEM, (path, method, status)
+                if path.startswith(STUDIES) and method == "post" and status in RESPONSES_OF_STUDIES:
+                    assert set(answer["content"]) == RESPONSES_OF_STUDIES[status], (path, status)
+                else:
+                    assert answer["content"] == PROBLEM, (path, method, status)
                 assert answer["description"]
+
+
+def test_a_store_request_is_described_with_its_bodies_and_all_its_answers(document: dict[str, Any]) -> None:
+    statuses = {"200", "202", "400", "401", "403", "406", "408", "409", "413", "415", "429", "500", "503"}
+    for path in (STUDIES, f"{STUDIES}/{{study}}"):
+        operation = document["paths"][path]["post"]
+        assert set(operation["responses"]) == statuses
+        assert operation["requestBody"]["required"]
+        assert set(operation["requestBody"]["content"]) == {
+            "application/dicom",
+            *(
+                f'multipart/related; type="{name}"'
+                for name in ("application/dicom", "application/dicom+json", "application/dicom+xml")
+            ),
+        }
+        for status in ("200", "202", "409"):
+            assert set(operation["responses"][status]["content"]) == WHAT_BECAME
+    for path in ("/dicom-web", STUDIES):
+        (media,) = document["paths"][path]["options"]["responses"]["200"]["content"]
+        assert media == "application/vnd.sun.wadl+xml"
+
+
+@pytest.mark.parametrize("path", ["/dicom-web", "/dicom-web/"])
+def test_at_the_base_of_dicomweb_there_is_options_alone(client: httpx.Client, path: str) -> None:
+    for method in ("GET", "POST", "TRACE"):
+        answer = client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, "OPTIONS")
+        assert answer.headers["content-type"] == "application/problem+json"
+    asked = client.options(path)
+    assert (asked.status_code, asked.headers["allow"]) == (200, "OPTIONS")
 
 
 def test_every_operation_says_who_may(document: dict[str, Any]) -> None:
@@ -92,6 +132,9 @@ def test_every_operation_says_who_may(document: dict[str, Any]) -> None:
         if operation.get("x-permission") == "store":
             assert method == "post"
             assert "x-role" not in operation
+            continue
+        if method == "options":
+            assert operation["x-role"] == Role.NONE
             continue
         assert operation["x-role"] in set(Role) - {Role.NONE}
         if method != "get":
@@ -118,14 +161,18 @@ def test_an_operation_that_stores_asks_for_that_permission_and_no_role(tmp_path:
     assert '<details id="keep_it"><summary><span class="role">needs store</span>' in page
 
 
-def test_the_document_has_every_native_route_and_no_other(tmp_path: Path, document: dict[str, Any]) -> None:
+def test_the_document_has_every_native_route_those_of_studies_and_no_other(
+    tmp_path: Path, document: dict[str, Any]
+) -> None:
     with web_client(tmp_path / "archive") as (_, rig):
         there = {
             (route.path_format, method.lower())
             for route in rig.application.router.routes
-            if (rules_of(route.endpoint) is not None and route.path.startswith("/api"))  # type: ignore[attr-defined]  # they are ours
+            if rules_of(route.endpoint) is not None  # type: ignore[attr-defined]  # they are ours
+            and (route.path.startswith("/api") or route.path in (STUDIES, f"{STUDIES}/{{study}}"))  # type: ignore[attr-defined]  # likewise
             for method in route.methods  # type: ignore[attr-defined]  # likewise
         }
+    there |= {("/dicom-web", "options"), (STUDIES, "options")}
     assert {(path, method) for path, method, _ in operations(document)} == there
 
 

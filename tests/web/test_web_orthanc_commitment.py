@@ -152,6 +152,37 @@ def test_nothing_and_what_is_no_uid_need_no_modality(rig: OrthancRig) -> None:
         assert "named no instance" in again.json()["detail"]
 
 
+def test_what_is_no_uid_fails_and_the_rest_is_asked_for(rig: OrthancRig) -> None:
+    rig.keep(1, 2)
+    with providing(on_request=fails_some(2)) as provider:
+        know(rig, provider)
+        pairs = [["nope", "nope2"], [CT, "1.2.3.1"], [CT, "nope"], [CT, "1.2.3.2"]]
+        path = ask(rig, {"DicomInstances": pairs})
+        report = rig.wait_for_report(path)
+        (asked,) = provider.asked
+        assert [one.sop_instance_uid for one in asked.references] == ["1.2.3.1", "1.2.3.2"]
+        assert (report["Status"], report["Success"]) == ("Failure", [item(1)])
+        failed = [(one["SOPInstanceUID"], one["FailureReason"]) for one in report["Failures"]]
+        assert failed == [("nope2", 274), ("nope", 274), ("1.2.3.2", 274)]
+        assert rig.ask("POST", f"{path}/remove", b"").status == 500
+        # The modality named all that it was asked for, and it is asked again for what it can be asked for.
+        (shown,) = rig.get("/api/commitments")["items"]
+        with rig.database.read() as connection:
+            assert [one.words for one in rows.reports_of(connection, shown["commitment_key"])] == [""]
+        again = rig.client.post(f"/api/commitments/{shown['commitment_key']}/resend")
+        assert again.status_code < 300
+        assert [one.sop_instance_uid for one in provider.wait_for_requests(2)[1].references] == ["1.2.3.2"]
+        rig.wait(lambda: all(one.reported_at for one in transactions(rig)), "the second report")
+        assert [one.instances for one in transactions(rig)] == [1, 4]
+    with providing(on_request=commits_all_on_same) as provider:
+        know(rig, provider)
+        assert rig.wait_for_report(ask(rig, {"DicomInstances": pairs}))["Success"] == [item(1), item(2)]
+        key = rig.get("/api/commitments")["items"][0]["commitment_key"]
+        again = rig.client.post(f"/api/commitments/{key}/resend")
+    assert again.status_code == 409
+    assert "named by no UID" in again.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code", "details"),
     [
@@ -169,12 +200,6 @@ def test_nothing_and_what_is_no_uid_need_no_modality(rig: OrthancRig) -> None:
         ({"DicomInstances": [None]}, 400, 15, "JSON array or object is expected"),
         ({"DicomInstances": 5}, 400, 15, 'The "DicomInstances" field must provide an array'),
         ({"DicomInstances": [[CT, "1" * 65]]}, 400, 3, "64 characters at most"),
-        (
-            {"DicomInstances": [[CT, "1.2"], ["nope", "1.2"]]},
-            400,
-            3,
-            "1 of the SOP class/instance UIDs are no UIDs",
-        ),
         ({"Resources": UNKNOWN}, 400, 15, 'The "Resources" field must provide an array of Orthanc resources'),
         ({"Resources": [5]}, 400, 15, 'The "Resources" field must provide an array of strings'),
         ({"Resources": ["nope"]}, 404, 17, None),
@@ -322,6 +347,20 @@ def test_what_we_promised_to_others_stays(rig: OrthancRig) -> None:
         catalog.hold(transaction, [version.version_key], "committed to SCANNER")
     answer = rig.ask("POST", f"{path}/remove", b"")
     assert answer.status == 409
+    assert "it is held here" in answer.value["Details"]
+    assert rig.get("/instances") == kept
+
+
+def test_what_we_committed_to_ourselves_stays(rig: OrthancRig) -> None:
+    """An archive that is its own modality has one copy, and removing it would remove what was promised."""
+    kept = rig.keep(1)
+    body = {"AET": rig.services.facts.ae_title, "Host": "127.0.0.1", "Port": rig.port}
+    assert rig.ask("PUT", "/modalities/self", body).status == 200
+    stored = rig.post("/modalities/self/store", {"Resources": kept, "StorageCommitment": True})
+    path = f"/storage-commitment/{stored['StorageCommitmentTransactionUID']}"
+    assert rig.wait_for_report(path)["Success"] == [item(1)]
+    answer = rig.ask("POST", f"{path}/remove", b"")
+    assert (answer.status, answer.value["HttpStatus"]) == (409, 409)
     assert "it is held here" in answer.value["Details"]
     assert rig.get("/instances") == kept
 

@@ -51,6 +51,8 @@ def shown(**changes: Any) -> dict[str, Any]:
         (["SCANNER", "127.0.0.1", 104], shown()),
         (["SCANNER", "127.0.0.1", "104"], shown()),
         (["SCANNER", "127.0.0.1", 104, "Vitrea"], shown(Manufacturer="Vitrea")),
+        (["SCANNER", "127.0.0.1", 104, "MedInria"], shown(Manufacturer="Generic")),
+        (["SCANNER", "127.0.0.1", 104, "SyngoVia"], shown(Manufacturer="GenericNoWildcardInDates")),
         ({"AET": "SCANNER", "Host": "127.0.0.1", "Port": 104}, shown()),
         (
             {"AET": "SCANNER", "Host": "127.0.0.1", "Port": "104", "Manufacturer": "GE"},

@@ -36,6 +36,11 @@ LEVELS = ("patients", "studies", "series", "instances")
 UNKNOWN = "00000000-00000000-00000000-00000000-00000000"
 JOB_OF_NOBODY = "73f10aeb-9e71-4a55-af5e-66bb6ea55e90"
 CANCELED = (37, "This job was canceled")
+MANUFACTURERS = (
+    *("GE", "Generic", "GenericNoUniversalWildcard", "GenericNoWildcardInDates", "Vitrea"),
+    *("AgfaImpax", "ClearCanvas", "Dcm4Chee", "EFilm2", "MedInria", "SyngoVia"),  # of older versions
+    *("StoreScp", "generic", "Siemens"),  # of none
+)
 WITHOUT_BODY = (400, 404, 405)
 """What Orthanc may answer without a word."""
 
@@ -318,6 +323,7 @@ def test_modalities(both: Both) -> None:
         ["DDD", "127.0.0.1", 104],
         ["DDD", "127.0.0.1", 104, "Vitrea"],
         ["DDD", "127.0.0.1", 104, "Nonsense"],
+        *(["DDD", "127.0.0.1", 104, name] for name in MANUFACTURERS),
         {"AET": "DDD", "Host": "127.0.0.1", "Port": "104"},
         {**known, "AllowStorageCommitment": False, "AllowEcho": False, "Timeout": 5, "LocalAet": "ME"},
         {**known, "AllowNAction": False, "AllowStore": False, "AllowTranscoding": True},

@@ -49,6 +49,29 @@ def instance(number: object, *above: str) -> str:
     return orthanc_id(*(above or (P, ST, SE)), f"1.2.3.{number}")
 
 
+# Addresses.
+
+
+def test_empty_parts_of_an_address_do_not_count(rig: OrthancRig) -> None:
+    """Orthanc's own integration tests, and scripts like them, join a base address and a path with two slashes."""
+    base = str(rig.client.base_url).rstrip("/")
+    system = rig.get("/system")
+    for path in ("//system", "///system//", "/system//"):
+        assert rig.get(base + path) == system
+    assert rig.ask("PUT", f"{base}//modalities///scanner", ["SCANNER", "127.0.0.1", 104]).status == 200
+    assert rig.get("/modalities") == ["scanner"]
+    answer = rig.ask("OPTIONS", f"{base}//modalities//scanner")
+    assert answer.headers["allow"] == "GET, PUT, DELETE, HEAD, OPTIONS"
+    assert rig.ask("GET", f"{base}//nowhere").value["Uri"] == "/nowhere"
+
+
+@pytest.mark.parametrize(
+    "path", ["//api/system", "/api//system", "//dicom-web/studies", "/dicom-web//studies"]
+)
+def test_what_is_ours_has_one_spelling(rig: OrthancRig, path: str) -> None:
+    assert rig.ask("GET", str(rig.client.base_url).rstrip("/") + path).status == 404
+
+
 # System and statistics.
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
+from pydicom.encaps import generate_fragments
 
 from stowkeeper.services import spooled_body
 from stowkeeper.services.building.bulk_parts import BulkPart
@@ -15,21 +16,27 @@ from stowkeeper.services.spooled_body import SpooledBody
 from stowkeeper.web.services import DICOMwebOptions
 from support.archive_server import instances, requests
 from support.metadata_requests import (
+    Request,
     as_json,
     as_request,
     as_xml,
+    box,
     bulk_part,
     description,
     frames_of,
     identifiers,
+    mpeg_4_file,
 )
 from support.stow_bodies import closing, part
 from support.web_server import web_client
 from support.web_studies import Storing
 
+pytestmark = pytest.mark.slow
+
 STUDIES = "/dicom-web/studies"
 JSON = "application/dicom+json"
 XML = "application/dicom+xml"
+PLAIN = ["rtplan.dcm", "reportsi.dcm"]
 FILES = [
     "CT_small.dcm",
     "MR_small_RLE.dcm",
@@ -114,6 +121,38 @@ def test_several_instances_come_in_one_request(storing: Storing, media_type: str
     assert (status, answer.stored) == (200, uids), answer
 
 
+def test_a_document_is_kept_as_it_came(storing: Storing) -> None:
+    document = b"%PDF-1.4\n" + bytes(range(256)) * 1000
+    text = as_text(
+        t00080016={"vr": "UI", "Value": ["1.2.840.10008.5.1.4.1.1.104.1"]},
+        t00420011={"vr": "OB", "BulkDataURI": "document"},
+    )
+    part_of_it = bulk_part(document, "document", "application/pdf")
+    status, answer = storing.post(body(JSON, [text], [part_of_it]), type_of(JSON))
+    assert (status, answer.stored) == (200, ["1.2.3.4"])
+    kept = dcmread(path_of(storing))
+    assert kept.EncapsulatedDocument[: len(document)] == document
+    assert (kept.MIMETypeOfEncapsulatedDocument, kept.EncapsulatedDocumentLength) == (
+        "application/pdf",
+        len(document),
+    )
+
+
+def test_a_video_is_kept_as_it_came(storing: Storing) -> None:
+    video = mpeg_4_file(b"avc1", box(b"avcC", bytes((1, 100, 0, 41))), frames=3) + box(b"free", bytes(1001))
+    text = as_text(
+        t00080016={"vr": "UI", "Value": ["1.2.840.10008.5.1.4.1.1.77.1.4.1"]},
+        t7FE00010={"vr": "OB", "BulkDataURI": "video"},
+    )
+    status, answer = storing.post(body(JSON, [text], [bulk_part(video, "video", "video/mp4")]), type_of(JSON))
+    assert (status, answer.stored) == (200, ["1.2.3.4"])
+    kept = dcmread(path_of(storing))
+    assert kept.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.4.102"
+    offsets, content = generate_fragments(kept.PixelData)
+    assert (offsets, content) == (b"", video + bytes(len(video) % 2))
+    assert (kept.NumberOfFrames, kept.Rows, kept.Columns) == (3, 480, 640)
+
+
 def test_metadata_alone_are_an_instance(storing: Storing) -> None:
     status, answer = storing.post(body(JSON, [as_text()]), type_of(JSON))
     assert (status, answer.stored) == (200, ["1.2.3.4"])
@@ -141,6 +180,33 @@ def test_one_bad_instance_harms_no_other(storing: Storing) -> None:
     text = json.dumps([identifiers(), bad, other])
     status, answer = storing.post(body(JSON, [text]), type_of(JSON))
     assert (status, answer.stored) == (202, ["1.2.3.4", "1.2.3.9"])
+
+
+@pytest.mark.parametrize(
+    ("media_type", "write", "bad"), [(JSON, as_json, '{"a": 1, "a": 2}'), (XML, as_xml, "<NativeDicom")]
+)
+def test_metadata_that_cannot_be_read_harm_no_others(
+    storing: Storing, media_type: str, write: Any, bad: str
+) -> None:
+    texts = [write(dcmread(str(get_testdata_file(name, download=False))), Request()) for name in PLAIN]
+    texts.insert(1, bad)
+    if media_type == JSON:
+        texts = ["[" + ",".join(text.removeprefix("[").removesuffix("]") for text in texts) + "]"]
+    status, answer = storing.post(body(media_type, texts), type_of(media_type))
+    assert (status, len(answer.stored), answer.others) == (202, 2, [0xC000])
+
+
+@pytest.mark.parametrize("media_type", [JSON, XML])
+def test_parts_beyond_the_bound_are_told_once(tmp_path: Path, media_type: str) -> None:
+    options = DICOMwebOptions(parts_max=3)
+    with web_client(tmp_path / "archive", dicomweb=options) as (client, rig):
+        storing = Storing(client, rig)
+        write = as_json if media_type == JSON else as_xml
+        text = write(dcmread(str(get_testdata_file(PLAIN[0], download=False))), Request())
+        parts = [bulk_part(b"1234", str(number)) for number in range(50)]
+        status, answer = storing.post(body(media_type, [text], parts), type_of(media_type))
+        assert (status, len(answer.stored)) == (202, 1)
+        assert answer.others == [0xC000] * 3  # the bound, and the two parts within it that nobody refers to
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import TypeVar
 from stowkeeper.archive.archive import Archive
 from stowkeeper.archive.arrival import Arrival
 from stowkeeper.archive.outcome import Outcome, Refusal, Refused, SenderAnswer
+from stowkeeper.dicom.uid import is_acceptable_uid
 from stowkeeper.services.file_head import DescribedHead, NoInstanceError, describe_head
 from stowkeeper.services.file_terms import FileTerms, kept_preamble
 from stowkeeper.services.ingest_limits import FLUSH_BYTES
@@ -91,9 +92,15 @@ class IncomingDataSet:
         refused: Refused | None = None,
     ) -> None:
         if not terms.accepts_transfer_syntax(identity.transfer_syntax_uid):
+            # What is no UID may be anything, and goes into no log.
+            uid = (
+                identity.transfer_syntax_uid
+                if is_acceptable_uid(identity.transfer_syntax_uid)
+                else "(no UID)"
+            )
             refused = Refused(
                 Refusal.TRANSFER_SYNTAX_NOT_SUPPORTED,
-                f"its transfer syntax {identity.transfer_syntax_uid} is not accepted here",
+                f"its transfer syntax {uid} is not accepted here",
                 (0x00020010,),
             )
         self.identity = identity
@@ -231,14 +238,8 @@ class IncomingFile:
     async def _look(self, *, is_whole: bool) -> None:
         """Find out what it is, and begin."""
         head = bytes(self._head)
-        look = partial(describe_head, memoryview(head), is_whole=is_whole, wanted=self._wanted)
-        try:
-            is_quick = len(head) <= 2 * _FIRST_LOOK_BYTES and not self._wanted
-            described = look() if is_quick else await asyncio.to_thread(look)
-        except NoInstanceError:
-            if is_whole or len(head) >= IMPORT_BUFFER_BYTES:
-                raise
-            self._look_at = IMPORT_BUFFER_BYTES  # what it is may stand further behind
+        described = await self._describe(head, is_whole=is_whole)
+        if described is None:
             return
         self._head.clear()
         self.described = described
@@ -254,3 +255,19 @@ class IncomingFile:
         )
         self.data_set = self._begin(identity, preamble=preamble, refused=refused)
         await self.data_set.write(memoryview(head)[described.offset :])
+
+    async def _describe(self, head: bytes, *, is_whole: bool) -> DescribedHead | None:
+        """Return which instance begins so; None where more of it may tell. Raises NoInstanceError."""
+        if self._look_at == _FIRST_LOOK_BYTES:
+            first = memoryview(head)[:_FIRST_LOOK_BYTES]
+            is_all = is_whole and len(first) == len(head)
+            try:
+                return describe_head(first, is_whole=is_all)
+            except NoInstanceError:
+                if is_all:
+                    raise
+                self._look_at = IMPORT_BUFFER_BYTES  # what it is may stand further behind
+        if not is_whole and len(head) < IMPORT_BUFFER_BYTES:
+            return None
+        look = partial(describe_head, memoryview(head), is_whole=is_whole, wanted=self._wanted)
+        return await asyncio.to_thread(look)

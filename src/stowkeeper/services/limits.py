@@ -125,4 +125,4 @@ STORE_SUSPECTS_MAX = 1000
 """Instances of a job whose lost associations are counted. A peer that breaks at more is broken itself."""
 
 HEALTH_ROWS = 10_000
-"""The latest associations, reports and lines of the audit trail that are looked at for how it goes with the peers: 50 ms."""
+"""The latest associations and reports that are looked at for how it goes with the peers: 50 ms."""

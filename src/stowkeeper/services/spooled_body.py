@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from stowkeeper.services.building.bulk_parts import BulkPart, BulkParts
-from stowkeeper.services.store_request_limits import SPOOL_WRITE_BYTES, XML_PIECE_BYTES
+from stowkeeper.services.store_request_limits import (
+    SPOOL_WRITE_BYTES,
+    SPOOLED_NAMES_LETTERS_MAX,
+)
 from stowkeeper.stow.json_model import read_json_model
+from stowkeeper.stow.limits_of_metadata import XML_PIECE_BYTES
 from stowkeeper.stow.media_types import (
     DICOM_JSON,
     DICOM_XML,
@@ -24,7 +28,7 @@ from stowkeeper.stow.media_types import (
     encoding_defect,
     parse_media_type,
 )
-from stowkeeper.stow.metadata import InstanceMetadata
+from stowkeeper.stow.metadata import InstanceMetadata, MetadataError
 from stowkeeper.stow.multipart_reader import Event, PartBegan, PartData
 from stowkeeper.stow.native_model import NativeModelReader
 
@@ -47,9 +51,10 @@ class _Opened:
 
 
 class SpooledBody:
-    """Lays down one body in files of a folder. `take` its events, then read `metadata` with `bulk_parts`, then `close`.
+    """Lays down one body in a file of a folder. `take` its events, then read `metadata` with `bulk_parts`, then `close`.
 
-    `refusal` says why nothing can be laid down now, '' where it can. `defects` are words about parts that mean nothing.
+    To begin waits for the disk, and raises SpoolError. `refusal` says why nothing can be laid down now, '' where it can. `defects` are
+    words about parts that mean nothing.
     """
 
     def __init__(
@@ -65,10 +70,14 @@ class SpooledBody:
         self._refusal = refusal
         self._part_bytes_max = part_bytes_max
         self._parts_max = parts_max
-        self._file: BinaryIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - `close` does
+        try:
+            self._file: BinaryIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - `close` does
+        except OSError as error:
+            raise _spool_error(error) from error
         self._unwritten = bytearray()
         self._end = 0
         self._count = 0
+        self._names_letters = 0
         self._open: _Opened | None = None
         self._metadata: list[tuple[int, int]] = []
         self._bulk: list[BulkPart] = []
@@ -91,24 +100,33 @@ class SpooledBody:
 
     def _begin(self, fields: Mapping[str, str], defect: str) -> None:
         self._count += 1
+        if self._count > self._parts_max:  # passed over, and told once: there may be millions
+            if self._count == self._parts_max + 1:
+                self.defects.append(f"a request may have {self._parts_max} parts: send the others in another")
+            return
         media_type, words = _media_type_of(fields)
         words = encoding_defect(fields) or words
-        if self._count > self._parts_max:
-            words = f"a request may have {self._parts_max} parts"
+        content_location = fields.get("content-location", "")
+        self._names_letters += len(content_location) + len(fields.get("content-type", ""))
+        if self._names_letters > SPOOLED_NAMES_LETTERS_MAX:
+            content_location, media_type = "", MediaType("", {})
+            words = f"the places and types of all parts have more than {SPOOLED_NAMES_LETTERS_MAX} letters together"
         is_metadata = self._is_metadata(fields, media_type)
         if is_metadata and self._body.form is StoreForm.JSON and self._metadata:
             words = "there are metadata in another part already"
-        if is_metadata:  # which is mapped, and mappings begin at a page
+        words = defect or words
+        if is_metadata and self._body.form is StoreForm.JSON and not words:
+            # It is mapped, and mappings begin at a page.
             gap = -self._end % mmap.ALLOCATIONGRANULARITY
             self._unwritten += bytes(gap)
             self._end += gap
         self._open = _Opened(
             number=self._count,
             is_metadata=is_metadata,
-            content_location=fields.get("content-location", ""),
+            content_location=content_location,
             media_type=media_type,
             offset=self._end,
-            defect=defect or words,
+            defect=words,
         )
 
     def _is_metadata(self, fields: Mapping[str, str], media_type: MediaType) -> bool:
@@ -159,7 +177,7 @@ class SpooledBody:
         try:
             await asyncio.to_thread(self._write_all, data)
         except OSError as error:
-            raise SpoolError(f"the body cannot be laid down: {error.strerror}") from error
+            raise _spool_error(error) from error
 
     def _write_all(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -186,6 +204,7 @@ class SpooledBody:
                 yield from self._read_json(offset, length)
 
     def _read_xml(self, offset: int, length: int) -> InstanceMetadata:
+        """Read one document. Where that fails it is a defect of its instance, and spares the others."""
         reader = NativeModelReader()
         part = BulkPart(
             content_location="",
@@ -195,10 +214,13 @@ class SpooledBody:
             offset=offset,
         )
         at = 0
-        while piece := part.read(at, XML_PIECE_BYTES):
-            reader.feed(piece)
-            at += len(piece)
-        return reader.finish()
+        try:
+            while piece := part.read(at, XML_PIECE_BYTES):
+                reader.feed(piece)
+                at += len(piece)
+            return reader.finish()
+        except MetadataError as error:
+            return InstanceMetadata(data_set={}, defect=str(error))
 
     def _read_json(self, offset: int, length: int) -> Iterator[InstanceMetadata]:
         with mmap.mmap(self._file.fileno(), length, offset=offset, access=mmap.ACCESS_READ) as text:
@@ -207,6 +229,10 @@ class SpooledBody:
     def close(self) -> None:
         """Give the disk back. Waits for it."""
         self._file.close()
+
+
+def _spool_error(error: OSError) -> SpoolError:
+    return SpoolError(f"the body cannot be laid down: {error.strerror}")
 
 
 def _media_type_of(fields: Mapping[str, str]) -> tuple[MediaType, str]:

@@ -1,6 +1,7 @@
 """One instance of a store request, from its first byte to its line in the ledger."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -21,7 +22,8 @@ _NOBODY = Identity(sop_class_uid="", sop_instance_uid="", transfer_syntax_uid=""
 class StorePart:
     """A part that is an instance, or should be one. `status` is that of its failure, 0 where it is kept.
 
-    `way` is what takes its bytes, and `coming` what its outcome comes from, once it is whole; None where it is given up.
+    `way` is what takes its bytes, and `coming` what its outcome comes from, once it is whole; None where it is given up. Of the
+    outcome that stays which the answer and the ledger tell, since ten thousand parts wait for one answer.
     """
 
     number: int
@@ -33,11 +35,24 @@ class StorePart:
     answer: SenderAnswer = field(default_factory=SenderAnswer)
     identity: Identity = _NOBODY
     length: int = 0
-    outcome: Outcome | None = None
+    is_decided: bool = False
+    is_out_of_resources: bool = False
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    remarks: tuple[str, ...] = ()
+    receipt_id: str = ""
+    digest: str = ""
+    data_set_length: int = 0
+    disk_seconds: float = 0.0
     status: int = 0
     words: str = ""
     is_too_large: bool = False
     is_other_type: bool = False
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is on the disk: its outcome says so, and nothing else does."""
+        return self.is_decided and not self.status
 
     def fail(self, status: int, words: str) -> None:
         """Say what is wrong with it, unless that is known; it is given up, and the rest of it read over."""
@@ -59,18 +74,29 @@ class StorePart:
                 transfer_syntax_uid=described.transfer_syntax_uid,
             )
 
-    def take(self, outcome: Outcome) -> None:
-        """Take the outcome."""
-        self.outcome = outcome
+    def take(self, outcome: Outcome, same: Callable[[str], str]) -> None:
+        """Take the outcome. `same` returns a text as an earlier part had it: what most have in common is kept once."""
         self.way = self.coming = None
+        self.is_decided = True
+        self.is_out_of_resources = outcome.refusal is Refusal.OUT_OF_RESOURCES
+        self.identity = Identity(
+            sop_class_uid=same(self.identity.sop_class_uid),
+            sop_instance_uid=self.identity.sop_instance_uid,
+            transfer_syntax_uid=same(self.identity.transfer_syntax_uid),
+        )
+        self.study_instance_uid = same(outcome.study_instance_uid)
+        self.series_instance_uid = same(outcome.series_instance_uid)
+        self.remarks = outcome.remarks
+        self.receipt_id = outcome.receipt.receipt_id if outcome.receipt is not None else ""
+        self.digest = outcome.digest
+        self.data_set_length = outcome.data_set_length
+        self.disk_seconds = outcome.disk_seconds
         if outcome.refusal is not None:
             self.fail(outcome.status, outcome.comment)
 
     def record(self, request_id: str, ended: float, *, is_answered: bool) -> RequestRecord:
         """Return its line in the ledger."""
-        outcome = self.outcome
-        receipt = outcome.receipt if outcome is not None else None
-        is_decided = is_answered or outcome is not None
+        is_decided = is_answered or self.is_decided
         words = self.words
         if not is_answered:
             words = f"{words} (not answered: the connection was lost)".strip()
@@ -83,20 +109,19 @@ class StorePart:
             requested_at=timestamp(self.began_at),
             status=self.status if is_answered else None,
             error_comment=words[:LEDGER_WORDS_LETTERS_MAX],
-            data_set_length=outcome.data_set_length if outcome is not None else self.length,
-            digest=outcome.digest if outcome is not None else "",
-            outcome="kept" if receipt is not None else "refused" if is_decided else "lost",
-            receipt_id=receipt.receipt_id if receipt is not None else "",
+            data_set_length=self.data_set_length if self.is_decided else self.length,
+            digest=self.digest,
+            outcome="kept" if self.receipt_id else "refused" if is_decided else "lost",
+            receipt_id=self.receipt_id,
             seconds_network=(self.came or ended) - self.began,
-            seconds_disk=outcome.disk_seconds if outcome is not None else 0.0,
+            seconds_disk=self.disk_seconds,
             seconds_total=ended - self.began,
-            was_listed_first=is_answered and not self.status and self.answer.was_listed_first,
+            was_listed_first=is_answered and self.is_kept and self.answer.was_listed_first,
         )
 
     def log_refusal(self, request_id: str) -> None:
         """Write the line of the log about an instance that is not kept."""
-        is_ours = self.outcome is not None and self.outcome.refusal is Refusal.OUT_OF_RESOURCES
-        level = log.error if is_ours else log.warning
+        level = log.error if self.is_out_of_resources else log.warning
         level(
             "error",
             what="an instance was refused",

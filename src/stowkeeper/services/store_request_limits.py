@@ -10,6 +10,14 @@ no more memory whatever the size of its parts."""
 LINES_AT_ONCE_MAX = 1000
 """Ledger lines that a request hands over at once: the lines of others have room beside them."""
 
+REFUSALS_LOGGED_MAX = 100
+"""Refused instances of a request that the log tells of one by one; the ledger has each. A body of half a megabyte can hold a
+hundred thousand parts of nothing."""
+
+TURN_SECONDS = 0.002
+"""How long the parts of a request may keep the event loop from all others at a time. Another request has some ten turns of its own
+before it is answered."""
+
 LINES_WAIT_SECONDS = 10.0
 """How long a request waits before it hands over more lines; then they go all the same."""
 
@@ -19,11 +27,12 @@ CREDENTIAL_LETTERS_MAX = 64
 SPOOL_WRITE_BYTES = 1024 * 1024
 """Bytes of a body with metadata and bulk data that are laid down at a time."""
 
-XML_PIECE_BYTES = 64 * 1024
-"""Bytes of metadata that the XML parser gets at a time."""
-
 BUILT_PIECES_BYTES = 512 * 1024
 """Bytes of a built instance that one visit to a thread brings."""
+
+SPOOLED_NAMES_LETTERS_MAX = 32 * 1024 * 1024
+"""Letters of places and types that all parts of bulk data together may have, which are kept until the instances are built: of a
+hundred thousand parts with a URL of three UIDs each there are as many."""
 
 UNUSED_PARTS_TOLD_MAX = 100
 """Parts of bulk data that nobody refers to and that an answer names one by one: more say no more."""

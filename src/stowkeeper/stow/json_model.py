@@ -43,6 +43,8 @@ _QUOTATION_MARK: Final = b'"'[0]
 _OPENING: Final = frozenset(b"{[")
 _CLOSING: Final = frozenset(b"}]")
 _VALUE_FORMS: Final = ("Value", "InlineBinary", "BulkDataURI")
+_DESCRIPTIONS: Final = frozenset({"vr", "keyword", "name", "privateCreator", *_VALUE_FORMS})
+"""What an object of an element may have without a value being in it: some writers repeat the dictionary."""
 _NAME_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 
 
@@ -50,10 +52,10 @@ def read_json_model(data: bytes | mmap) -> Iterator[InstanceMetadata]:
     """Give the metadata of each instance, in the order of the text.
 
     `data` is the whole text, in memory or mapped from a file. It is read as the iteration goes on: where
-    it fails, those before have been given.
+    it fails, those before have been given. An object that is JSON and no instance is a defect, and spares those behind it.
 
     Raises:
-        MetadataError: the text is no JSON, no array of objects, or one of its objects is beyond a bound.
+        MetadataError: the text is no JSON, no array of objects, or one of its objects is too long to find its end.
 
     """
     at = _skip_blanks(data, len(_BYTE_ORDER_MARK) if data[:3] == _BYTE_ORDER_MARK else 0)
@@ -144,10 +146,14 @@ def _end_of_text(data: bytes | mmap, at: int, limit: int) -> int:
 # The reading
 
 
+class _RepeatedNameError(ElementDefectError):
+    """An object of the JSON has the same name twice, and readers differ on which counts (RFC 8259 §4)."""
+
+
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise MetadataError("an object of the JSON has the same name twice")
+        raise _RepeatedNameError("an object has the same name twice")
     return found
 
 
@@ -160,15 +166,18 @@ _decoder: Final = json.JSONDecoder(
 def _read_object(data: bytes | mmap, begin: int, end: int) -> InstanceMetadata:
     try:
         found = _decoder.decode(data[begin:end].decode())
-    except MetadataError:
-        raise
+    except _RepeatedNameError as defect:
+        return InstanceMetadata(data_set={}, defect=str(defect))
     except UnicodeDecodeError:
         raise MetadataError("the JSON is not in UTF-8") from None
     except (ValueError, RecursionError):  # a number of thousands of digits is a bare ValueError
         raise MetadataError(f"between bytes {begin} and {end} stands no JSON") from None
     reading = Reading()
     level = Level(is_item=False)
-    _read_elements(found, level, reading)
+    try:
+        _read_elements(found, level, reading)
+    except MetadataError as error:
+        return InstanceMetadata(data_set={}, defect=str(error))
     return reading.finish(level)
 
 
@@ -191,6 +200,8 @@ def _read_element(tag: int, content: object, reading: Reading) -> Element:
         raise ElementDefectError(f"{format_tag(tag)} has no value representation that is known")
     given = [form for form in _VALUE_FORMS if content.get(form) is not None]
     if not given:
+        if not content.keys() <= _DESCRIPTIONS:  # "value", say: what it holds would be lost without a word
+            raise ElementDefectError(f"{format_tag(tag)} has no value but a name that the JSON Model has not")
         return Element(vr, () if vr == b"SQ" else b"")
     if len(given) > 1:
         raise ElementDefectError(f"{format_tag(tag)} has its value in several ways at once")
@@ -223,6 +234,8 @@ def _person_name(tag: int, name: object) -> object:
     if not isinstance(name, dict):
         return name
     groups = [name.get(group) or "" for group in _NAME_GROUPS]
+    if not name.keys() <= set(_NAME_GROUPS):
+        raise ElementDefectError(f"{format_tag(tag)} has a name with parts that the JSON Model has not")
     if not all(type(group) is str for group in groups):
         raise ElementDefectError(f"{format_tag(tag)} has a name that is no text")
     return "=".join(groups).rstrip("=")

@@ -25,6 +25,13 @@ the item. What is within it is certain to be within what Python's parser, which 
 XML_DEPTH_MAX: Final = 2 * SEQUENCE_DEPTH_MAX + 6
 """Tags inside one another in a Native DICOM Model: a sequence opens two; a person's name has four."""
 
+XML_PIECE_BYTES: Final = 64 * 1024
+"""Bytes of XML that the parser gets at a time: while it has them nothing else runs."""
+
+XML_TAG_BYTES_MAX: Final = 256 * 1024
+"""About the bytes of a tag with all its fields, or of a comment, in XML. Expat reads one that has not come whole anew with each
+piece, so thirty megabytes of a single one took it twenty seconds. A tag has some hundred, a comment may have a licence."""
+
 NUMBER_LETTERS_MAX: Final = 40
 """Letters of a number in a binary value representation: twenty digits for the largest integer, 24 for the longest double."""
 

@@ -4,7 +4,7 @@ Values are encoded already, in little endian and without padding, texts in UTF-8
 themselves is a reference to bulk data (PS3.18 §10.5.1.2, PS3.19 §A.1).
 
 Nothing here is believed for being written: elements that cannot be in a data set, twice the same one, and private ones
-without their creator are defects. A defect is about one instance; its words name tags, never a value.
+that name another creator than their block are defects. A defect is about one instance; its words name tags, never a value.
 """
 
 from collections.abc import Mapping
@@ -113,7 +113,9 @@ class Level:
 
         """
         group, number = tag >> 16, tag & 0xFFFF
-        if number == 0 or tag == _LENGTH_TO_END or (group == 0x0002 and not self.is_item):
+        # Without its block, the first private element of one has the number of a group length.
+        is_length = tag == _LENGTH_TO_END or (number == 0 and not (group & 1 and private_creator))
+        if is_length or (group == 0x0002 and not self.is_item):
             return  # lengths of something else than what is made of it; file meta information is written anew
         if group in {0x0000, 0x0001, 0x0002, 0x0003, 0x0005, 0x0007, 0xFFFE, 0xFFFF}:
             raise ElementDefectError(f"{format_tag(tag)} is no element of a data set")

@@ -32,6 +32,8 @@ _NO_NUMBERS: Final = {
 """How writers put down what is no number. The second and third are the standard's; Python and Java write the others."""
 
 _INTEGER_VRS: Final = {b"SS": "<h", b"US": "<H", b"SL": "<i", b"UL": "<I", b"SV": "<q", b"UV": "<Q"}
+_WHOLE_FLOATS_MAX: Final = 2.0**53
+"""From here on a number with a point or an exponent is another one than was written (IEEE 754)."""
 _REAL_VRS: Final = {b"FL": "<f", b"FD": "<d"}
 TEXT_VRS: Final = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
 ONE_VALUE_VRS: Final = frozenset(b"LT ST UR UT".split())
@@ -69,7 +71,7 @@ def decode_inline(tag: int, vr: bytes, text: object) -> bytes:
     """Return what is written in base64. Raises ElementDefectError."""
     if vr not in _INLINE_VRS:
         raise ElementDefectError(f"{format_tag(tag)} is given in base64, which is not for VR {vr.decode()}")
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not text.isascii():  # asked first: other letters are slow to leave out
         raise ElementDefectError(f"the value of {format_tag(tag)} is no base64")
     try:
         return binascii.a2b_base64(text.translate(_BLANKS_IN_BASE64).encode("ascii"), strict_mode=True)
@@ -141,7 +143,7 @@ def _integer(tag: int, value: object) -> int:
         return value
     if isinstance(value, bytes):
         number = _real(tag, value)
-        if number.is_integer():
+        if number.is_integer() and abs(number) < _WHOLE_FLOATS_MAX:
             return int(number)
     elif isinstance(value, str) and len(value) <= NUMBER_LETTERS_MAX:
         stripped = value.strip(_BLANKS)

@@ -3,6 +3,9 @@
 Expat reads it as a stream. Document types are refused as soon as they begin, so there are no entities to expand and
 nothing outside of the document to fetch; depth, size and counts are bounded. Tags and values are taken by their place
 alone, and tags that the model does not have are refused, since what they hold would be lost.
+
+Namespaces are looked up here: expat would write their whole name before every prefixed field, so that a megabyte of XML
+with a long one took it seconds in which nothing else ran, and thirty megabytes hours.
 """
 
 import re
@@ -11,7 +14,12 @@ from typing import Final, TypeVar
 from xml.parsers import expat
 
 from stowkeeper.dicom.elements import format_tag
-from stowkeeper.stow.limits_of_metadata import METADATA_BYTES_MAX, METADATA_VALUES_MAX, XML_DEPTH_MAX
+from stowkeeper.stow.limits_of_metadata import (
+    METADATA_BYTES_MAX,
+    METADATA_VALUES_MAX,
+    XML_DEPTH_MAX,
+    XML_TAG_BYTES_MAX,
+)
 from stowkeeper.stow.metadata import (
     VALUE_REPRESENTATIONS,
     BulkReference,
@@ -67,7 +75,7 @@ class NativeModelReader:
     """Reads one document: `feed` it every piece, then `finish`."""
 
     def __init__(self) -> None:
-        self._parser = expat.ParserCreate(namespace_separator=" ")
+        self._parser = expat.ParserCreate()
         self._parser.buffer_text = True
         self._parser.StartDoctypeDeclHandler = self._refuse_doctype
         self._parser.EntityDeclHandler = self._refuse_doctype
@@ -77,6 +85,8 @@ class NativeModelReader:
         self._size = 0
         self._reading = Reading()
         self._path: list[str] = []
+        self._is_native: dict[str, list[bool]] = {"": [True]}
+        self._declared: list[tuple[str, ...]] = []
         self._levels: list[Level] = []
         self._attributes: list[_Attribute | None] = []
         self._numbers: list[int] = []
@@ -110,6 +120,11 @@ class NativeModelReader:
                 # Its words may repeat what the document says; the place does not.
                 line, column = self._parser.ErrorLineNumber, self._parser.ErrorColumnNumber
                 self._error = MetadataError(f"there is no XML in line {line}, column {column}")
+        if self._error is None and self._size - self._parser.CurrentByteIndex > XML_TAG_BYTES_MAX:
+            # It would be read again from its beginning with each piece.
+            self._error = MetadataError(
+                f"the XML has a tag or a comment of more than {XML_TAG_BYTES_MAX} bytes"
+            )
         if self._error is not None:
             raise self._error
 
@@ -119,9 +134,11 @@ class NativeModelReader:
     # What expat tells
 
     def _start(self, qualified: str, fields: dict[str, str]) -> None:
-        namespace, _, name = qualified.rpartition(" ")
+        prefix, _, name = qualified.rpartition(":")
+        self._declared.append(self._declare(fields) if fields else ())
+        natives = self._is_native.get(prefix)
         outer = self._path[-1] if self._path else ""
-        if namespace not in {"", NATIVE_MODEL_NAMESPACE} or name not in _INSIDE.get(outer, ()):
+        if not natives or not natives[-1] or name not in _INSIDE.get(outer, ()):
             raise MetadataError(
                 f"line {self._parser.CurrentLineNumber} of the XML has a tag that the Native DICOM Model has not there"
             )
@@ -142,6 +159,19 @@ class NativeModelReader:
         elif name == "BulkData":
             self._take_reference(fields)
 
+    def _declare(self, fields: dict[str, str]) -> tuple[str, ...]:
+        """Remember of each prefix that a tag declares whether it is our namespace or none; return the prefixes, '' among them.
+
+        That holds until the tag ends (Namespaces in XML §6).
+        """
+        prefixes = []
+        for name, uri in fields.items():
+            field, _, prefix = name.partition(":")
+            if field == "xmlns":
+                self._is_native.setdefault(prefix, []).append(uri in {"", NATIVE_MODEL_NAMESPACE})
+                prefixes.append(prefix)
+        return tuple(prefixes)
+
     def _take_text(self, text: str) -> None:
         if self._path[-1] in _WITH_TEXT:
             self._text.append(text)
@@ -151,7 +181,7 @@ class NativeModelReader:
             )
 
     def _end(self, _: str) -> None:
-        name = self._path.pop()
+        name = self._leave()
         attribute = self._attributes[-1] if self._attributes else None
         text = "".join(self._text)
         self._text.clear()
@@ -185,6 +215,12 @@ class NativeModelReader:
             if attribute.binary is not None:
                 attribute.defect = _several_ways(attribute.tag)
             attribute.binary = text
+
+    def _leave(self) -> str:
+        """Go out of a tag, and of the namespaces that it declared; return its name."""
+        for prefix in self._declared.pop():
+            self._is_native[prefix].pop()
+        return self._path.pop()
 
     # Attributes
 

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Final
 
 from stowkeeper.stow.limits import ERROR_COMMENT_CHARACTERS_MAX, RESPONSE_BYTES_MAX, WORDS_CHARACTERS_MAX
@@ -119,16 +120,22 @@ def write_response(result: StoreResult, media_type: str) -> bytes:
 
 
 def _write_json(beginning: DataSet, sequences: Sequence[tuple[str, Iterator[DataSet]]]) -> bytes:
-    written = [_encoded(beginning)[:-1]]
+    written = (
+        BytesIO()
+    )  # so that of ten thousand instances there are three megabytes, and not four times that
+    written.write(_encoded(beginning)[:-1])
     for tag, items in sequences:
-        written.append(f',"{tag}":{{"vr":"SQ","Value":[')
-        written.append(",".join(map(_encoded, items)))
-        written.append("]}")
-    return "".join([*written, "}"]).encode()
+        written.write(f',"{tag}":{{"vr":"SQ","Value":['.encode())
+        for number, item in enumerate(items):
+            written.write(b"," if number else b"")
+            written.write(_encoded(item))
+        written.write(b"]}")
+    written.write(b"}")
+    return written.getvalue()
 
 
-def _encoded(data_set: DataSet) -> str:
-    return json.dumps(data_set, separators=(",", ":"))
+def _encoded(data_set: DataSet) -> bytes:
+    return json.dumps(data_set, separators=(",", ":")).encode()
 
 
 def _stored_item(instance: StoredInstance) -> DataSet:

@@ -8,6 +8,7 @@ From the outside in:
     rates
     cross-origin fields (only where origins are set)
     who: credentials
+    addresses in Orthanc's spelling
     OPTIONS
     routes, each with its rules
 
@@ -47,6 +48,7 @@ from stowkeeper.web.credentials import CredentialBook
 from stowkeeper.web.exchange import RequestShell
 from stowkeeper.web.forwarding import ForwardedRequests
 from stowkeeper.web.origins import CrossOrigin, OriginCheck
+from stowkeeper.web.orthanc_addresses import OrthancAddresses
 from stowkeeper.web.orthanc_errors import orthanc_response
 from stowkeeper.web.problems import ErrorWriter, ProblemError, not_found, problem_of, problem_response
 from stowkeeper.web.roles import EVERYBODY
@@ -109,7 +111,7 @@ def build_application(
     application.state.serves_this_machine_alone = _serves_this_machine_alone(options)
     application.state.write_error = write_error
     application.router.routes.extend(routes)
-    openapi_document.install(application, routes)
+    openapi_document.install(application, routes, base_path)
     return application
 
 
@@ -117,10 +119,15 @@ def error_writer(base_path: str) -> ErrorWriter:
     """Return what tells a problem in the shape that its address has; `base_path` is that of DICOMweb."""
 
     def write(scope: Scope, problem: ProblemError) -> Response:
-        is_ours = any(_is_below(scope["path"], path) for path in (NATIVE_PATH, base_path))
+        is_ours = _is_of_other_shape(scope["path"], base_path)
         return (problem_response if is_ours else ROOT_ERRORS)(scope, problem)
 
     return write
+
+
+def _is_of_other_shape(path: str, base_path: str) -> bool:
+    """Tell whether an address is of the native interface or of DICOMweb, and not of Orthanc's shape."""
+    return any(_is_below(path, prefix) for prefix in (NATIVE_PATH, base_path))
 
 
 def _is_below(path: str, prefix: str) -> bool:
@@ -161,6 +168,7 @@ def _layers(
             is_for_everybody=lambda scope: scope["path"] in open_paths,
             serves_this_machine_alone=_serves_this_machine_alone(options),
         ),
+        Middleware(OrthancAddresses, is_other=lambda path: _is_of_other_shape(path, base_path)),
         Middleware(OptionsAnswer, routes=routes, base_path=base_path),
     ]
 
@@ -197,12 +205,21 @@ class OptionsAnswer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["method"] != "OPTIONS":
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path: str = scope["path"]
+        is_base = path.rstrip("/") == self._base_path
+        if scope["method"] != "OPTIONS" and not is_base:
             await self._app(scope, receive, send)
             return
         methods = allowed_methods(self._routes, scope)
-        path: str = scope["path"]
-        if not methods and path.rstrip("/") != self._base_path:
+        if scope["method"] != "OPTIONS":
+            if methods:
+                await self._app(scope, receive, send)
+                return
+            raise ProblemError(405, "this address has OPTIONS alone", headers={"Allow": "OPTIONS"})
+        if not methods and not is_base:
             raise not_found("such address")
         headers = {"Allow": ", ".join(methods or ("OPTIONS",))}
         response = Response(status_code=204, headers=headers)

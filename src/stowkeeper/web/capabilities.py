@@ -14,9 +14,10 @@ _STORE_BODIES: Final = (
     f'{_RELATED}; type="{DICOM_XML}"',
     DICOM,
 )
-_STORE_STATUSES: Final = "200 202 400 401 403 406 409 413 415 503"
-_REQUEST_STATUSES: Final = "200 202 400 401 403 406 409 413 415"
-_RESULT_STATUSES: Final = "200 202 400 401 403 404 406"
+# Another method is answered 405 with the field Allow, and is none of these.
+_STORE_STATUSES: Final = "200 202 400 401 403 406 408 409 413 415 429 503"
+_REQUEST_STATUSES: Final = "200 202 400 401 403 406 408 409 413 415 429 503"
+_RESULT_STATUSES: Final = "200 202 400 401 403 404 406 429 503"
 
 
 def capabilities(base_path: str) -> bytes:

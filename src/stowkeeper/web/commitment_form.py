@@ -4,6 +4,7 @@
           202  accepted, Retry-After                 202  not yet, Retry-After
           400  a malformed payload or UID            404  nobody asked so here by HTTP
           409  the transaction UID is in use
+          503  nobody runs the jobs by which it would be worked on
 
 A request is kept durably before it is answered 202, and its result can be fetched again and again. Who asked and fetches it first
 has been told: from then on the UID is used up. A repeat of the same request by the same client before that joins the first one.
@@ -27,9 +28,8 @@ from stowkeeper.dicom.uid import uid_defect
 from stowkeeper.services.commitment import rows
 from stowkeeper.services.commitment.acceptance import Taken, WebResult, accept_web, web_result
 from stowkeeper.services.commitment.commitment_values import WAY_WEB, CommitmentRole, CommitmentState
+from stowkeeper.stow.media_types import DICOM_JSON, DICOM_XML, preferred_response_type
 from stowkeeper.web.commitment_payload import (
-    DICOM_JSON,
-    DICOM_XML,
     CommitmentPayload,
     PayloadError,
     Run,
@@ -46,7 +46,7 @@ from stowkeeper.web.orthanc_limits import (
 )
 from stowkeeper.web.orthanc_routes import Body
 from stowkeeper.web.orthanc_waiting import WaitingRoom, turn_of, wait_until
-from stowkeeper.web.problems import ProblemError
+from stowkeeper.web.problems import ProblemError, nobody_works
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import Asker, allow, api_router, check_json
 from stowkeeper.web.services import WebServices
@@ -77,6 +77,8 @@ def router(services: WebServices) -> APIRouter:
         transaction_uid: str, request: Request, body: Body, asker: Asker
     ) -> Response:
         _check_uid(transaction_uid)
+        if not services.are_jobs_run():
+            raise nobody_works()
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         address = request.client.host if request.client is not None else ""
         async with turn_of(database, body):
@@ -149,33 +151,11 @@ def _finished(result: WebResult | None) -> WebResult | None:
 def _told(result: WebResult | None, runs: Sequence[Run], headers: Headers) -> Response:
     if result is None or result.instances is None:
         return Response(status_code=202, headers={"Retry-After": str(COMMITMENT_RETRY_SECONDS)})
-    media_type = preferred_type(headers)
+    # Where neither will do, the request was answered 406 before.
+    media_type = preferred_response_type(headers.getlist("accept"), None) or DICOM_JSON
     body = write_result(result_of(result.instances, runs), media_type)
     # Without `media_type`, which would add a character set to one of them.
     return Response(body, headers={"Content-Type": media_type})
-
-
-def preferred_type(headers: Headers) -> str:
-    """Return the media type that a client wants its answer in (RFC 9110 §12.5.1): JSON, unless it prefers XML."""
-    quality = dict.fromkeys(MEDIA_TYPES, 0.0)
-    for entry in ",".join(headers.getlist("accept")).split(","):
-        name, *parameters = (part.strip().lower() for part in entry.split(";"))
-        weight = _weight_of(parameters)
-        for media_type in MEDIA_TYPES:
-            if name == media_type:
-                quality[media_type] = max(quality[media_type], weight)
-    return DICOM_XML if quality[DICOM_XML] > quality[DICOM_JSON] else DICOM_JSON
-
-
-def _weight_of(parameters: Sequence[str]) -> float:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
-    return 1.0
 
 
 class FormMemory:

@@ -3,28 +3,31 @@
 A request names instances in one of two shapes: a list, the Referenced SOP Sequence (0008,1199), or a tree, the Referenced Study
 Sequence (0008,1110) down to instances. A result has the shape of its request. What is read is brought into one form first, which
 both encodings have: for each tag its values, texts or data sets.
-
-XML is read by expat as a stream. A document type declaration is refused, and with it every entity there could be.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Union
-from xml.parsers import expat
 
 from stowkeeper.dicom.commitment_information import Reference
 from stowkeeper.dicom.limits import REFERENCES_MAX
 from stowkeeper.dicom.uid import is_acceptable_uid
 from stowkeeper.services.commitment.commitment_values import CommitmentInstance, InstanceOutcome
+from stowkeeper.stow.media_types import DICOM_JSON
+from stowkeeper.stow.native_response import (
+    NativeBounds,
+    NativeResponseError,
+    TooManyValuesError,
+    read_native_response,
+    write_native_response,
+)
+from stowkeeper.web.json_bodies import load_json
 from stowkeeper.web.orthanc_limits import (
     COMMITMENT_DEPTH_MAX,
     COMMITMENT_VALUE_LETTERS_MAX,
     COMMITMENT_VALUES_MAX,
 )
-
-DICOM_JSON: Final = "application/dicom+json"
-DICOM_XML: Final = "application/dicom+xml"
 
 SOP_CLASS: Final = "00081150"
 SOP_INSTANCE: Final = "00081155"
@@ -97,7 +100,7 @@ def read_payload(body: bytes, media_type: str) -> CommitmentPayload:
 
 def _read_json(body: bytes) -> Values:
     try:
-        found = json.loads(body)
+        found = load_json(body)
     except (ValueError, RecursionError):
         raise PayloadError("the payload is no JSON") from None
     if isinstance(found, list) and len(found) == 1:
@@ -117,7 +120,7 @@ def _values_of(data_set: Mapping[str, Any], depth: int) -> Values:
             continue
         found = attribute.get("Value", []) if isinstance(attribute, dict) else None
         if not isinstance(found, list):
-            raise PayloadError(f"{_KEYWORDS[tag]} is no attribute in DICOM JSON")
+            raise PayloadError(f"{_KEYWORDS[tag]} is no attribute of a data set")
         kind = dict if tag in _SEQUENCES else str
         if not all(isinstance(value, kind) for value in found):
             raise PayloadError(f"{_KEYWORDS[tag]} has values of another kind")
@@ -129,94 +132,18 @@ def _values_of(data_set: Mapping[str, Any], depth: int) -> Values:
 
 
 def _read_xml(body: bytes) -> Values:
-    reader = _XMLReader()
-    # With the separator a name comes with its name space before it.
-    parser = expat.ParserCreate(namespace_separator=" ")
-    parser.buffer_text = True
-    parser.StartDoctypeDeclHandler = reader.refuse_declaration
-    parser.EntityDeclHandler = reader.refuse_declaration
-    parser.StartElementHandler = reader.start
-    parser.EndElementHandler = reader.end
-    parser.CharacterDataHandler = reader.text
+    bounds = NativeBounds(
+        tags=_SEQUENCES | _TEXTS,
+        values_max=COMMITMENT_VALUES_MAX,
+        letters_max=COMMITMENT_VALUE_LETTERS_MAX,
+    )
     try:
-        parser.Parse(body, True)  # noqa: FBT003 - expat takes the end of the data by position alone
-    except expat.ExpatError as error:
-        raise PayloadError(f"the payload is no XML: {expat.ErrorString(error.code)}") from None
-    if not reader.has_root:
-        raise PayloadError("the payload is no Native DICOM Model")
-    return reader.root
-
-
-@dataclass(slots=True)
-class _Open:
-    """An element that is open: its name, and where what is in it goes to."""
-
-    name: str
-    tag: str = ""
-    values: Values | None = None
-
-
-@dataclass(slots=True)
-class _XMLReader:
-    """Takes what expat finds. Attributes that mean nothing here are passed over, whatever is in them."""
-
-    root: Values = field(default_factory=dict)
-    has_root: bool = False
-    stack: list[_Open] = field(default_factory=list)
-    value: list[str] | None = None
-    taken: int = 0
-
-    def refuse_declaration(self, *_: object) -> None:
-        raise PayloadError("the payload has a document type declaration, which no Native DICOM Model has")
-
-    def start(self, qualified: str, attributes: dict[str, str]) -> None:
-        name = qualified.rpartition(" ")[2]
-        if len(self.stack) >= 2 * COMMITMENT_DEPTH_MAX:
-            raise PayloadError("the payload is nested too deep")
-        self.stack.append(self._opened(name, attributes))
-
-    def _opened(self, name: str, attributes: dict[str, str]) -> _Open:
-        if not self.stack:
-            if name != "NativeDicomModel":
-                raise PayloadError("the payload is no Native DICOM Model")
-            self.has_root = True
-            return _Open(name, values=self.root)
-        around = self.stack[-1]
-        if name == "DicomAttribute" and around.values is not None:
-            tag = attributes.get("tag", "").upper()
-            if tag in _SEQUENCES or tag in _TEXTS:
-                around.values.setdefault(tag, [])
-                return _Open(name, tag=tag, values=around.values)
-        elif name == "Item" and around.tag in _SEQUENCES and around.values is not None:
-            self._count()
-            item: Values = {}
-            around.values[around.tag].append(item)
-            return _Open(name, values=item)
-        elif name == "Value" and around.tag in _TEXTS and around.values is not None:
-            self._count()
-            self.value = []
-            return _Open(name, tag=around.tag, values=around.values)
-        return _Open(name)
-
-    def _count(self) -> None:
-        self.taken += 1
-        if self.taken > COMMITMENT_VALUES_MAX:
-            raise PayloadError(
-                f"the payload has more than {COMMITMENT_VALUES_MAX} items and values: ask in parts",
-                is_too_long=True,
-            )
-
-    def text(self, data: str) -> None:
-        if self.value is not None and self.stack[-1].name == "Value":
-            self.value.append(data[:COMMITMENT_VALUE_LETTERS_MAX])
-            if len(self.value) > COMMITMENT_VALUE_LETTERS_MAX:
-                raise PayloadError(f"a value of {_KEYWORDS[self.stack[-1].tag]} is too long")
-
-    def end(self, _qualified: str) -> None:
-        ended = self.stack.pop()
-        if ended.name == "Value" and self.value is not None and ended.values is not None:
-            ended.values[ended.tag].append("".join(self.value))
-            self.value = None
+        found = read_native_response(body, bounds)
+    except TooManyValuesError as error:
+        raise PayloadError(f"the payload is too long: {error}: ask in parts", is_too_long=True) from None
+    except NativeResponseError as error:
+        raise PayloadError(f"the payload is no Native DICOM Model that is taken: {error}") from None
+    return _values_of(found, 1)
 
 
 # What it means (PS3.18 Table J.1-1).
@@ -345,8 +272,7 @@ def write_result(elements: Sequence[Element], media_type: str) -> bytes:
     """Write a result as DICOM JSON or as Native DICOM Model."""
     if media_type == DICOM_JSON:
         return json.dumps(_json_of(elements)).encode()
-    head = '<?xml version="1.0" encoding="UTF-8"?>\n<NativeDicomModel xml:space="preserve">'
-    return "".join([head, *_xml_of(elements), "</NativeDicomModel>"]).encode()
+    return write_native_response(_json_of(elements))
 
 
 def _vr_of(value: object) -> str:
@@ -363,17 +289,3 @@ def _json_of(elements: Sequence[Element]) -> dict[str, Any]:
         }
         for tag, value in sorted(elements, key=lambda element: element[0])
     }
-
-
-def _xml_of(elements: Sequence[Element]) -> Iterator[str]:
-    # UIDs and numbers alone are written: nothing in them needs an escape.
-    for tag, value in sorted(elements, key=lambda element: element[0]):
-        yield f'<DicomAttribute tag="{tag}" vr="{_vr_of(value)}" keyword="{_KEYWORDS[tag]}">'
-        if isinstance(value, list):
-            for number, item in enumerate(value, 1):
-                yield f'<Item number="{number}">'
-                yield from _xml_of(item)
-                yield "</Item>"
-        else:
-            yield f'<Value number="1">{value}</Value>'
-        yield "</DicomAttribute>"

@@ -2,7 +2,8 @@
 
 uvicorn bounds the pause between two requests. Here are bounds for the first request, for each head, in time and in
 bytes, and for bodies that nobody reads. Fields behind a chunked body (trailers, RFC 9112 §7.1.2) are refused: nothing here
-needs one, and none may be taken for a field of the head.
+needs one, and none may be taken for a field of the head. No other protocol is gone over to (RFC 9110 §7.8): who asks for one,
+as Java's client and `curl --http2` do with every request, is served as if they had not.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import json
 from http import HTTPStatus
 from typing import Any, cast
 
+from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from stowkeeper.web.limits import HEAD_BYTES_MAX, HEAD_SECONDS, LINGER_SECONDS
@@ -23,6 +25,7 @@ _WORDS = {
 }
 
 
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _TRAILERS = "the request has fields behind its body, which are not taken"
 _NOTHING_OF_BODY = f"more than {HEAD_BYTES_MAX} bytes came in a body that were nothing of it"
 
@@ -59,6 +62,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bytes_beside_body = 0
         self._in_message = False
         self._in_body = False
+        self._takes_no_more = False
+        self._is_head_again = False
 
     @property
     def _is_answered(self) -> bool:
@@ -80,12 +85,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, but of a head no more than its bound, and no more of what stands around the pieces of a body."""
+        if self._takes_no_more:
+            return
         if self._in_body:
             self._bytes_beside_body += len(data)
         else:
             self._head_bytes += len(data)
             self._await_head()
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except HttpParserError:
+            self._refuse(self._refusal, self._refusal_words)
         if self._in_body:
             # The parser keeps a field that does not end, and an extension of a chunk may have no end either.
             if self._bytes_beside_body > HEAD_BYTES_MAX:
@@ -93,14 +104,42 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._in_message and self._head_bytes > HEAD_BYTES_MAX:
             self._refuse(431)
 
+    def _parse(self, data: bytes) -> None:
+        """Give bytes to the parser. Raises HttpParserError.
+
+        Where a request asks for another protocol the parser ends it with its head, and what comes then is no HTTP to it. Told
+        once more what the head says of the body, it reads that.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except HttpParserUpgrade as wish:
+                data = data[wish.args[0] :]
+            else:
+                return
+            framing = [field for field in self.headers if field[0] in _FRAMING]
+            self._is_head_again = True
+            self.parser.feed_data(
+                b"POST / HTTP/1.1\r\n%s\r\n" % b"".join(b"%s: %s\r\n" % one for one in framing)
+            )
+
     def on_message_begin(self) -> None:
         """Know that a request begins."""
+        if self._is_head_again:
+            return
         self._in_message = True
         super().on_message_begin()
         cast("dict[str, Any]", self.scope)[ABORT] = self.transport.abort
 
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the address."""
+        if not self._is_head_again:
+            super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field of the head. Raises ValueError for one behind the body."""
+        if self._is_head_again:
+            return
         if self._in_body:
             self._refusal_words = _TRAILERS
             raise ValueError("a field behind the body")  # the parser ends with it, and uvicorn answers
@@ -108,6 +147,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Know that a head is there."""
+        if self._is_head_again:
+            self._is_head_again = False
+            return
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > HEAD_BYTES_MAX:
             self._refusal = 431
@@ -116,15 +158,22 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bytes_beside_body = 0
         self._stop(self._head_timer)
         self._head_timer = None
+        if self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # it knows no answer before the answer (RFC 9110 §10.1.1)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
         self._bytes_beside_body = 0
+        if not self.cycle.body:
+            # Bytes that are added to none, and then asked for as bytes, are not copied, as a bytearray's are twice.
+            self.cycle.body = b""  # type: ignore[assignment]  # all that uvicorn does with it, bytes can do
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Know that a request is whole; the next one may follow in the same bytes."""
+        if self.parser.should_upgrade():
+            return  # its body is still to come
         self._in_message = self._in_body = False
         self._head_bytes = 0
         self._stop(self._linger_timer)
@@ -136,10 +185,6 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._in_body and not self.transport.is_closing():
             self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words; ours say more
-        """Answer what is no request, and close."""
-        self._refuse(self._refusal, self._refusal_words)
 
     def _await_head(self) -> None:
         if self._head_timer is None:
@@ -154,6 +199,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, words: str = "") -> None:
         if self.transport.is_closing():
+            return
+        if not self._in_body and not self._is_answered:
+            # What came before is whole, and is answered first. Nobody can tell where a request begins behind this.
+            self._takes_no_more = True
+            self.cycle.keep_alive = False
             return
         if self._is_answered or self._takes_over():
             self.transport.write(plain_answer(status, words))

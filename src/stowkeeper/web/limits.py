@@ -86,6 +86,21 @@ JSON_VALUES_MAX = 1_000_000
 """Lists and objects in a body of JSON, and as many values in rows: a request for 100,000 references has 500,000 of the first and
 400,000 of the others. Each takes up to some 200 bytes of memory once it is read."""
 
+JSON_VALUES_AT_ONCE_MAX = 30_000
+"""The same of a body that is read in one go, as on every route but two: while it is, no other thread of the process runs, the
+receiving ones neither. That is 2 µs a value at most, and 20 ms for a megabyte of digits. A job over twenty thousand UIDs fits."""
+
+JSON_AT_ONCE_BYTES = 64 << 10
+"""Bodies of more are read value by value where they may have JSON_VALUES_MAX values (`load_json`): 64 MiB in one go kept every
+thread standing for 1 to 4 seconds, that of digits the longest."""
+
+JSON_TEXT_CHARACTERS_MAX = 1 << 20
+"""Characters of a text, a number or a gap in a body that is read value by value. Ours are UIDs; one such text takes some
+milliseconds."""
+
+JSON_MEMBERS_MAX = 10_000
+"""Members of an object in such a body. Ours have four; to make an object of a million takes a third of a second in one go."""
+
 LARGE_BODIES_AT_ONCE = 1
 """Bodies longer than BODY_BYTES_MAX that are taken apart at a time: one can take some hundred megabytes meanwhile."""
 
@@ -165,6 +180,9 @@ SCRYPTS_AT_ONCE = 2
 
 SALT_BYTES = 16
 """Random bytes of a salt (RFC 7914)."""
+
+DIGEST_BYTES = 64
+"""Bytes of a hash: the length that Python gives scrypt's when nobody says another."""
 
 # Lists
 

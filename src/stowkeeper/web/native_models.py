@@ -61,17 +61,25 @@ UID = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)*$", max_lengt
 """A UID (PS3.5 §9.1), as digits and dots; components may begin with 0, since some peers make such."""
 
 
+def _to_milliseconds(seconds: float) -> float:
+    return round(seconds, 3)
+
+
 def _to_microseconds(seconds: float) -> float:
     return round(seconds, 6)
 
 
-MeasuredSeconds = Annotated[float, AfterValidator(_to_microseconds)]
-"""A time that was measured: nothing below a microsecond means anything."""
+MeasuredSeconds = Annotated[float, AfterValidator(_to_milliseconds)]
+"""A time that was measured: nothing below a millisecond means anything."""
+
+FineSeconds = Annotated[float, AfterValidator(_to_microseconds)]
+"""A time that may be less than a millisecond, as that of a small instance on the disk, where 0 means that nothing was written."""
 
 __all__ = [
     "PAGE_ROWS",
     "UID",
     "Cursor",
+    "FineSeconds",
     "Limit",
     "MeasuredSeconds",
     "Page",

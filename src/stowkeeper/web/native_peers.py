@@ -21,7 +21,7 @@ from stowkeeper.services.limits import (
     PEER_SECONDS_MAX,
     PEER_SECONDS_MIN,
 )
-from stowkeeper.services.peer_health import PeerHealth, echo_for, health_of
+from stowkeeper.services.peer_health import PeerHealth, echo_of, health_of
 from stowkeeper.services.peers import (
     Peer,
     PeerDefinitionError,
@@ -30,7 +30,7 @@ from stowkeeper.services.peers import (
     PeerReadOnlyError,
     PeersFullError,
 )
-from stowkeeper.web.native_models import MeasuredSeconds, Shape, Wanted
+from stowkeeper.web.native_models import FineSeconds, Shape, Wanted
 from stowkeeper.web.problems import ProblemError, not_found
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import Asker, allow, api_router
@@ -146,8 +146,8 @@ class Echo(Shape):
     is_success: bool
     words: str
     tls: str = Field(description="Version and cipher suite; '' without TLS.")
-    association_seconds: MeasuredSeconds
-    echo_seconds: MeasuredSeconds
+    association_seconds: FineSeconds
+    echo_seconds: FineSeconds
 
 
 def router(services: WebServices) -> APIRouter:
@@ -184,11 +184,11 @@ def router(services: WebServices) -> APIRouter:
         responses={502: {"description": "The peer cannot be reached, or does not answer as it should."}},
     )
     @allow(Role.OPERATE, seconds=_ECHO_SECONDS)
-    async def echo_peer(name: Name, asker: Asker) -> dict[str, object]:
+    async def echo_peer(name: Name) -> dict[str, object]:
         """Send a C-ECHO over an association of its own. What came of it is told with the peer from then on."""
         peer = await run_in_threadpool(_found, services, name)
         try:
-            result = await echo_for(asker.who, peer, services.own_side, services.database)
+            result = await echo_of(peer, services.own_side, services.database)
         except AssociationError as error:
             raise ProblemError(502, str(error)) from error
         return {

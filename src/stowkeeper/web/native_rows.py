@@ -23,7 +23,7 @@ from stowkeeper.database.schema import (
     studies,
     versions,
 )
-from stowkeeper.web.native_models import MeasuredSeconds, Shape
+from stowkeeper.web.native_models import FineSeconds, Shape
 
 Fields = dict[str, Any]
 
@@ -39,7 +39,7 @@ def _field(column: Column[Any]) -> tuple[Any, Any]:
     if isinstance(column.type, Integer):
         kind = int
     elif isinstance(column.type, Float):
-        kind = MeasuredSeconds  # every number of that type is one
+        kind = FineSeconds  # every number of that type is one
     return (kind | None if column.nullable else kind), Field(description=column.comment)
 
 

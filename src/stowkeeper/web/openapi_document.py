@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from stowkeeper.web import studies_openapi
 from stowkeeper.web.native_models import Page
 from stowkeeper.web.problems import PROBLEM_JSON, phrase_of
 from stowkeeper.web.roles import EVERYBODY
@@ -55,18 +56,18 @@ _PAGE = "Page_"
 _WITH_BODY = frozenset({"post", "put", "patch", "delete"})
 
 
-def install(application: FastAPI, routes: Sequence[APIRoute]) -> None:
-    """Let an application give its OpenAPI document, made when it is asked for first."""
+def install(application: FastAPI, routes: Sequence[APIRoute], base_path: str) -> None:
+    """Let an application give its OpenAPI document, made when it is asked for first. `base_path` is that of DICOMweb."""
 
     def document() -> dict[str, Any]:
         if application.openapi_schema is None:
-            application.openapi_schema = make_document(application, routes)
+            application.openapi_schema = make_document(application, routes, base_path)
         return application.openapi_schema
 
     application.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it
 
 
-def make_document(application: FastAPI, routes: Sequence[APIRoute]) -> dict[str, Any]:
+def make_document(application: FastAPI, routes: Sequence[APIRoute], base_path: str) -> dict[str, Any]:
     """Return the OpenAPI document of some routes."""
     document = get_openapi(
         title=application.title, version=application.version, description=DESCRIPTION, routes=list(routes)
@@ -79,6 +80,7 @@ def make_document(application: FastAPI, routes: Sequence[APIRoute]) -> dict[str,
     for name, schema in schemas.items():
         if name.startswith(_PAGE):
             schema.setdefault("description", Page.__doc__)
+    studies_openapi.complete(document, base_path)
     components["schemas"] = dict(sorted(schemas.items()))
     components["securitySchemes"] = _SECURITY
     for route in routes:
@@ -110,12 +112,13 @@ def _complete(operation: dict[str, Any], method: str, rules: RouteRules, *, has_
     has_input = "requestBody" in operation or bool(operation.get("parameters"))
     statuses = {"400", "403", "406", "429", "500", "503"}
     statuses |= {"401"} if rules.role is not EVERYBODY else set()
-    statuses |= {"422"} if has_input else set()
-    statuses |= {"404"} if has_path else set()
+    if not rules.streams:  # what streams looks at its input itself
+        statuses |= {"422"} if has_input else set()
+        statuses |= {"404"} if has_path else set()
     statuses |= {"408", "413", "415"} if method in _WITH_BODY else set()
     for status in statuses:
         responses.setdefault(status, {"description": phrase_of(int(status))})
     for status, told in responses.items():
         if status.startswith(("4", "5")):
-            told["content"] = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+            told.setdefault("content", {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}})
     operation["responses"] = dict(sorted(responses.items()))

@@ -135,7 +135,7 @@ def _page(document: Document) -> Iterator[str]:
 
 def _operation(path: str, method: str, operation: Document) -> Iterator[str]:
     asked = operation.get("x-role") or operation.get("x-permission")
-    needed = f"needs {escape(asked)}" if asked else "for everybody"
+    needed = "needs any role" if asked == "none" else f"needs {escape(asked)}" if asked else "for everybody"
     yield (
         f'<details id="{escape(operation["operationId"])}"><summary><span class="role">{needed}</span>'
         f'<span class="method {method}">{method.upper()}</span> <span class="path">{escape(path)}</span> '

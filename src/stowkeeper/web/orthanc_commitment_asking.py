@@ -7,8 +7,7 @@ from stowkeeper.archive.catalog_values import portions
 from stowkeeper.archive.versions import find_versions
 from stowkeeper.database.engine import Database, Transaction
 from stowkeeper.dicom.commitment_information import Reference
-from stowkeeper.dicom.status import Status
-from stowkeeper.dicom.uid import UID_LENGTH_MAX, generate_uid, is_acceptable_uid
+from stowkeeper.dicom.uid import UID_LENGTH_MAX, generate_uid
 from stowkeeper.jobs import rows as jobs
 from stowkeeper.jobs.job import Job
 from stowkeeper.services.commitment import rows
@@ -22,6 +21,7 @@ from stowkeeper.services.commitment.commitment_values import (
     InstanceOutcome,
     Outcome,
 )
+from stowkeeper.services.commitment.comparison import NO_UID
 from stowkeeper.services.peers import Peer
 from stowkeeper.services.store_submission import kept_instances
 from stowkeeper.web.orthanc_errors import OrthancError, OrthancErrorCode, bad_format
@@ -35,6 +35,7 @@ from stowkeeper.web.orthanc_modalities import modality_of, with_timeout
 from stowkeeper.web.orthanc_routes import read_json, timeout_of
 from stowkeeper.web.orthanc_store import uids_of_resources
 from stowkeeper.web.orthanc_waiting import attempt_now, tried
+from stowkeeper.web.problems import nobody_works
 from stowkeeper.web.services import WebServices
 
 _NO_OBJECT = "Must provide a JSON object with a list of resources"
@@ -59,24 +60,16 @@ class _Wanted:
 
 
 def ask_modality(services: WebServices, index: OrthancIndex, name: str, body: bytes, who: str) -> Asked:
-    """Put a transaction in. Raises OrthancError."""
+    """Put a transaction in. Raises OrthancError, and ProblemError where nobody would work on it."""
     wanted = _read_wanted(body)
     peer = with_timeout(modality_of(services, name), wanted.seconds)
     references, keys = _references(services, index, wanted)
-    malformed = [
-        reference
-        for reference in references
-        if not (is_acceptable_uid(reference.sop_class_uid) and is_acceptable_uid(reference.sop_instance_uid))
-    ]
-    if malformed and len(malformed) < len(references):
-        raise OrthancError(
-            OrthancErrorCode.PARAMETER_OUT_OF_RANGE,
-            f"{len(malformed)} of the SOP class/instance UIDs are no UIDs, so no modality can be asked for them",
-        )
     own = peer.own_ae_title or services.facts.ae_title
-    if malformed or not references:
+    if not any(reference.is_of_uids for reference in references):
         with services.database.write() as transaction:
             return Asked(uid=_conclude(transaction, peer, own, references))
+    if not services.are_jobs_run():
+        raise nobody_works()
     try:
         with services.database.write() as transaction:
             commitment = ask(
@@ -155,7 +148,6 @@ def _conclude(
         ),
         references,
     )
-    words = "it is named by what is no UID, so the peer was not asked for it"
     rows.set_outcomes(
         transaction,
         commitment.commitment_key,
@@ -163,8 +155,8 @@ def _conclude(
             Outcome(
                 position=position,
                 outcome=InstanceOutcome.FAILED,
-                reason=Status.NO_SUCH_SOP_INSTANCE,
-                words=words,
+                reason=NO_UID.reason,
+                words=NO_UID.words,
             )
             for position in range(len(references))
         ],

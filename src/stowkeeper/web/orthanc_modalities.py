@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from stowkeeper.net.association_errors import AssociationError
 from stowkeeper.services.limits import PEER_ANSWER_SECONDS, PEER_CONNECT_SECONDS, PEER_SECONDS_MAX
-from stowkeeper.services.peer_health import echo_for
+from stowkeeper.services.peer_health import echo_of
 from stowkeeper.services.peers import (
     Peer,
     PeerDefinitionError,
@@ -51,15 +51,21 @@ from stowkeeper.web.routes import Asker, allow
 from stowkeeper.web.services import WebServices
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
-_MANUFACTURERS = (
-    "GE",
-    "Generic",
-    "GenericNoUniversalWildcard",
-    "GenericNoWildcardInDates",
-    "StoreScp",
-    "Vitrea",
-)
-"""The manufacturers that Orthanc 1.10.1 knows. They change how it queries; here they are kept and shown."""
+_MANUFACTURERS = {
+    "GE": "GE",
+    "Generic": "Generic",
+    "GenericNoUniversalWildcard": "GenericNoUniversalWildcard",
+    "GenericNoWildcardInDates": "GenericNoWildcardInDates",
+    "Vitrea": "Vitrea",
+    # Names of older versions.
+    "AgfaImpax": "GenericNoWildcardInDates",
+    "ClearCanvas": "Generic",
+    "Dcm4Chee": "Generic",
+    "EFilm2": "Generic",
+    "MedInria": "Generic",
+    "SyngoVia": "GenericNoWildcardInDates",
+}
+"""The manufacturers that Orthanc 1.10.1 takes, and as what it shows each. They change how it queries; here they are kept."""
 
 _OURS_ALONE = ("addresses", "report_on", "duplicates")
 """What of a peer Orthanc does not know: it stays as it was where a modality is changed."""
@@ -124,13 +130,13 @@ def _add_changes(routes: APIRouter, services: WebServices) -> None:
 
     @on(routes, "POST", "/modalities/{name}/echo")
     @allow(Role.OPERATE, consumes=(), produces=(), seconds=ECHO_SECONDS)
-    async def echo(name: str, body: Body, asker: Asker) -> Response:
+    async def echo(name: str, body: Body) -> Response:
         peer = await run_in_threadpool(modality_of, services, name)
         value = read_json(body, otherwise="Cannot parse the JSON body") if body.strip() else {}
         if isinstance(value, Mapping):
             peer = with_timeout(peer, timeout_of(value))
         try:
-            result = await echo_for(asker.who, peer, services.own_side, services.database)
+            result = await echo_of(peer, services.own_side, services.database)
         except AssociationError as error:
             raise OrthancError(OrthancErrorCode.NETWORK_PROTOCOL, str(error)) from None
         if not result.is_success:
@@ -262,4 +268,4 @@ def _manufacturer_of(value: object) -> str:
         raise OrthancError(
             OrthancErrorCode.PARAMETER_OUT_OF_RANGE, f'Unknown modality manufacturer: "{value[:64]}"'
         )
-    return value
+    return _MANUFACTURERS[value]

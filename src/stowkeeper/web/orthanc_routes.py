@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response, StreamingResponse
 
+from stowkeeper.web.json_bodies import load_json
 from stowkeeper.web.orthanc_errors import ORTHANC_JSON, OrthancError, OrthancErrorCode, bad_format
 from stowkeeper.web.routes import NoTextError, api_router, check_json
 
@@ -96,7 +97,7 @@ def read_json(body: bytes, *, otherwise: str) -> Any:  # noqa: ANN401 - whatever
     """Return what a body says as JSON. Raises OrthancError with the details `otherwise`, ProblemError when it is too deep."""
     try:
         check_json(body)
-        return json.loads(body)
+        return load_json(body)
     except (NoTextError, ValueError, RecursionError):
         raise bad_format(otherwise) from None
 

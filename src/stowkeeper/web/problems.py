@@ -98,6 +98,15 @@ def _invalid(error: RequestValidationError) -> ProblemError:
     return ProblemError(422, f"the request does not fit: {where}{more}", errors=told)
 
 
+def nobody_works() -> ProblemError:
+    """Return the problem that a storage commitment would be accepted, and nobody would work on it."""
+    return ProblemError(
+        503,
+        "nobody works on storage commitments here now; the log of the server says why: ask again later",
+        headers={"Retry-After": "60"},
+    )
+
+
 def not_found(what: str) -> ProblemError:
     """Return the problem that there is no such thing."""
     return ProblemError(404, f"there is no {what}")

@@ -25,7 +25,8 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from stowkeeper.web.limits import BODY_BYTES_MAX, JSON_DEPTH_MAX, JSON_VALUES_MAX
+from stowkeeper.web.json_bodies import JSONBoundError, load_json
+from stowkeeper.web.limits import BODY_BYTES_MAX, JSON_DEPTH_MAX, JSON_VALUES_AT_ONCE_MAX, JSON_VALUES_MAX
 from stowkeeper.web.problems import ProblemError
 from stowkeeper.web.roles import EVERYBODY, Audience, Principal, Role, principal_of
 
@@ -42,6 +43,7 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _OPENING, _CLOSING = frozenset(b"[{"), frozenset(b"]}")
 _DECODED_BYTES = 64 * 1024
+_LOOKED_AT_BYTES = 1 << 20
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -213,7 +215,7 @@ async def _guarded_body(method: str, headers: Headers, receive: Receive, rules: 
         return limited
     body = await _read(limited)
     if JSON in rules.consumes and method in _WITH_BODY:
-        check_json(body)
+        check_json(body, JSON_VALUES_AT_ONCE_MAX)
     return _replaying(body, receive)
 
 
@@ -280,15 +282,15 @@ class NoTextError(ProblemError):
         super().__init__(400, "the JSON of the body is not in UTF-8")
 
 
-def check_json(body: bytes) -> None:
+def check_json(body: bytes, values_max: int = JSON_VALUES_MAX) -> None:
     """Refuse JSON that would cost too much to read, or holds what is no text. Raises ProblemError.
 
-    It is nested JSON_DEPTH_MAX deep at most, has JSON_VALUES_MAX values, and is UTF-8 (RFC 8259 §8.1).
+    It is nested JSON_DEPTH_MAX deep at most, has `values_max` values, and is UTF-8 (RFC 8259 §8.1).
     """
     _check_utf8(body)
     opened = body.count(b"[") + body.count(b"{")
-    if max(opened, body.count(b",")) > JSON_VALUES_MAX:
-        raise ProblemError(413, f"the JSON of the body has more than {JSON_VALUES_MAX} values: ask in parts")
+    if max(opened, body.count(b",")) > values_max:
+        raise ProblemError(413, f"the JSON of the body has more than {values_max} values: ask in parts")
     if opened > JSON_DEPTH_MAX:
         depth = 0
         for found in _BRACKETS.finditer(body):
@@ -299,12 +301,18 @@ def check_json(body: bytes) -> None:
                 depth -= 1
             if depth > JSON_DEPTH_MAX:
                 raise ProblemError(400, f"the JSON of the body is nested deeper than {JSON_DEPTH_MAX} levels")
-    if _SURROGATE.search(body):
+    # Piece by piece, as below: while one is looked at no other thread runs.
+    if any(
+        _SURROGATE.search(body, at, at + _LOOKED_AT_BYTES + 3) for at in range(0, len(body), _LOOKED_AT_BYTES)
+    ):
         try:
             # Half of a surrogate pair is no character (RFC 8259 §8.2), and can be written nowhere.
-            json.dumps(json.loads(body), ensure_ascii=False).encode()
+            for piece in json.JSONEncoder(ensure_ascii=False).iterencode(load_json(body)):
+                piece.encode()
         except UnicodeEncodeError as error:
             raise ProblemError(400, "the JSON of the body holds half of a character") from error
+        except JSONBoundError as error:
+            raise ProblemError(413, f"in the JSON of the body {error}") from error
         except ValueError:
             return  # FastAPI says what it is
 

@@ -44,6 +44,7 @@ from stowkeeper.web.problems import ProblemError
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import Asker, allow, api_router
 from stowkeeper.web.services import WebServices
+from stowkeeper.web.studies_openapi import REQUEST_BODY, RESPONSES
 
 _RETRY = {"Retry-After": str(STORE_RETRY_SECONDS)}
 
@@ -54,7 +55,15 @@ def router(services: WebServices) -> APIRouter:
     routes = api_router(tag="DICOMweb")
     turnstile = _Turnstile(services.dicomweb.requests_max)
 
-    @routes.post(f"{base}/studies", include_in_schema=False, response_model=None)
+    @routes.post(
+        f"{base}/studies",
+        operation_id="store_instances",
+        summary="Store instances",
+        response_class=Response,
+        response_model=None,
+        responses=RESPONSES,
+        openapi_extra={"requestBody": REQUEST_BODY},
+    )
     @routes.post(f"{base}/studies/", include_in_schema=False, response_model=None)
     @allow(
         Role.NONE,
@@ -66,9 +75,18 @@ def router(services: WebServices) -> APIRouter:
         streams=True,
     )
     async def store(request: Request, asker: Asker) -> Response:
+        """Keep instances of any study (STOW-RS, PS3.18 §10.5)."""
         return await _store(services, turnstile, request, credential=asker.name, study_instance_uid="")
 
-    @routes.post(f"{base}/studies/{{study}}", include_in_schema=False, response_model=None)
+    @routes.post(
+        f"{base}/studies/{{study}}",
+        operation_id="store_instances_of_study",
+        summary="Store instances of a study",
+        response_class=Response,
+        response_model=None,
+        responses=RESPONSES,
+        openapi_extra={"requestBody": REQUEST_BODY},
+    )
     @routes.post(f"{base}/studies/{{study}}/", include_in_schema=False, response_model=None)
     @allow(
         Role.NONE,
@@ -80,6 +98,7 @@ def router(services: WebServices) -> APIRouter:
         streams=True,
     )
     async def store_in_study(study: str, request: Request, asker: Asker) -> Response:
+        """Keep instances of one study, named by its Study Instance UID; what belongs to another is refused (PS3.18 §10.5)."""
         defect = uid_defect(study)
         if defect is not None:
             raise ProblemError(400, f"the Study Instance UID in the address is no UID: {defect}")
@@ -140,10 +159,11 @@ async def _store(
         )
         try:
             await _read(store, body, _pieces_of(request))
-            result = await store.result()
-            status = _status_of(store, result, is_quiet=options.warnings_are_successes)
+            await store.settle()
             # Of ten thousand instances it takes half a second.
-            written = await asyncio.to_thread(write_response, result, media_type)
+            status, written = await asyncio.to_thread(
+                _answer, store, media_type, is_quiet=options.warnings_are_successes
+            )
             is_there = not await request.is_disconnected()
         except BaseException:
             # What is kept of it is kept, and the ledger says that nobody was told.
@@ -168,7 +188,9 @@ def _agree(request: Request) -> tuple[str, StoreBody]:
             "the answer is application/dicom+json or application/dicom+xml, which the field Accept does not allow",
         )
     try:
-        return media_type, store_body(headers.get("content-type"), headers.get("content-encoding"))
+        # A field that is there twice says two things, and so none (RFC 9110 §5.3).
+        fields = [", ".join(headers.getlist(name)) for name in ("content-type", "content-encoding")]
+        return media_type, store_body(*fields)
     except UnsupportedBodyError as error:
         accepted = 'application/dicom, multipart/related; type="application/dicom"'
         raise ProblemError(415, str(error), headers={"Accept": accepted}) from None
@@ -179,14 +201,10 @@ def _agree(request: Request) -> tuple[str, StoreBody]:
 async def _read(store: StoreRequest, body: StoreBody, pieces: AsyncIterator[bytes]) -> None:
     if body.form is StoreForm.ONE_INSTANCE:
         await store.read_one_file(pieces)
-        return
-    try:
-        if body.form is StoreForm.INSTANCES:
-            await store.read_files(pieces, body.boundary)
-        else:
-            await store.read_metadata(pieces, body)
-    except ValueError as error:
-        raise ProblemError(400, f"the boundary of the Content-Type cannot be one: {error}") from None
+    elif body.form is StoreForm.INSTANCES:
+        await store.read_files(pieces, body.boundary)
+    else:
+        await store.read_metadata(pieces, body)
 
 
 async def _pieces_of(request: Request) -> AsyncIterator[bytes]:
@@ -207,6 +225,12 @@ async def _pieces_of(request: Request) -> AsyncIterator[bytes]:
                 yield piece
     except ClientDisconnect:
         raise ProblemError(400, "the body did not come whole") from None
+
+
+def _answer(store: StoreRequest, media_type: str, *, is_quiet: bool) -> tuple[int, bytes]:
+    """Return the status and the body of the answer."""
+    result = store.result()
+    return _status_of(store, result, is_quiet=is_quiet), write_response(result, media_type)
 
 
 def _status_of(store: StoreRequest, result: StoreResult, *, is_quiet: bool) -> int:

@@ -67,6 +67,7 @@ class BulkParts:
         for part in self._all:
             self._by_location[part.content_location].append(part)
         self._taken: set[int] = set()
+        self._uris: set[str] = set()
         self._referred_to: set[int] = set()
         self._shared_bytes = 0
         self._shared_uses = 0
@@ -105,7 +106,9 @@ class BulkParts:
 
     def refer(self, uri: str) -> None:
         """Remember that an instance refers to `uri`, whether it can be built or not."""
-        self._referred_to.update(id(part) for part in self._frames(uri))
+        if uri not in self._uris:  # a hundred thousand parts are looked for once, not by every element
+            self._uris.add(uri)
+            self._referred_to.update(id(part) for part in self._frames(uri))
 
     def not_referred_to(self) -> list[BulkPart]:
         """Return the parts that no instance has referred to, in the order of the body."""

@@ -65,6 +65,11 @@ class Description:
     @property
     def native_length(self) -> int:
         """Bytes that the pixels have when they are not compressed (PS3.5 §8.1.1). Raises BuildError."""
+        return ((self.frames or 1) * self.native_frame_bits + 7) // 8
+
+    @property
+    def native_frame_bits(self) -> int:
+        """Bits of one frame that is not compressed: frames follow each other without a gap. Raises BuildError."""
         self.expect_complete({})
         rows, columns = self.number(_ROWS) or 0, self.number(_COLUMNS) or 0
         samples, bits = self.number(_SAMPLES_PER_PIXEL) or 0, self.number(_BITS_ALLOCATED) or 0
@@ -72,10 +77,9 @@ class Description:
             raise does_not_match(
                 "Rows, Columns, Samples per Pixel or Bits Allocated is a number that none can be"
             )
-        pixels = rows * columns * (self.frames or 1)
         if samples == 3 and self.data_set[_PHOTOMETRIC_INTERPRETATION].value == b"YBR_FULL_422":
-            return pixels * 2 * bits // 8  # chrominance of every second column only (PS3.3 §C.7.6.3.1.2)
-        return (pixels * samples * bits + 7) // 8
+            samples = 2  # chrominance of every second column only (PS3.3 §C.7.6.3.1.2)
+        return rows * columns * samples * bits
 
     @property
     def bits_allocated(self) -> int | None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from stowkeeper.dicom.byte_order import NUMBER_SIZES
 from stowkeeper.dicom.elements import PIXEL_DATA, format_tag
+from stowkeeper.dicom.transfer_syntaxes import EXPLICIT_VR_BIG_ENDIAN
 from stowkeeper.dicom.uid import is_acceptable_uid, strip_uid
 from stowkeeper.services.building.bitstreams import not_taken
 from stowkeeper.services.building.bulk_parts import BulkParts
@@ -135,6 +136,8 @@ def _resolve(tag: int, element: Element, parts: BulkParts) -> Sourced:
             raise not_taken(
                 f"the bulk data of {format_tag(tag)} are of another media type than {OCTET_STREAM}"
             )
+        if part.media_type.parameters.get("transfer-syntax") == EXPLICIT_VR_BIG_ENDIAN:
+            raise not_taken(f"the bulk data of {format_tag(tag)} are big endian, which only files may be")
         value = InParts([Span(part, 0, part.length)])
         _expect_length(tag, element.vr, part.length)
         return Sourced(element.vr, value)

@@ -72,6 +72,7 @@ def _in_parts(
     if name == OCTET_STREAM:
         value = InParts([Span(part, 0, part.length) for part in frames])
         _expect_native(description, value.length, frames[0].read(0, 4))
+        _expect_native_frames(description, frames)
         native = Sourced(_native_vr(element, description), value)
         return PixelData(elements={PIXEL_DATA: native}, without=_OFFSET_TABLES)
     media = FRAME_MEDIA.get(name)
@@ -115,6 +116,18 @@ def _expect_native(description: Description, length: int, begin: bytes) -> None:
         )
     if length > FRAGMENT_BYTES_MAX:
         raise does_not_match(f"uncompressed pixel data cannot have more than {FRAGMENT_BYTES_MAX} bytes")
+
+
+def _expect_native_frames(description: Description, parts: Sequence[BulkPart]) -> None:
+    """Expect a whole frame of each part, where there are several: padding between them would shift all that follows."""
+    if len(parts) == 1:
+        return
+    bits = description.native_frame_bits
+    if len(parts) != (description.frames or 1) or any(part.length * 8 != bits for part in parts):
+        raise does_not_match(
+            f"the pixel data come in {len(parts)} parts, which are not the {description.frames or 1} frames of "
+            f"{bits} bits each that the attributes describe: send one part, or each frame as a part of its own"
+        )
 
 
 def _native_vr(element: Element, description: Description) -> bytes:

@@ -90,6 +90,8 @@ def read_address(url: str, study_instance_uid: str = "") -> StoreAddress:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise AddressError("the URL cannot be read: its host or port is malformed") from None
+    if port == 0:
+        raise AddressError("the URL cannot be read: its host or port is malformed")
     if parts.scheme not in _PORTS or not host:
         raise AddressError("the URL begins with http:// or https:// and a host")
     if "@" in parts.netloc:

@@ -92,7 +92,7 @@ def _verdict(
 def status_line(answer: Answer) -> str:
     """Say the status of an answer with what the server says of it, bounded."""
     said = _words_in(answer)
-    line = f"{answer.status} {answer.phrase}".rstrip()
+    line = f"{answer.status} {answer.phrase[:ANSWER_WORDS_LETTERS_MAX]}".rstrip()
     return f"{line}: {said}" if said else line
 
 

@@ -111,7 +111,7 @@ class BatchBody:
             view[filled : filled + len(opening)] = opening
             filled += len(opening)
             with _opened(queued) as stream:
-                queued.modified_ns = os.fstat(stream.fileno()).st_mtime_ns
+                queued.modified_ns = _modified_ns(stream)
                 left = queued.file.size
                 while left:
                     count = _read_into(stream, view[filled : filled + left], queued)
@@ -120,6 +120,9 @@ class BatchBody:
                     if filled == PIECE_BYTES:
                         yield view
                         filled = 0
+                # Its part has not ended yet: broken off here, the server does not have it.
+                if _modified_ns(stream) != queued.modified_ns:
+                    raise UnreadableFileError(queued, "it changed while it was sent")
         if filled:
             yield view[:filled]
         yield memoryview(self._writer.closing)
@@ -136,6 +139,10 @@ def _opened(queued: QueuedFile) -> Iterator[io.FileIO]:
         if os.fstat(stream.fileno()).st_size != queued.file.size:
             raise UnreadableFileError(queued, "it has changed since it was looked at")
         yield stream
+
+
+def _modified_ns(stream: io.FileIO) -> int:
+    return os.fstat(stream.fileno()).st_mtime_ns
 
 
 def _read_into(stream: io.FileIO, view: memoryview, queued: QueuedFile) -> int:
