@@ -18,7 +18,7 @@ endif
 
 help:
 	@echo "make run      serve in the foreground with the archive in ./archive; Ctrl-C ends it"
-	@echo "make test     every test (PEERS=1 installs DCMTK and Orthanc for the interop tests first)"
+	@echo "make test     every test (PEERS=1 installs DCMTK, Orthanc and other peers of the interop tests first)"
 	@echo "make test-peers   every command line of the table through DCMTK's storescp and dcmrecv and through ours"
 	@echo "make check    format, lint, types, import contracts and the fast tests"
 	@echo "make bench    compare with other receivers, side by side (docs/benchmarks.md)"

@@ -6,6 +6,7 @@ The first line of an input is the boundary, its first byte also how the body, al
 
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from stowkeeper.stow.limits import PADDING_BYTES_MAX, PART_FIELDS_MAX, PART_HEAD_BYTES_MAX, PREAMBLE_BYTES_MAX
@@ -19,10 +20,7 @@ from stowkeeper.stow.multipart_reader import (
 )
 
 TEXT = re.compile(r"[A-Za-z0-9 ,;:-]+")
-"""What the words of an error are made of."""
-
-DEFECT = re.compile(r"[A-Za-z0-9 !#$%&'*+.^_`|~-]+")
-"""What the words of a defect are made of: the name of a field may stand in them."""
+"""What the words of an error and of a defect are made of: nothing of the body stands in them."""
 
 KEPT_BYTES_MAX = max(PART_HEAD_BYTES_MAX, PREAMBLE_BYTES_MAX) + PADDING_BYTES_MAX + 256
 """What a reader may keep between two pieces: the longest head or preamble, and a boundary that is not decided yet."""
@@ -45,14 +43,14 @@ class Body:
     parts: list[Part] = field(default_factory=list)
     words: str = ""
 
-    def take(self, events: list[Event]) -> None:
+    def take(self, events: Iterable[Event]) -> None:
         for event in events:
             match event:
                 case PartBegan(fields, defect):
                     assert not self.parts or self.parts[-1].is_whole
                     assert not (fields and defect)
                     assert len(fields) <= PART_FIELDS_MAX
-                    assert not defect or DEFECT.fullmatch(defect), defect
+                    assert not defect or TEXT.fullmatch(defect), defect
                     self.parts.append(Part(dict(fields), defect))
                 case PartData(data):
                     assert len(data) > 0

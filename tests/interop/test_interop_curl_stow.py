@@ -41,7 +41,10 @@ def curl(*arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("size", [600, 3_000_000])
-@pytest.mark.parametrize("extra", [(), ("-H", "Transfer-Encoding: chunked"), ("-H", "Expect: 100-continue")])
+@pytest.mark.parametrize(
+    "extra",
+    [(), ("-H", "Transfer-Encoding: chunked"), ("-H", "Expect: 100-continue"), ("--http2",)],
+)
 def test_one_file(server: tuple[str, Archive], tmp_path: Path, size: int, extra: tuple[str, ...]) -> None:
     url, archive = server
     file = tmp_path / "scan.dcm"

@@ -1,6 +1,7 @@
 """The helpers that start real peers: they serve, they end, and what is missing is said."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,3 +149,38 @@ def test_a_missing_peer_is_skipped_and_named_in_the_summary(tmp_path: Path) -> N
     assert "Orthanc: 1 test skipped. To get it: apt-get install orthanc" in run.stdout
     assert "peer('nobody') is not in tests/support/peers.py" in run.stdout
     assert "3 skipped, 1 error" in run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "code", "says"),
+    [
+        ({}, 0, ""),
+        ({"CI": "true"}, 0, "Without caddy; its tests are skipped."),
+        ({"PEERS": "1"}, 1, "Without caddy; its tests are skipped."),
+    ],
+    ids=["nobody", "CI", "a person"],
+)
+def test_peers_that_are_not_to_be_had_stop_no_run_but_that_of_who_asked_for_them(
+    tmp_path: Path, asked: dict[str, str], code: int, says: str
+) -> None:
+    tools, scripts = tmp_path / "bin", tmp_path / "scripts"
+    tools.mkdir()
+    scripts.mkdir()
+    shutil.copy(TESTS.parent / "scripts" / "peers.sh", scripts)
+    for name in ("cat", "dirname", "env", "mktemp", "rm"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    for name, script in (("id", "echo 0"), ("apt-get", "echo no network; exit 100")):
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    run = subprocess.run(
+        ["/bin/sh", str(scripts / "peers.sh")],
+        env={"PATH": str(tools), **asked},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == code, run.stderr
+    assert says in run.stderr
+    assert bool(run.stderr) == bool(asked)
