@@ -245,7 +245,7 @@ def started_apart(contender: Contender, folder: Path) -> Iterator[Receiver]:
     folder.mkdir(parents=True)
     try:
         with serving(contender, folder) as receiver:
-            _wait_for_rest(receiver.program.pid)
+            wait_for_rest(receiver.program.pid)
             yield receiver
             receiver.program.kill()
     finally:
@@ -270,7 +270,7 @@ def serving(contender: Contender, folder: Path, options: Sequence[str] = ()) -> 
         yield Receiver(port=port, ae_title=ae_title, folder=folder, program=program)
 
 
-def _wait_for_rest(pid: int) -> None:
+def wait_for_rest(pid: int) -> None:
     """Wait until a receiver uses no processor time for some moments, as after filling its stores; a minute at most."""
     end = time.monotonic() + REST_SECONDS_MAX
     used, quiet = -1.0, 0

@@ -31,14 +31,15 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 sys.path.insert(0, str(HERE))
 
-from contenders import CONTENDERS  # noqa: E402 - after the path
+from contenders import CONTENDERS, wait_for_rest  # noqa: E402 - after the path
 from cstore_load import read_instances  # noqa: E402 - likewise
 from process_memory import footprint  # noqa: E402 - likewise
 from support.peers import orthanc_configuration, program_path  # noqa: E402 - likewise
 from support.processes import Program, free_port, running  # noqa: E402 - likewise
 from throughput import EncodedSet, take_turn  # noqa: E402 - likewise
 
-BOUNDARY = b"stowbench"
+BOUNDARY = b"5f1d2c3b4a59687766554433221100ff"
+"""As long as those that libraries make of a UUID: a text is looked for the faster the longer it is."""
 CLOSE = b"\r\n--" + BOUNDARY + b"--\r\n"
 PIXEL_DATA = b"\xe0\x7f\x10\x00"
 EXPLICIT_LITTLE_ENDIAN, RLE_LOSSLESS = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0"
@@ -160,14 +161,16 @@ def web_turn(name: str, bodies: Sequence[Sequence[bytes]], files: int, folder: P
     """Return the seconds in which a receiver stored everything."""
     folder.mkdir(parents=True)
     with WEBS[name](folder) as web:
+        wait_for_rest(web.program.pid)  # and killed in the end: see `started_apart`
         client = Client(web.port)
         began = time.perf_counter()
         stored = sum(client.post(body) for body in bodies)
         seconds = time.perf_counter() - began
         client.close()
+        web.program.kill()
     if stored != files:
         raise SystemExit(f"{name} stored {stored} of {files}")
-    for path in folder.rglob("*"):  # emptied, not removed: see `started_apart`
+    for path in folder.rglob("*"):
         if path.is_file():
             os.truncate(path, 0)
     os.sync()

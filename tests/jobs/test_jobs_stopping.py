@@ -126,9 +126,9 @@ def test_a_wish_that_is_taken_back_after_it_was_seen_costs_another_run(
     async def scenario() -> None:
         job = submit(database)
         async with engine_of(database, tmp_path, kind) as engine:
-            await until_state(database, job, "running")
-            act(database, rows.pause, job)
+            await until(lambda: bool(engine._executions), "the job runs")
             (execution,) = engine._executions.values()
+            act(database, rows.pause, job)
             await until(execution.run.stopping.is_set, "it is asked to stop")
             act(database, rows.resume, job)
             release.set()

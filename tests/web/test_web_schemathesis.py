@@ -20,7 +20,7 @@ from support.quiet_log import quiet_log
 
 RUN_SECONDS_MAX = 500
 EXAMPLES = 12
-STORE_EXAMPLES = 150
+STORE_EXAMPLES = 120
 SEED = 4
 PEERS = (
     Peer(name="away", ae_title="AWAY", host="127.0.0.1", port=1, connect_seconds=1),

@@ -1,6 +1,7 @@
 """Metadata with bulk data on a running server: real instances taken apart come back whole, and nothing else gets in."""
 
 import json
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.encaps import generate_fragments
 
-from stowkeeper.services import spooled_body
+from stowkeeper.services import spooled_body, store_request
 from stowkeeper.services.building.bulk_parts import BulkPart
 from stowkeeper.services.spooled_body import SpooledBody
+from stowkeeper.services.store_request_limits import BUILDS_AT_ONCE
 from stowkeeper.web.services import DICOMwebOptions
 from support.archive_server import instances, requests
 from support.metadata_requests import (
@@ -297,3 +299,41 @@ def test_nothing_is_left_in_the_archive_beside_what_is_kept(storing: Storing) ->
     before = {path.name for path in Path(storing.archive.root).iterdir()}
     assert storing.post(body(JSON, [as_text()], [bulk_part(bytes(3_000_000))]), type_of(JSON))[0] == 202
     assert {path.name for path in Path(storing.archive.root).iterdir()} - {"objects"} <= before
+
+
+def test_only_so_many_are_built_at_a_time(storing: Storing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the number of requests: each may take a few hundred megabytes."""
+    build, spooled = store_request.build_instance, SpooledBody.bulk_parts
+    requests_there, inside = threading.Semaphore(0), threading.Semaphore(0)
+    may_go = threading.Event()
+
+    def slow_build(*arguments: Any) -> Any:
+        inside.release()
+        assert may_go.wait(20)
+        return build(*arguments)
+
+    def told(body: SpooledBody) -> Any:
+        requests_there.release()
+        return spooled(body)
+
+    monkeypatch.setattr(store_request, "build_instance", slow_build)
+    monkeypatch.setattr(SpooledBody, "bulk_parts", told)
+    answers: list[int] = []
+    text = as_text(t00080018={"vr": "UI", "Value": ["1.2.3.4"]})
+    posts = [
+        threading.Thread(
+            target=lambda: answers.append(storing.post(body(JSON, [text]), type_of(JSON))[0]), daemon=True
+        )
+        for _ in range(BUILDS_AT_ONCE + 2)
+    ]
+    for post in posts:
+        post.start()
+    for _ in posts:
+        assert requests_there.acquire(timeout=20)
+    for _ in range(BUILDS_AT_ONCE):
+        assert inside.acquire(timeout=20)
+    assert not inside.acquire(timeout=0.3)
+    may_go.set()
+    for post in posts:
+        post.join(20)
+    assert answers == [200] * len(posts)

@@ -4,7 +4,6 @@ The metadata come first, and say what the parts behind them are for; a part may 
 be there. In memory are places and names alone. The files vanish with the process, whatever ends it.
 """
 
-import asyncio
 import mmap
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from stowkeeper.services.store_request_limits import (
     SPOOL_WRITE_BYTES,
     SPOOLED_NAMES_LETTERS_MAX,
 )
+from stowkeeper.services.whole_calls import call_to_its_end
 from stowkeeper.stow.json_model import read_json_model
 from stowkeeper.stow.limits_of_metadata import XML_PIECE_BYTES
 from stowkeeper.stow.media_types import (
@@ -175,7 +175,7 @@ class SpooledBody:
             raise SpoolError(words)
         data, self._unwritten = bytes(self._unwritten), bytearray()
         try:
-            await asyncio.to_thread(self._write_all, data)
+            await call_to_its_end(self._write_all, data)
         except OSError as error:
             raise _spool_error(error) from error
 

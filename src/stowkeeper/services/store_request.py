@@ -32,6 +32,7 @@ from stowkeeper.services.incoming_file import Identity, IncomingDataSet, Incomin
 from stowkeeper.services.spooled_body import SpooledBody, SpoolError
 from stowkeeper.services.store_part import StorePart
 from stowkeeper.services.store_request_limits import (
+    BUILDS_AT_ONCE,
     BUILT_PIECES_BYTES,
     BYTES_AHEAD_MAX,
     CREDENTIAL_LETTERS_MAX,
@@ -43,6 +44,7 @@ from stowkeeper.services.store_request_limits import (
     TURN_SECONDS,
     UNUSED_PARTS_TOLD_MAX,
 )
+from stowkeeper.services.whole_calls import call_to_its_end
 from stowkeeper.stow.media_types import DICOM, OCTET_STREAM, StoreBody, encoding_defect, parse_media_type
 from stowkeeper.stow.metadata import InstanceMetadata, MetadataError
 from stowkeeper.stow.multipart_reader import Event, MultipartError, MultipartReader, PartBegan, PartData
@@ -71,7 +73,8 @@ class StoreRequest:
 
     `study_instance_uid` is the only study that they may belong to, '' for any; `retrieve_url` is where kept instances can be had by
     HTTP, '' for nowhere. Read the body by one of `read_files`, `read_one_file` and `read_metadata`, `settle`, then answer with
-    `result`, and say by `close` whether that was sent.
+    `result`, and say by `close` whether that was sent. `builds` bounds, for all requests that have it, how many instances are built of
+    metadata at a time.
     """
 
     def __init__(
@@ -84,11 +87,13 @@ class StoreRequest:
         study_instance_uid: str = "",
         retrieve_url: str = "",
         limits: StoreLimits = StoreLimits(),
+        builds: asyncio.Semaphore | None = None,
     ) -> None:
         self.request_id = f"{_process}-web-{next(_counter)}"
         self._archive = archive
         self._terms = terms
         self._limits = limits
+        self._builds = builds or asyncio.Semaphore(BUILDS_AT_ONCE)
         self._retrieve_url = retrieve_url.rstrip("/")
         self._address = address
         self._credential = credential
@@ -237,23 +242,30 @@ class StoreRequest:
 
     async def _build(self, spooled: SpooledBody) -> None:
         parts, instances = spooled.bulk_parts(), spooled.metadata()
-        while True:
-            try:
-                metadata = await asyncio.to_thread(next, instances, None)
-            except MetadataError as error:
-                self._new_part().fail(Status.CANNOT_UNDERSTAND, str(error))
-                break
-            except OSError as error:
-                self._new_part().fail(Status.PROCESSING_FAILURE, f"the body cannot be read: {error.strerror}")
-                break
-            if metadata is None or self._has_no_more_parts():
-                break
-            await self._store_built(metadata, parts)
+        is_more = True
+        while is_more:
+            async with self._builds:
+                is_more = await self._build_next(instances, parts)
         unused = parts.not_referred_to()
         self._others += [
             OtherFailure(FailureReason.CANNOT_UNDERSTAND, "bulk data that no instance refers to")
             for _ in unused[:UNUSED_PARTS_TOLD_MAX]
         ]
+
+    async def _build_next(self, instances: Iterator[InstanceMetadata], parts: BulkParts) -> bool:
+        """Build and store the next instance; return whether there may be another."""
+        try:
+            metadata = await call_to_its_end(next, instances, None)
+        except MetadataError as error:
+            self._new_part().fail(Status.CANNOT_UNDERSTAND, str(error))
+            return False
+        except OSError as error:
+            self._new_part().fail(Status.PROCESSING_FAILURE, f"the body cannot be read: {error.strerror}")
+            return False
+        if metadata is None or self._has_no_more_parts():
+            return False
+        await self._store_built(metadata, parts)
+        return True
 
     async def _store_built(self, metadata: InstanceMetadata, parts: BulkParts) -> None:
         """Build one instance and give it to intake."""
@@ -263,7 +275,7 @@ class StoreRequest:
             sop_class_uid=named.sop_class_uid, sop_instance_uid=named.sop_instance_uid, transfer_syntax_uid=""
         )
         try:
-            built = await asyncio.to_thread(build_instance, metadata, parts)
+            built = await call_to_its_end(build_instance, metadata, parts)
         except BuildError as error:
             part.fail(error.reason, error.words)
             return
@@ -276,7 +288,7 @@ class StoreRequest:
             self._archive, self._terms, self._sender, self._room, identity, answer=part.answer
         )
         try:
-            while some := await asyncio.to_thread(_some, built.pieces):
+            while some := await call_to_its_end(_some, built.pieces):
                 for piece in some:
                     part.length += len(piece)
                     await way.write(memoryview(piece))

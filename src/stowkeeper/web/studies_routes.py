@@ -24,6 +24,7 @@ from starlette.responses import Response
 from stowkeeper.archive.archive import Archive
 from stowkeeper.dicom.uid import uid_defect
 from stowkeeper.services.store_request import StoreLimits, StoreRequest
+from stowkeeper.services.store_request_limits import BUILDS_AT_ONCE
 from stowkeeper.stow.media_types import (
     BoundaryError,
     StoreBody,
@@ -53,7 +54,7 @@ def router(services: WebServices) -> APIRouter:
     """Return the routes."""
     base = services.dicomweb.base_path
     routes = api_router(tag="DICOMweb")
-    turnstile = _Turnstile(services.dicomweb.requests_max)
+    turnstile = _Turnstile(services.dicomweb.requests_max, asyncio.Semaphore(BUILDS_AT_ONCE))
 
     @routes.post(
         f"{base}/studies",
@@ -108,9 +109,10 @@ def router(services: WebServices) -> APIRouter:
 
 
 class _Turnstile:
-    """Counts the requests that are being stored. 0 lets any number pass."""
+    """Counts the requests that are being stored. 0 lets any number pass. All of them share `builds`."""
 
-    def __init__(self, requests_max: int) -> None:
+    def __init__(self, requests_max: int, builds: asyncio.Semaphore) -> None:
+        self.builds = builds
         self._requests_max = requests_max
         self._inside = 0
 
@@ -156,6 +158,7 @@ async def _store(
             study_instance_uid=study_instance_uid,
             retrieve_url=options.retrieve_url,
             limits=StoreLimits(parts_max=options.parts_max, part_bytes_max=options.part_bytes_max),
+            builds=turnstile.builds,
         )
         try:
             await _read(store, body, _pieces_of(request))
