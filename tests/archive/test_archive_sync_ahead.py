@@ -92,7 +92,7 @@ def test_more_is_taken_while_the_disk_syncs_and_success_waits_for_all_of_it(rig:
     write(incoming, data[2500:3000])  # comes back, with the sync held
     incoming.write(data[3000:])
     committing = in_background(threading.Thread(target=incoming.commit))
-    assert rig.disk.synced_on[0].startswith("intake-")
+    assert rig.disk.synced_on[0].startswith("sync-")
     assert rig.outcomes.empty()
     rig.disk.may_sync.set()
     committing.join(SECONDS_MAX)

@@ -21,6 +21,7 @@ from stowkeeper.archive.intake import Incoming, Intake
 from stowkeeper.archive.outcome import Outcome
 from stowkeeper.archive.receipt import Receipt
 from stowkeeper.archive.recovery import Recovery, RecoveryCounts
+from stowkeeper.archive.sync_ahead import SyncAhead, SyncThreads
 from stowkeeper.database.engine import Database, DatabaseUnavailable, Transaction
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.durable.process_folder import ProcessFolder
@@ -83,6 +84,14 @@ class ArchiveView:
         return [path for path in found if not path.endswith(".txt")]
 
 
+class SyncsAtOnce(SyncThreads):
+    """Does each sync when it is handed over."""
+
+    def put(self, sync: SyncAhead) -> None:
+        """Sync."""
+        sync.run()
+
+
 class ArchiveRig(ArchiveView):
     """One process of an archive in the folder `root`, which exists; `database` is its catalog.
 
@@ -124,6 +133,7 @@ class ArchiveRig(ArchiveView):
             on_listed=self.admission.leave,
         )
         self.intake = Intake(files, self.pool, self.admission, self, threads=0, sync_every=sync_every)
+        self.intake.syncs = SyncsAtOnce(0)
         self.recovery = Recovery(files, root, f"{root}/depot", self.finisher)
 
     # What intake needs of a finisher.

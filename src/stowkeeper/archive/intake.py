@@ -24,7 +24,7 @@ from blake3 import blake3
 from stowkeeper.archive.admission import Admission
 from stowkeeper.archive.arrival import Arrival, Content, DuplicatePolicy, Received, content_of
 from stowkeeper.archive.checks import check
-from stowkeeper.archive.limits import SYNC_EVERY_BYTES, WORKER_THREADS
+from stowkeeper.archive.limits import SYNC_EVERY_BYTES, SYNC_THREADS, WORKER_THREADS
 from stowkeeper.archive.outcome import Outcome, Refusal, Refused, SenderAnswer
 from stowkeeper.archive.packed_values import pack_values
 from stowkeeper.archive.receipt import (
@@ -36,7 +36,7 @@ from stowkeeper.archive.receipt import (
     seal_head,
     timestamp,
 )
-from stowkeeper.archive.sync_ahead import SyncAhead
+from stowkeeper.archive.sync_ahead import SyncAhead, SyncThreads
 from stowkeeper.database.errors import DatabaseUnavailable
 from stowkeeper.dicom.attributes import WANTED
 from stowkeeper.dicom.header import HeaderScanner
@@ -82,22 +82,25 @@ class Intake:
         self.finisher = finisher
         self.sync_every = sync_every
         self.receipt_ids = ReceiptIds()
-        self.queue: SimpleQueue[Incoming | SyncAhead | None] = SimpleQueue()
+        self.queue: SimpleQueue[Incoming | None] = SimpleQueue()
+        self.syncs = SyncThreads(min(threads, SYNC_THREADS))
         self._threads = [
             threading.Thread(target=self._work, name=f"intake-{number}", daemon=True)
             for number in range(threads)
         ]
 
     def start(self) -> None:
-        """Start the worker threads."""
+        """Start the threads."""
+        self.syncs.start()
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """End the worker threads after the work that is queued."""
+        """End the threads after the work that is queued."""
         self.queue.put(None)
         for thread in self._threads:
             thread.join()
+        self.syncs.stop()
 
     def begin(
         self,
@@ -151,20 +154,20 @@ class Intake:
         return Refused(Refusal.OUT_OF_RESOURCES, words) if words else None
 
     def _work(self) -> None:
-        while not self._is_told_to_end(work := self.queue.get()):
+        while not self._is_told_to_end(incoming := self.queue.get()):
             try:
-                if work is not None:
-                    work.run()
+                if incoming is not None:
+                    incoming.run()
             except Exception:
                 # Whoever is called back must not take the thread away from all others.
                 log.exception("error", what="an outcome could not be reported")
 
-    def _is_told_to_end(self, work: "Incoming | SyncAhead | None") -> bool:
+    def _is_told_to_end(self, incoming: "Incoming | None") -> bool:
         """Tell whether this worker ends: not while an instance stands behind the end mark, put back by a worker.
 
         Who puts one back takes from the queue again, so none is left when the last worker ends.
         """
-        if work is not None:
+        if incoming is not None:
             return False
         is_last = self.queue.empty()
         self.queue.put(None)
@@ -380,7 +383,7 @@ class Incoming:
         else:
             self._write(pieces)
         if self._unsynced >= self._intake.sync_every:
-            self._synchronize_written()
+            self._begin_sync()
 
     def _finish(self, pieces: list[memoryview]) -> Outcome:
         """Take the last pieces, check, seal, sync, hand over. Success is said of nothing less."""
@@ -468,15 +471,12 @@ class Incoming:
         finally:
             self._disk_seconds += time.perf_counter() - began
 
-    def _synchronize_written(self) -> None:
-        """Sync what is written so far: beside a sender that has a thread of its own, else before more is taken."""
-        slot = self._slot
-        if not self._may_wait or slot is None:
-            self._synchronize()
-            return
+    def _begin_sync(self) -> None:
+        """Have what is written so far synced, beside what comes next."""
         self._await_sync_ahead()  # so that never more than twice `sync_every` is under way
-        self._sync_ahead = SyncAhead(self._intake.files, slot.descriptor, self._tell_failed_sync)
-        self._intake.queue.put(self._sync_ahead)
+        descriptor = self._slot_to_sync().descriptor
+        self._sync_ahead = SyncAhead(self._intake.files, descriptor, self._tell_failed_sync)
+        self._intake.syncs.put(self._sync_ahead)
         self._unsynced = 0
 
     def _await_sync_ahead(self) -> None:
@@ -492,20 +492,23 @@ class Incoming:
 
     def _synchronize(self) -> None:
         """Sync the slot. A failure is final for this instance and closes the door for all others."""
-        slot = self._slot
-        if slot is None:  # pragma: no cover - the callers took one
-            msg = "no slot"
-            raise RuntimeError(msg)
         self._await_sync_ahead()
+        descriptor = self._slot_to_sync().descriptor
         began = time.perf_counter()
         try:
-            self._intake.files.synchronize(slot.descriptor)
+            self._intake.files.synchronize(descriptor)
         except OSError as error:
             self._tell_failed_sync(error)
             raise
         finally:
             self._disk_seconds += time.perf_counter() - began
         self._unsynced = 0
+
+    def _slot_to_sync(self) -> Slot:
+        if self._slot is None:  # pragma: no cover - the callers took one
+            msg = "no slot"
+            raise RuntimeError(msg)
+        return self._slot
 
     def _tell_failed_sync(self, error: OSError) -> None:
         """Close the door. A later sync of this file that says ok would prove nothing, so there is none."""

@@ -4,6 +4,10 @@ WORKER_THREADS = 16
 """Threads that write, hash and sync. Syncs of several threads share one journal commit, so more threads than
 processors pay; more than this gained nothing in measurements."""
 
+SYNC_THREADS = 8
+"""Threads that sync large instances beside the writing. Only instances of more than SYNC_EVERY_BYTES need one, for a moment each
+time; workers do the last sync of every instance."""
+
 UNCATALOGUED_MAX = 8192
 """Instances on their way, from their beginning until they are in the catalog. Beyond it a sender gets A700H. So no more
 than this many are ever kept and not yet listed: at the slowest measured rate a recovery finishes this many in under
