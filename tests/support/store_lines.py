@@ -1,10 +1,14 @@
 """Store requests by hand: heads and chunks, and a server on an archive that takes them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from stowkeeper.archive.archive import Archive
-from support.archive_server import associations, instances
+from support.archive_server import associations, instances, open_archive
 from support.job_engine_thread import wait_until
 from support.stow_bodies import RELATED
-from support.web_server import Rig, WebThread
+from support.web_server import Rig, WebThread, web_rig, web_serving
 
 
 class StoreServer:
@@ -24,6 +28,17 @@ class StoreServer:
         wait_until(lambda: associations(self.archive), "the line of the request")
         (line,) = associations(self.archive)
         return line
+
+
+@contextmanager
+def store_server(folder: Path) -> Iterator[StoreServer]:
+    """Serve HTTP on an archive of its own for the length of a block."""
+    archive = open_archive(folder)
+    try:
+        with web_rig(folder, archive=archive) as rig, web_serving(rig.application) as thread:
+            yield StoreServer(rig, thread)
+    finally:
+        archive.close()
 
 
 def head(

@@ -21,7 +21,7 @@ from support.hostile import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, bomb, identifier
 from support.instances import Instance, encode_element, make_instance
 from support.metadata_requests import identifiers as metadata_identifiers
 from support.orthanc_rig import part10_of
-from support.store_lines import StoreServer, chunk, head
+from support.store_lines import StoreServer, chunk, head, store_server
 from support.stow_bodies import BOUNDARY, DICOM, RELATED, answer_of, body_of, closing, part
 from support.web_server import web_client, web_rig, web_serving
 from support.web_sockets import connect, read_all, read_one, status_of
@@ -39,12 +39,8 @@ UNPARSABLE, MISSING, MISMATCH = 0xC000, 0xA922, 0xC409
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[StoreServer]:
-    archive = open_archive(tmp_path / "archive")
-    try:
-        with web_rig(tmp_path / "archive", archive=archive) as rig, web_serving(rig.application) as thread:
-            yield StoreServer(rig, thread)
-    finally:
-        archive.close()
+    with store_server(tmp_path / "archive") as server:
+        yield server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,13 @@ import pytest
 
 from stowkeeper.web import exchange, studies_routes
 from stowkeeper.web.roles import Role
-from support.archive_server import depot_leftovers, open_archive, requests
+from support.archive_server import depot_leftovers, requests
 from support.instances import make_instance
 from support.job_engine_thread import wait_until
 from support.orthanc_rig import part10_of
-from support.store_lines import StoreServer, chunk, head
+from support.store_lines import StoreServer, chunk, head, store_server
 from support.stow_bodies import answer_of, body_of, closing, part
-from support.web_server import bearer, web_rig, web_serving
+from support.web_server import bearer
 from support.web_sockets import SOON, connect, read_all, read_one, status_of
 
 pytestmark = pytest.mark.slow
@@ -27,12 +27,8 @@ UIDS = ["1.2.3.1", "1.2.3.2", "1.2.3.3"]
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[StoreServer]:
-    archive = open_archive(tmp_path / "archive")
-    try:
-        with web_rig(tmp_path / "archive", archive=archive) as rig, web_serving(rig.application) as thread:
-            yield StoreServer(rig, thread)
-    finally:
-        archive.close()
+    with store_server(tmp_path / "archive") as server:
+        yield server
 
 
 def reset(sock: socket.socket) -> None:

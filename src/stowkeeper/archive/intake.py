@@ -2,8 +2,9 @@
 
 The caller's side (`Incoming.write`, `commit`, `abort`, `flush`) never waits and touches no disk: it hands
 pieces to a worker thread and is told the outcome by a callback, on that thread. A caller that may wait, since it
-has a thread of its own, is itself the worker of its instances. The worker scans, hashes and writes; after the last piece it checks, seals the receipt, syncs once, hands the instance to the finisher, and
-only then reports Success. No cancellation on the caller's side can lose or reuse a synced slot.
+has a thread of its own, is itself the worker of its instances. The worker scans, hashes and writes; after the
+last piece it checks, seals the receipt, syncs, hands the instance to the finisher, and only then reports Success.
+What is large is synced on the way too, beside the writing (`sync_ahead`). No cancellation on the caller's side can lose or reuse a synced slot.
 
 An instance whose pieces all come before the first flush (a small one) takes one write and one sync, and no
 slot at all when it is refused.

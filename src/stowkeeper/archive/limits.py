@@ -6,7 +6,7 @@ processors pay; more than this gained nothing in measurements."""
 
 SYNC_THREADS = 8
 """Threads that sync large instances beside the writing. Only instances of more than SYNC_EVERY_BYTES need one, for a moment each
-time; workers do the last sync of every instance."""
+time; the last sync of every instance is done by who writes it."""
 
 UNCATALOGUED_MAX = 8192
 """Instances on their way, from their beginning until they are in the catalog. Beyond it a sender gets A700H. So no more

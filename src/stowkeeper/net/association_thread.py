@@ -1,7 +1,7 @@
 """An association with a thread of its own, which reads by blocking calls.
 
-What is done for it may wait for the disk: nobody else waits with it. So a small instance is read, written, synced and
-answered without a change of threads, which costs about as much as the sync.
+What is done for it may wait for the disk: nobody else waits with it. So an instance is read, written, synced and
+answered without a change of threads, which for a small one costs about as much as the sync.
 
 All calls of the association are made on its thread. Others leave theirs in a queue. It is looked into after every read,
 which gives up after TICK_SECONDS; and at once while something is awaited from another thread, or nothing came lately.

@@ -65,7 +65,8 @@ class _Delimiter:
 class MultipartReader:
     """Reads one body: `feed` it every piece, then `finish`. Raises ValueError for a boundary that cannot be one.
 
-    What a piece tells is found as it is asked for, all of it before the next piece: there may be one event in it, or thousands. When the closing boundary was seen `is_closed` is true, and what still comes is passed over.
+    What a piece tells is found as it is asked for, all of it before the next piece: there may be one event in it, or thousands.
+    When the closing boundary was seen `is_closed` is true, and what still comes is passed over.
     """
 
     def __init__(self, boundary: str) -> None:

@@ -1,7 +1,7 @@
 """Small data sets in the Native DICOM Model (PS3.19 §A.1), from and to the form that DICOM JSON gives them (PS3.18 Annex F).
 
-They are store responses, and requests and results of storage commitment. Reading declares nothing and fetches nothing: a document type, and with it every entity, is refused. What is no attribute, item or
-value of the model is passed over.
+They are store responses, and requests and results of storage commitment. Reading declares nothing and fetches nothing: a document
+type, and with it every entity, is refused. What is no attribute, item or value of the model is passed over.
 """
 
 import html
@@ -67,9 +67,7 @@ def write_native_response(
     sequences: Iterable[tuple[str, Iterator[Mapping[str, Mapping[str, object]]]]] = (),
 ) -> bytes:
     """Write a data set: its first attributes, then its sequences. What XML has no way to write becomes U+FFFD."""
-    document = (
-        BytesIO()
-    )  # it may have ten thousand items, which are several megabytes each time they are copied
+    document = BytesIO()  # ten thousand items are several megabytes each time they are copied
 
     def write(text: str) -> None:
         document.write(text.encode())

@@ -120,9 +120,7 @@ def write_response(result: StoreResult, media_type: str) -> bytes:
 
 
 def _write_json(beginning: DataSet, sequences: Sequence[tuple[str, Iterator[DataSet]]]) -> bytes:
-    written = (
-        BytesIO()
-    )  # so that of ten thousand instances there are three megabytes, and not four times that
+    written = BytesIO()  # ten thousand instances are three megabytes each time they are copied
     written.write(_encoded(beginning)[:-1])
     for tag, items in sequences:
         written.write(f',"{tag}":{{"vr":"SQ","Value":['.encode())

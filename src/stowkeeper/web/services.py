@@ -73,8 +73,8 @@ class WebServices:
     """Everything that routes work with. Each of its functions may be called from any thread.
 
     `archive` is an `Archive` where instances can be received too, else an `ArchiveReader`. `jobs_wake` makes the engine
-    look for jobs that were submitted just now; `are_jobs_run` tells whether there is one that does. `associations` gives those that are open. `commitment` takes requests of the web
-    form of storage commitment (PS3.18 chapter 13). `calling_tls` sets up the TLS with
+    look for jobs that were submitted just now; `are_jobs_run` tells whether there is one that does. `associations` gives those
+    that are open. `commitment` takes requests of the web form of storage commitment (PS3.18 chapter 13). `calling_tls` sets up the TLS with
     which peers are called that want it; `ask_terms` are those on which peers are asked to commit instances. `file_terms` gives
     those on which files are taken that come from an address.
     """

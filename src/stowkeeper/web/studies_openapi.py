@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of storing by HTTP, which FastAPI cannot see: bodies that are streamed, answers in two forms, OPTIONS."""
+"""What FastAPI cannot see of storing by HTTP, for the OpenAPI document: streamed bodies, answers in two forms, OPTIONS."""
 
 from typing import Any, Final
 
