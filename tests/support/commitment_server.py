@@ -196,16 +196,26 @@ class CommitmentServer:
             return {row.lane: row.words for row in connection.execute(select(job_lanes))}
 
     def hurry(self) -> None:
-        """Let every job that waits for its time be due now, whatever its lane waits for."""
+        """Let every job that waits for its time be due now, whatever its lane waits for.
+
+        A job that is at work is waited for first: what it writes at its end would undo this.
+        """
+        self.wait(self._hurried, "every job to rest")
+        if self.engine is not None:
+            self.engine.wake()
+
+    def _hurried(self) -> bool:
         with self.database.write() as transaction:
+            running = select(func.count()).where(jobs.c.state == JobState.RUNNING)
+            if transaction.execute(running).scalar_one():
+                return False
             transaction.execute(delete(job_lanes))
             transaction.execute(
                 update(jobs)
-                .where(jobs.c.state.in_(["pending", "retry"]))
+                .where(jobs.c.state.in_([JobState.PENDING, JobState.RETRY]))
                 .values(due_at="2020-01-01T00:00:00.000000Z")
             )
-        if self.engine is not None:
-            self.engine.wake()
+        return True
 
     def fail_often(self, since: str = "") -> None:
         """Let it seem that every job has failed some times in a row, for ages; `since` is when the request came, or another time."""
