@@ -123,8 +123,8 @@ class ServerThread:
         self.wait_until(lambda: not self.server.connections)
 
     def only_ending(self, handlers: "RecordingHandlers") -> tuple[str, str]:
-        """Wait until the only connection there was is gone; return how it ended, and why."""
-        self.wait_until_empty()
+        """Wait until the only connection that there is, or will be in a moment, is gone; return how it ended, and why."""
+        self.wait_until(lambda: bool(handlers.closed) and not self.server.connections)
         (facts,) = handlers.closed
         return facts.end, facts.words
 
