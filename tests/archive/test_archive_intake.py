@@ -444,7 +444,7 @@ def test_what_is_put_back_while_the_threads_are_told_to_end_is_done_first(
     class Waiting(FileSystem):
         def write(self, descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
             writing.set()
-            assert told.wait(20)
+            assert told.wait(30)
             super().write(descriptor, buffers, offset)
 
     class Telling(SimpleQueue[Incoming | None]):
@@ -462,11 +462,11 @@ def test_what_is_put_back_while_the_threads_are_told_to_end_is_done_first(
     incoming = intake.begin(LARGE.arrival(), outcomes.put)
     incoming.write(memoryview(LARGE.data)[:1000])
     incoming.flush()
-    assert writing.wait(20)
+    assert writing.wait(30)
     incoming.write(memoryview(LARGE.data)[1000:])
     incoming.commit()
     intake.stop()
-    assert outcomes.get(timeout=20).refusal is None
+    assert outcomes.get(timeout=30).refusal is None
 
 
 def test_many_threads_keep_many_instances(tmp_path: Path) -> None:
@@ -491,7 +491,7 @@ def test_many_threads_keep_many_instances(tmp_path: Path) -> None:
             incoming.flush()
     for incoming in senders:
         incoming.commit()
-    assert everything.wait(20)
+    assert everything.wait(30)
     intake.stop()
     assert [outcome.refusal for outcome in outcomes] == [None] * 30
     assert rig.finish() == []
@@ -514,7 +514,7 @@ def test_no_more_are_kept_beside_the_catalog_than_the_bound_says(
                     incoming = archive.intake.begin(instance.arrival(), outcomes.put)
                     incoming.write(memoryview(instance.data))
                     incoming.commit()
-                refusals = [outcomes.get(timeout=20).refusal for _ in range(senders)]
+                refusals = [outcomes.get(timeout=30).refusal for _ in range(senders)]
                 assert refusals.count(None) == bound
                 assert set(refusals) == {None, Refusal.OUT_OF_RESOURCES}
             settle(archive)

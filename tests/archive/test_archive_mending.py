@@ -233,14 +233,14 @@ class PausedFinisher:
         self._left: list[object] = []
         self._thread = threading.Thread(target=self._finish, args=(rig,))
         self._thread.start()
-        assert self.has_placed.wait(20)
+        assert self.has_placed.wait(30)
 
     def _finish(self, rig: ArchiveRig) -> None:
         write_rows = rig.finisher._list
 
         def wait(*arguments: Any) -> set[str]:
             self.has_placed.set()
-            assert self._may_list.wait(20)
+            assert self._may_list.wait(30)
             return write_rows(*arguments)
 
         with patch.object(rig.finisher, "_list", wait):

@@ -4,9 +4,11 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from stowkeeper.archive.archive import Archive, ArchiveOptions, ArchiveReader
 from stowkeeper.archive.modes import folder_mode
@@ -42,12 +44,21 @@ def modes(root: Path) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("umask")
-@pytest.mark.parametrize("slot_mode", [0o640, 0o644, 0o600, 0o664])
-def test_all_of_an_archive_is_open_to_those_who_may_read_the_files(tmp_path: Path, slot_mode: int) -> None:
+@pytest.mark.parametrize(
+    ("slot_mode", "wanted"), [(0o640, None), (0o644, None), (0o600, None), (0o664, None), (0o640, 0o700)]
+)
+def test_all_of_an_archive_is_open_to_those_who_may_read_the_files(
+    tmp_path: Path, slot_mode: int, wanted: int | None
+) -> None:
     root = tmp_path / "archive"
-    folders = folder_mode(slot_mode)
+    folders = folder_mode(slot_mode) if wanted is None else wanted
     options = ArchiveOptions(
-        sync=False, slot_pool_size=2, worker_threads=1, reserve_size=1000, slot_mode=slot_mode
+        sync=False,
+        slot_pool_size=2,
+        worker_threads=1,
+        reserve_size=1000,
+        slot_mode=slot_mode,
+        folder_mode=wanted,
     )
     with closing(Archive(str(root), options)) as archive:
         outcomes: list[object] = []
@@ -61,7 +72,8 @@ def test_all_of_an_archive_is_open_to_those_who_may_read_the_files(tmp_path: Pat
         found = modes(root)
     own = {"depot": 0o700, "server.lock": 0o600, "reserve": 0o600, "archive.id": 0o644}
     for name, mode in found.items():
-        expected = own.get(name, folders if (root / name).is_dir() else slot_mode)
+        kept = slot_mode if name.endswith(".dcm") else folders & 0o666
+        expected = own.get(name, folders if (root / name).is_dir() else kept)
         assert (name, oct(mode)) == (name, oct(expected))
     assert {"catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm", "catalog.lock"} <= set(found)
     assert root.stat().st_mode & 0o777 == folders
@@ -69,7 +81,24 @@ def test_all_of_an_archive_is_open_to_those_who_may_read_the_files(tmp_path: Pat
     with Rebuilding(str(root)) as rebuilding:
         rebuilding.look()
         list(rebuilding.run())
-    assert modes(root)["catalog.sqlite"] == slot_mode
+    assert modes(root)["catalog.sqlite"] == folders & 0o666
+
+
+def test_a_folder_that_is_there_keeps_its_mode_and_the_start_says_so(tmp_path: Path) -> None:
+    options = ArchiveOptions(sync=False, slot_pool_size=2, worker_threads=1, reserve_size=0, slot_mode=0o640)
+    said = []
+    for wanted in (None, 0o750, 0o700):
+        with (
+            capture_logs() as logs,
+            closing(Archive(str(tmp_path / "a"), replace(options, folder_mode=wanted))),
+        ):
+            pass
+        said.append([line for line in logs if "folder objects" in line["what"]])
+        assert (tmp_path / "a/objects").stat().st_mode & 0o777 == 0o750
+    assert said[:2] == [[], []]
+    (line,) = said[2]
+    assert (line["mode"], line["setting"]) == ("0750", "storage.folder_mode=0700")
+    assert line["advice"] == f"find {tmp_path / 'a/objects'} -type d -exec chmod 0700 {{}} +"
 
 
 def test_a_folder_has_x_for_whoever_may_read_its_files() -> None:

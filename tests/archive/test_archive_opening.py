@@ -206,7 +206,7 @@ def test_a_finisher_that_hangs_keeps_what_it_works_with(tmp_path: Path) -> None:
         patch.object(archive.finisher, "stop", lambda: stop(0.01)),
     ):
         keep(archive, make_instance(1))
-        assert hangs.wait(10)
+        assert hangs.wait(30)
         archive.close()
         assert dead_folders(FileSystem(), str(root / "depot")) == []
         with pytest.raises(ArchiveInUseError):
@@ -245,7 +245,7 @@ def test_a_removal_beside_an_identical_re_send_is_no_failure_of_the_disk(tmp_pat
         def synchronize_beside() -> None:
             if not removing.ident:
                 removing.start()
-                assert waits.wait(10)
+                assert waits.wait(30)
             synchronize()
 
         with patch.object(archive.finisher._shelf, "synchronize", synchronize_beside):

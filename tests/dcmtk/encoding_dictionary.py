@@ -9,6 +9,8 @@ from functools import cache
 from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 from pydicom._private_dict import private_dictionaries
 
+from stowkeeper.dcmtk.encoding.dictionary import Dictionary
+
 CREATOR = "STOWKEEPER TEST"
 _NAMES = {
     "US or SS": "xs",
@@ -25,6 +27,12 @@ _PRIVATE = (("00", "LO"), ("01", "US"), ("02", "LO"), ("1003", "SH"), ("04", "SQ
 def dictionary_text() -> str:
     """Return the text of the file."""
     return "# for tests\n\n" + "\n".join(_lines()) + "\n"
+
+
+@cache
+def dictionary_of_tests() -> Dictionary:
+    """Return what the product makes of the file; to read it takes a while."""
+    return Dictionary.read(dictionary_text())
 
 
 def _lines() -> Iterator[str]:

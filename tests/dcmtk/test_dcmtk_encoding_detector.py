@@ -8,7 +8,7 @@ from random import Random
 import encoding_samples as samples
 import pytest
 from encoding_chance import chance_data_set
-from encoding_dictionary import dictionary_text
+from encoding_dictionary import dictionary_of_tests
 from encoding_trees import (
     BIG_ENDIAN,
     CODE,
@@ -35,7 +35,6 @@ from hypothesis import strategies as st
 
 from stowkeeper.dcmtk.encoding import detector
 from stowkeeper.dcmtk.encoding.detector import FormDetector
-from stowkeeper.dcmtk.encoding.dictionary import Dictionary
 from stowkeeper.dcmtk.encoding.errors import EncodingError
 from stowkeeper.dcmtk.encoding.form import DCMRECV_FORM, STORESCP_FORM, GroupLengths
 from stowkeeper.dcmtk.encoding.writer import write_data_set
@@ -43,7 +42,6 @@ from stowkeeper.dicom import piece_walker
 from stowkeeper.dicom.limits import SEQUENCE_DEPTH_MAX
 from support.bundled_files import bundled_files
 
-DICTIONARY = Dictionary.read(dictionary_text())
 FORMS = {
     "storescp": STORESCP_FORM,
     "dcmrecv": DCMRECV_FORM,
@@ -61,7 +59,7 @@ FORMS = {
 
 def detect(data, syntax, form=STORESCP_FORM, cuts=()):
     """Return the verdict and its reason."""
-    found = FormDetector(syntax, form, DICTIONARY)
+    found = FormDetector(syntax, form, dictionary_of_tests())
     at = 0
     for cut in [*sorted(cuts), len(data)]:
         found.feed(memoryview(data)[at:cut])
@@ -73,7 +71,7 @@ def write(data, syntax, form):
     """Return what is written, None where nothing can be."""
     target = io.BytesIO()
     try:
-        write_data_set(io.BytesIO(data), syntax, form, target, DICTIONARY)
+        write_data_set(io.BytesIO(data), syntax, form, target, dictionary_of_tests())
     except EncodingError:
         return None
     return target.getvalue()

@@ -14,7 +14,7 @@ from random import Random
 import encoding_samples as samples
 import pytest
 from encoding_chance import chance_data_set
-from encoding_dictionary import dictionary_text
+from encoding_dictionary import dictionary_of_tests, dictionary_text
 from encoding_trees import (
     BIG_ENDIAN,
     CLASS,
@@ -34,7 +34,6 @@ from encoding_trees import (
     encode,
 )
 
-from stowkeeper.dcmtk.encoding.dictionary import Dictionary
 from stowkeeper.dcmtk.encoding.errors import EncodingError
 from stowkeeper.dcmtk.encoding.form import DCMRECV_FORM, STORESCP_FORM, Form, GroupLengths
 from stowkeeper.dcmtk.encoding.identity import Identity, find_identity
@@ -121,12 +120,6 @@ def _data_sets() -> Iterator[tuple[str, str, bytes]]:
         yield file.name, file.transfer_syntax_uid, file.data_set
 
 
-@cache
-def dictionary() -> Dictionary:
-    """Return the dictionary that DCMTK has as well."""
-    return Dictionary.read(dictionary_text())
-
-
 def deliver(program: str, options: Sequence[str], folder: Path) -> list[Delivered]:
     """Send all instances to a receiver that has our dictionary."""
     path = folder / "test.dic"
@@ -141,7 +134,7 @@ def written_here(instance: Outgoing, form: Form, in_front: int) -> bytes | Encod
     target.seek(in_front)
     try:
         write_data_set(
-            io.BytesIO(instance.data_set), instance.transfer_syntax_uid, form, target, dictionary()
+            io.BytesIO(instance.data_set), instance.transfer_syntax_uid, form, target, dictionary_of_tests()
         )
     except EncodingError as error:
         return error

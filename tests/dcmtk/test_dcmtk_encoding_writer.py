@@ -10,7 +10,7 @@ from random import Random
 import encoding_samples as samples
 import pytest
 from encoding_chance import chance_data_set
-from encoding_dictionary import dictionary_text
+from encoding_dictionary import dictionary_of_tests
 from encoding_trees import (
     BIG_ENDIAN,
     CODE,
@@ -39,7 +39,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stowkeeper.dcmtk.encoding import limits, plan, source, structure, values, vr_choice
-from stowkeeper.dcmtk.encoding.dictionary import Dictionary
 from stowkeeper.dcmtk.encoding.errors import EncodingError
 from stowkeeper.dcmtk.encoding.form import DCMRECV_FORM, STORESCP_FORM, GroupLengths
 from stowkeeper.dcmtk.encoding.writer import write_data_set
@@ -60,7 +59,7 @@ def write(data, syntax=EXPLICIT, form=STORESCP_FORM, *, in_front=0):
     """Write a data set from memory to memory."""
     target = io.BytesIO(bytes(in_front))
     target.seek(in_front)
-    dictionary = Dictionary.read(dictionary_text()) if syntax == IMPLICIT or form.convert_un else None
+    dictionary = dictionary_of_tests() if syntax == IMPLICIT or form.convert_un else None
     write_data_set(io.BytesIO(data), syntax, form, target, dictionary)
     return target.getvalue()[in_front:]
 

@@ -32,7 +32,7 @@ def test_without_waiting_they_run_beside_one_another_and_are_forgotten(tmp_path:
     assert started <= set(children(os.getpid()))
     opened = threading.Thread(target=gate.write_text, args=("go\ngo\n",))
     opened.start()
-    opened.join(10)
+    opened.join(30)
     wait_for(lambda: children(os.getpid()).get(min(started)) in {"Z", None}, "for the first to end")
     for process in runner._running:
         process.kill()

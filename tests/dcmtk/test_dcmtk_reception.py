@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 from encoding_chance import chance_data_set
-from encoding_dictionary import dictionary_text
+from encoding_dictionary import dictionary_of_tests
 from encoding_trees import (
     BIG_ENDIAN,
     DEFLATED,
@@ -33,7 +33,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stowkeeper.dcmtk import incoming_file, reception
-from stowkeeper.dcmtk.encoding.dictionary import Dictionary
 from stowkeeper.dcmtk.encoding.errors import EmptyDataSetError, EncodingError, NotWritableError
 from stowkeeper.dcmtk.encoding.form import DCMRECV_FORM, STORESCP_FORM, Form, GroupLengths
 from stowkeeper.dcmtk.encoding.identity import Identity, find_identity
@@ -43,7 +42,6 @@ from stowkeeper.dcmtk.limits import WAITING_BYTES_MAX
 from stowkeeper.dcmtk.reception import PATIENT_NAME, STUDY_INSTANCE_UID, Keeping, Reception
 from support.bundled_files import file_meta
 
-DICTIONARY = Dictionary.read(dictionary_text())
 COMMAND = Identity(sop_class_uid="1.2.840.10008.5.1.4.1.1.2", sop_instance_uid="1.2.3.4")
 """What the C-STORE command says; data sets here say something else."""
 CALLING = "SCANNER"
@@ -66,7 +64,7 @@ def keeping(folder: Path, form: Form | None, *, with_meta: bool | None = None) -
         form=form,
         with_meta=(form is None or form.with_meta) if with_meta is None else with_meta,
         keeps_source_ae_title=True,
-        dictionary=DICTIONARY,
+        dictionary=dictionary_of_tests(),
         synchronizes=False,
     )
 
@@ -98,7 +96,7 @@ def expected_file(data: bytes, syntax: str, form: Form) -> bytes:
     """Return what the file is to hold, made from the whole data set at once."""
     target = io.BytesIO()
     if form.with_meta:
-        identity = find_identity(io.BytesIO(data), syntax, form, DICTIONARY)
+        identity = find_identity(io.BytesIO(data), syntax, form, dictionary_of_tests())
         target.write(
             encode_meta(
                 sop_class_uid=identity.sop_class_uid,
@@ -107,7 +105,7 @@ def expected_file(data: bytes, syntax: str, form: Form) -> bytes:
                 source_application_entity_title=CALLING,
             )
         )
-    write_data_set(io.BytesIO(data), syntax, form, target, DICTIONARY)
+    write_data_set(io.BytesIO(data), syntax, form, target, dictionary_of_tests())
     return target.getvalue()
 
 

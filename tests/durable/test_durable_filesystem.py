@@ -392,7 +392,7 @@ def test_what_is_no_file_is_refused_at_once_when_it_is_opened_for_reading(tmp_pa
 
         thread = threading.Thread(target=open_it, daemon=True)
         thread.start()
-        thread.join(10)
+        thread.join(30)
         assert [error.errno for error in raised] == [errno.EISDIR if what == "folder" else errno.ENXIO]
         assert raised[0].filename == str(path)
         assert set(os.listdir("/proc/self/fd")) <= before

@@ -150,7 +150,7 @@ def test_threads_can_release_while_the_loop_takes() -> None:
         thread.start()
     for _ in range(2000):
         pool.wait(given.put)
-        buffer = given.get(timeout=10)
+        buffer = given.get(timeout=30)
         buffer.hold()
         handed.put(buffer)
         buffer.release()

@@ -161,7 +161,7 @@ def test_a_release_waits_for_what_is_outstanding(run: Run[None]) -> None:
     go_on = threading.Event()
 
     def answer(_: Received) -> Answer:
-        go_on.wait(10)
+        go_on.wait(30)
         return 0
 
     async def work(acceptor: Acceptor) -> None:

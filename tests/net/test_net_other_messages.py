@@ -287,7 +287,7 @@ def test_the_drain_waits_for_the_answer(
     assert peer.read_pdu().kind == RELEASE_RQ
     peer.send(RELEASE_RESPONSE)
     peer.close()
-    stopping.result(20)
+    stopping.result(30)
     assert taken.facts.end == "shutdown"
 
 

@@ -154,7 +154,7 @@ def test_the_drain_awaits_what_was_asked_and_asks_no_more(
     assert peer.read_pdu().kind == RELEASE_RQ
     peer.send(RELEASE_RESPONSE)
     peer.close()
-    stopping.result(20)
+    stopping.result(30)
 
 
 def test_the_end_of_the_server_ends_what_is_awaited(

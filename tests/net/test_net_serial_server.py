@@ -163,14 +163,14 @@ def aborted_by_us(peer: RawPeer) -> None:
 def test_a_peer_that_does_not_close_blocks_nobody_and_is_closed_in_the_end(
     handlers: RecordingHandlers, how: object
 ) -> None:
-    with serving_serially(handlers, association_request_seconds=1.0) as server, RawPeer(server.port) as peer:
+    with serving_serially(handlers, association_request_seconds=3.0) as server, RawPeer(server.port) as peer:
         began = time.monotonic()
         how(peer)  # type: ignore[operator]  # a way to end, as the table has it
         hold_association(server.port)
-        assert time.monotonic() - began < 0.8, "the next one waited for the first one's timer"
+        assert time.monotonic() - began < 2.5, "the next one waited for the first one's timer"
         assert has_nothing(peer, 0.05)
         assert peer.socket.recv(1) == b""
-        assert time.monotonic() - began >= 1.0
+        assert time.monotonic() - began >= 3.0
         server.wait_until(lambda: are_closed(handlers, 2))
 
 

@@ -218,7 +218,7 @@ def test_a_drain_lets_the_message_in_flight_be_answered_and_then_releases(
         assert busy.read_pdu().kind == RELEASE_RQ
         busy.send(RELEASE_RESPONSE)
         assert busy.read_to_end() == []
-        stopping.result(10)
+        stopping.result(30)
     assert handlers.stores[0].data == DATA
     assert {facts.end for facts in handlers.closed} == {"shutdown"}
     assert len(handlers.closed) == 3
@@ -239,7 +239,7 @@ def test_a_drain_waits_for_a_message_that_has_only_begun(
         assert peer.read_answer().status == 0
         assert peer.read_pdu().kind == RELEASE_RQ
         peer.send(RELEASE_RESPONSE)
-        stopping.result(10)
+        stopping.result(30)
 
 
 def test_a_drain_ends_after_a_message_that_is_not_kept(server: ServerThread) -> None:
@@ -254,7 +254,7 @@ def test_a_drain_ends_after_a_message_that_is_not_kept(server: ServerThread) -> 
         assert peer.read_answer().responds_to == 5
         assert peer.read_pdu().kind == RELEASE_RQ
         peer.send(RELEASE_RESPONSE)
-        stopping.result(10)
+        stopping.result(30)
 
 
 def test_what_crosses_our_release_request_does_no_harm(
@@ -269,7 +269,7 @@ def test_what_crosses_our_release_request_does_no_harm(
         server.wait_until(lambda: bool(handlers.stores) and handlers.stores[0].end != "")
         peer.send(RELEASE_RESPONSE)
         assert peer.read_to_end() == []
-        stopping.result(10)
+        stopping.result(30)
     assert handlers.stores[0].data == DATA
     assert handlers.stores[0].answered_with is None
 
@@ -288,7 +288,7 @@ def test_at_the_limit_of_the_drain_associations_are_aborted(
         server.advance(31.0)
         assert peer.read_pdu().kind == ABORT
         peer.close()
-        stopping.result(10)
+        stopping.result(30)
     (facts,) = handlers.closed
     assert (facts.end, facts.words) == ("shutdown", "the server stops")
     assert handlers.stores[0].end == "the server stops"

@@ -250,7 +250,7 @@ def answering(data: bytes, *, closes: bool = True, heard: threading.Event | None
         thread = threading.Thread(target=serve)
         thread.start()
         yield listener.getsockname()[1]
-        thread.join(20)
+        thread.join(30)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import repeat
 
-from stowkeeper.archive.limits import SPACE_CHECK_EVERY_BYTES, SPACE_CHECK_SECONDS
-from stowkeeper.durable.filesystem import FileSystem
+from stowkeeper.archive.limits import LOW_TIMES_MARK, SPACE_CHECK_EVERY_BYTES, SPACE_CHECK_SECONDS
+from stowkeeper.durable.filesystem import FileSystem, FreeSpace
 
 _BEHIND = "the catalog is behind, try again later"
 
@@ -32,6 +33,15 @@ class DiskMarks:
     association_inodes: int
 
 
+class DiskPressure(IntEnum):
+    """How little room there is: what is refused for it. At LOW nothing is, yet."""
+
+    NONE = 0
+    LOW = 1
+    INSTANCES_REFUSED = 2
+    STORAGE_REFUSED = 3
+
+
 class Admission:
     """Says yes or no to the next instance, and why not, in words for the sender and the ledger.
 
@@ -48,7 +58,9 @@ class Admission:
         uncatalogued_max: int,
         clock: Callable[[], float] = time.monotonic,
         on_distrust: Callable[[], None] = lambda: None,
+        on_pressure: Callable[[DiskPressure, FreeSpace], None] = lambda _pressure, _space: None,
     ) -> None:
+        """Look at the disk. `on_pressure` is told when there is more or less room than before; it must not wait."""
         self._files = files
         self._root = root
         self._marks = marks
@@ -58,6 +70,8 @@ class Admission:
         self._places: deque[None] = deque()
         self._clock = clock
         self._on_distrust = on_distrust
+        self._on_pressure = on_pressure
+        self._pressure = DiskPressure.NONE
         self._lock = threading.Lock()
         self._written_since_check = 0
         self._next_check = 0.0
@@ -94,6 +108,11 @@ class Admission:
     def is_behind(self) -> bool:
         """Whether all places are taken: the next instance has to wait for the catalog."""
         return len(self._places) >= self._uncatalogued_max
+
+    @property
+    def pressure(self) -> DiskPressure:
+        """How little room there was at the last look."""
+        return self._pressure
 
     def association_refusal(self) -> str:
         """Why storage is not negotiated now; an empty string when it is."""
@@ -162,6 +181,19 @@ class Admission:
             )
             if self._reserve_released:
                 self._instance_words = self._instance_words or "the disk is full"
+            before, self._pressure = self._pressure, self._pressure_at(space)
+        if self._pressure is not before:
+            self._on_pressure(self._pressure, space)
+
+    def _pressure_at(self, space: FreeSpace) -> DiskPressure:
+        if self._association_words:
+            return DiskPressure.STORAGE_REFUSED
+        if self._instance_words:
+            return DiskPressure.INSTANCES_REFUSED
+        marks = self._marks
+        low_bytes, low_inodes = LOW_TIMES_MARK * marks.instance_bytes, LOW_TIMES_MARK * marks.instance_inodes
+        is_low = _below(space.bytes, low_bytes, space.inodes, low_inodes)
+        return DiskPressure.LOW if is_low else DiskPressure.NONE
 
 
 def _below(free_bytes: int, mark_bytes: int, inodes: int | None, mark_inodes: int) -> str:

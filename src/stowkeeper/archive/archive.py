@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from stowkeeper.archive import catalog, ledger
-from stowkeeper.archive.admission import Admission, DiskMarks
+from stowkeeper.archive.admission import Admission, DiskMarks, DiskPressure
 from stowkeeper.archive.arrival import DuplicatesOf, keep_from_everyone
 from stowkeeper.archive.finisher import Finisher
 from stowkeeper.archive.intake import Intake
@@ -35,7 +35,7 @@ from stowkeeper.archive.limits import (
     UNCATALOGUED_MAX,
     WORKER_THREADS,
 )
-from stowkeeper.archive.modes import file_mode_in, folder_mode
+from stowkeeper.archive.modes import file_mode_in, make_objects
 from stowkeeper.archive.receipt import timestamp
 from stowkeeper.archive.recovery import Recovery
 from stowkeeper.archive.removal import remove_due
@@ -50,7 +50,7 @@ from stowkeeper.durable.errors import (
     is_out_of_open_files,
     is_out_of_space,
 )
-from stowkeeper.durable.filesystem import FileSystem, NoSyncFileSystem
+from stowkeeper.durable.filesystem import FileSystem, FreeSpace, NoSyncFileSystem
 from stowkeeper.durable.identity import ARCHIVE_ID_NAME, ensure_archive_id, read_archive_id
 from stowkeeper.durable.limits import RESERVE_MARGIN, RESERVE_SIZE, SLOT_POOL_SIZE
 from stowkeeper.durable.probe import StorageReport, probe_storage
@@ -58,7 +58,6 @@ from stowkeeper.durable.process_folder import DEPOT, DEPOT_MODE, ProcessFolder
 from stowkeeper.durable.reserve import Reserve
 from stowkeeper.durable.server_lock import ServerLock
 from stowkeeper.durable.slots import SLOT_MODE, SlotPool
-from stowkeeper.durable.write_once import make_folders
 
 log = structlog.get_logger("stowkeeper.archive")
 
@@ -74,13 +73,14 @@ class ArchiveRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveOptions:
-    """How an archive receives. Sizes are bytes."""
+    """How an archive receives. Sizes are bytes. Without a `folder_mode` the one that fits `slot_mode` is taken."""
 
     sync: bool = True
     shared: bool = False
     exclusive: bool = True
     slot_pool_size: int = SLOT_POOL_SIZE
     slot_mode: int = SLOT_MODE
+    folder_mode: int | None = None
     uncatalogued_max: int = UNCATALOGUED_MAX
     reserve_size: int = RESERVE_SIZE
     sync_every_bytes: int = SYNC_EVERY_BYTES
@@ -189,7 +189,7 @@ class Archive(ArchiveReader):
         self._closing = threading.Event()
         self._look_now = threading.Event()
         self._damaged_finished = False
-        make_folders(files, os.path.join(os.path.abspath(root), OBJECTS), mode=folder_mode(options.slot_mode))
+        make_objects(files, os.path.abspath(root), options.slot_mode, options.folder_mode)
         if options.exclusive:
             self._server_lock = ServerLock(
                 os.path.join(os.path.abspath(root), SERVER_LOCK), shared=options.shared
@@ -240,6 +240,7 @@ class Archive(ArchiveReader):
                 options.marks,
                 uncatalogued_max=options.uncatalogued_max,
                 on_distrust=self._look_now.set,
+                on_pressure=note_pressure,
             )
             self.admission.note_reserve(released=full)
             self.finisher = Finisher(
@@ -466,6 +467,20 @@ def note_migration(database: Database) -> None:
             schema_before=database.migrated_from,
             backup=database.backup.path,
         )
+
+
+_PRESSURE_WORDS = {
+    DiskPressure.NONE: "there is room again",
+    DiskPressure.LOW: "the room gets short: make some before instances are refused",
+    DiskPressure.INSTANCES_REFUSED: "instances are refused for want of room",
+    DiskPressure.STORAGE_REFUSED: "instances are refused, and storage is not negotiated, for want of room",
+}
+
+
+def note_pressure(pressure: DiskPressure, space: FreeSpace) -> None:
+    """Log that there is more or less room than before."""
+    level = log.warning if pressure is DiskPressure.LOW else log.error if pressure else log.info
+    level("disk", what=_PRESSURE_WORDS[pressure], free_bytes=space.bytes, free_inodes=space.inodes)
 
 
 def may_write(*paths: str) -> bool:

@@ -1,8 +1,8 @@
 """What comes in: an instance as its sender names it, and as it was received; and the policy for a second version."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from stowkeeper.archive.outcome import SenderAnswer
 from stowkeeper.archive.packed_values import unpack_values
@@ -26,8 +26,7 @@ def keep_from_everyone(_calling_ae_title: str, _address: str) -> DuplicatePolicy
     return DuplicatePolicy.KEEP
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
+class Arrival(NamedTuple):
     """How an instance comes: its identifiers as the sender names them, and the sender's.
 
     `study_instance_uid` is that of the study it has to belong to, '' where any will do. `preamble` are the 128 bytes that its
@@ -48,8 +47,7 @@ class Arrival:
     duplicates: DuplicatePolicy = DuplicatePolicy.KEEP
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
+class Received(NamedTuple):
     """A whole, synced instance in the depot, on its way to the shelf and the catalog.
 
     `packed_values` are those that the catalog wants, by `pack_values`. `answer_known` is false where its receiver died. `answer`

@@ -27,6 +27,9 @@ class ChangeKind(StrEnum):
     HELD = "held"
     RELEASED = "released"
     PATIENT = "patient"
+    STUDY_STARTED = "study_started"
+    STUDY_QUIET = "study_quiet"
+    STUDY_LATE = "study_late"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,8 @@ class Change:
     RECEIVED is about a receipt, and about the version that it made or was identical to; a first version is
     the current one from then on. CURRENT says that the pointer of the instance moved to `version_key` (None:
     to none) from `previous_version_key` (None: from none). PATIENT says that the study was moved to another
-    patient. The others are about a version; `detail` is the reason in words.
+    patient. The STUDY kinds are about a study, and the version is what arrived there last. The others are about a version;
+    `detail` is the reason in words.
     """
 
     seq: int
@@ -67,6 +71,20 @@ def note_changes(transaction: Transaction, kind: str, version_keys: Sequence[int
                 for key in version_keys
             ],
         )
+
+
+def note_study_change(transaction: Transaction, kind: ChangeKind, version_key: int, words: str) -> int:
+    """Write a change row about the study of a version, and return its number."""
+    written = transaction.execute(
+        insert(changes).values(
+            at=transaction.at,
+            kind=kind.value,
+            receipt_key=version_key,
+            version_key=version_key,
+            detail=words,
+        )
+    )
+    return int(written.lastrowid)
 
 
 def changes_after(connection: Connection, seq: int, limit: int = ROWS_PER_PAGE) -> list[Change]:

@@ -11,12 +11,22 @@ from stowkeeper.durable.process_folder import DEPOT
 
 LOG: Final = "log"
 JOBS: Final = "jobs"
+RUN: Final = "run"
 SETTINGS: Final = "stowkeeper.toml"
 
-_FOLDERS: Final = frozenset({DEPOT, OBJECTS, QUARANTINE, LOG, JOBS, "lost+found"})
+_FOLDERS: Final = frozenset({DEPOT, OBJECTS, QUARANTINE, LOG, JOBS, RUN, "lost+found"})
 """Those of an archive, and the one that ext4 puts into a new file system."""
 
-_FILES: Final = (CATALOG, CATALOG_LOCK, SERVER_LOCK, ARCHIVE_ID_NAME, JOURNAL, RESERVE, SETTINGS)
+_FILES: Final = (
+    CATALOG,
+    CATALOG_LOCK,
+    SERVER_LOCK,
+    ARCHIVE_ID_NAME,
+    JOURNAL,
+    RESERVE,
+    SETTINGS,
+    f".{SETTINGS}",
+)
 """How the names of an archive's files begin: SQLite, locks and unfinished writes append to them."""
 
 

@@ -6,8 +6,7 @@ has a thread of its own, is itself the worker of its instances. The worker scans
 last piece it checks, seals the receipt, syncs, hands the instance to the finisher, and only then reports Success.
 What is large is synced on the way too, beside the writing (`sync_ahead`). No cancellation on the caller's side can lose or reuse a synced slot.
 
-An instance whose pieces all come before the first flush (a small one) takes one write and one sync, and no
-slot at all when it is refused.
+An instance whose pieces all come before the first flush (a small one) takes one write, one sync, and no slot when refused.
 """
 
 import errno
@@ -95,6 +94,10 @@ class Intake:
         self.syncs.start()
         for thread in self._threads:
             thread.start()
+
+    def is_running(self) -> bool:
+        """Tell whether every worker thread is at work or waits for some."""
+        return all(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
         """End the threads after the work that is queued."""
@@ -236,7 +239,9 @@ class Incoming:
         self._scheduled = False
         self._ended = False
         self._hasher = blake3()
-        self._scanner = HeaderScanner(arrival.transfer_syntax_uid, WANTED)
+        self._scanner = HeaderScanner(
+            arrival.transfer_syntax_uid, WANTED, sop_class_uid=arrival.sop_class_uid
+        )
         self._slot: Slot | None = None
         self._head = b""
         self._length = 0
@@ -274,15 +279,15 @@ class Incoming:
         if not batch:
             return
         self._pending = []
+        if self._may_wait:
+            self._perform(batch)
+            return
         with self._lock:
             self._batches.append(batch)
             if self._scheduled:
                 return
             self._scheduled = True
-        if self._may_wait:
-            self.run()
-        else:
-            self._intake.queue.put(self)
+        self._intake.queue.put(self)
 
     # The worker's side.
 

@@ -162,3 +162,6 @@ PAGE_ROWS_MAX = 1000
 
 PAGE_WALK_ROWS = 50_000
 """Rows that a page looks at to find those that fit, where no index leads to them: some 50 ms."""
+
+LOW_TIMES_MARK = 2
+"""A disk is low below so many times the room at which instances are refused: time to act before anybody is refused."""

@@ -1,7 +1,7 @@
 """What became of an instance, and how each wire says so: DIMSE status and HTTP code stand in one table."""
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from stowkeeper.archive.receipt import Receipt
 from stowkeeper.dicom.status import Status
@@ -32,8 +32,7 @@ class Refusal(Enum):
         return self.value[1]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one instance: kept, with its receipt, or refused, with the reason in words.
 
     `comment` is for the peer and the ledger and holds no patient data. `offending` lists the data

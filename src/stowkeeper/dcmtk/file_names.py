@@ -5,9 +5,8 @@ in, and so is the look at what is there already: `taken` tells whether a name is
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from stowkeeper.dcmtk.dcmrecv_options import FileNames as DcmrecvFileNames
 from stowkeeper.dcmtk.limits import FILE_NAME_TRIES_MAX
@@ -26,8 +25,7 @@ class NoFreeNameError(Exception):
     """No name was free after so many tries that something else must be wrong."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileName:
+class FileName(NamedTuple):
     """A name for a file, without directory. `prefix` is that of its SOP class, `warning` is for the log."""
 
     text: str
@@ -52,9 +50,9 @@ class StorescpNames:
         self._serials: dict[tuple[str, str], int] = {}
 
     def name(
-        self, sop_class_uid: str, sop_instance_uid: str, *, folder: str, now: datetime, taken: Taken
+        self, sop_class_uid: str, sop_instance_uid: str, *, folder: str, now: datetime | None, taken: Taken
     ) -> FileName:
-        """Return the name of the next file; `now` is local time, `folder` the subdirectory it goes to.
+        """Return the name of the next file; `now` is local time, which names by time need, `folder` the subdirectory it goes to.
 
         Raises NoFreeNameError.
         """
@@ -62,6 +60,8 @@ class StorescpNames:
         if self._scheme is StorescpFileNames.NEW_UID:
             return FileName(text=f"{prefix}.X.{self._new_uid()}{self._extension}", prefix=prefix)
         if self._scheme is StorescpFileNames.TIME:
+            if now is None:
+                raise ValueError("a name by time takes the time")
             return FileName(text=self._by_time(prefix, folder, now, taken), prefix=prefix)
         uid = sop_instance_uid.replace(" ", "")
         clean = sanitized(uid)

@@ -13,6 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import BinaryIO, Final
 
 from stowkeeper.dcmtk.limits import HIDDEN_NAME_TRIES_MAX, LEFT_OVER_SECONDS, PIECES_PER_WRITE_MAX
@@ -24,6 +25,8 @@ _HIDDEN_NAME: Final = re.compile(rf"{re.escape(HIDDEN_PREFIX)}\d+-\d+", re.ASCII
 
 _MODE: Final = 0o666
 """Who may read and write files is for the process's umask to say."""
+
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 _NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
 """What file systems without hard links answer."""
@@ -51,8 +54,11 @@ class IncomingFile:
         """Append pieces."""
         descriptor = self._open_descriptor()
         for start in range(0, len(pieces), PIECES_PER_WRITE_MAX):
-            rest = list(pieces[start : start + PIECES_PER_WRITE_MAX])
-            count = os.writev(descriptor, rest)
+            portion = pieces[start : start + PIECES_PER_WRITE_MAX]
+            count = os.writev(descriptor, portion)
+            if count == sum(map(len, portion)):
+                continue
+            rest = list(portion)
             while rest and count >= len(rest[0]):
                 count -= len(rest.pop(0))
             while rest:  # the system took a part: a signal came, or the disk is about to be full
@@ -150,9 +156,12 @@ class IncomingFiles:
 
     def prepare(self) -> None:
         """Make a file ahead, if that can be: why it cannot shows when one is needed."""
-        if self._ready is None:
-            with contextlib.suppress(OSError):
-                self._ready = IncomingFile(self._directory, synchronizes=self._synchronizes)
+        if self._ready is not None:
+            return
+        try:  # noqa: SIM105 - as in _open_hidden
+            self._ready = IncomingFile(self._directory, synchronizes=self._synchronizes)
+        except OSError:
+            pass
 
     def put_back(self) -> None:
         """Remove what was made ahead."""
@@ -164,15 +173,22 @@ class IncomingFiles:
 def _open_hidden(directory: str) -> tuple[int, str]:
     """Make a file under a hidden name and lock it, so that nobody takes it for a left-over one."""
     for _ in range(HIDDEN_NAME_TRIES_MAX):
-        path = os.path.join(directory, f"{HIDDEN_PREFIX}{os.getpid()}-{next(_counter)}")
+        path = f"{_hidden_start(directory)}{os.getpid()}-{next(_counter)}"
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+            descriptor = os.open(path, _NEW, _MODE)
         except FileExistsError:
             continue
-        with contextlib.suppress(OSError):  # the file system has no locks: the file's age speaks for it then
+        try:  # noqa: SIM105 - an object for it takes longer than all else here, for every instance
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # the file system has no locks: the file's age speaks for it then
+            pass
         return descriptor, path
     raise FileExistsError(errno.EEXIST, "too many unfinished files are in the way", directory)
+
+
+@lru_cache(maxsize=8)
+def _hidden_start(directory: str) -> str:
+    return os.path.join(directory, HIDDEN_PREFIX)
 
 
 def synchronize_directory(directory: str) -> None:

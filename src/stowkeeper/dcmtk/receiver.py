@@ -279,21 +279,21 @@ class Receiver(ABC, Generic[LinesOfProgram]):
         answer: Callable[[StoreAnswer], None],
     ) -> StoreInProgress:
         """Begin to take an object in. Raises PeerError for a request whose identifiers cannot be worked with."""
-        for name, uid in (
-            ("Affected SOP Class UID", request.affected_sop_class_uid),
-            ("Affected SOP Instance UID", request.affected_sop_instance_uid),
-        ):
-            if not uid:
-                raise self.end_of_association(Condition.BAD_MESSAGE, f"the C-STORE request has no {name}")
-            if len(uid) > UID_LENGTH_MAX:
-                words = f"the {name} of the C-STORE request has {len(uid)} letters"
-                raise self.end_of_association(Condition.BAD_MESSAGE, words)
+        self._require(request.affected_sop_class_uid, "Affected SOP Class UID")
+        self._require(request.affected_sop_instance_uid, "Affected SOP Instance UID")
         self.store_begins(request, context)
         reception = None
         if self.keeping is not None:
             identity = self.identity_of(request)
             reception = Reception(self.keeping, identity, context.transfer_syntax, facts.calling_ae_title)
         return StoreInProgress(self, facts, context, request, answer, reception)
+
+    def _require(self, uid: str | None, name: str) -> None:
+        if not uid:
+            raise self.end_of_association(Condition.BAD_MESSAGE, f"the C-STORE request has no {name}")
+        if len(uid) > UID_LENGTH_MAX:
+            words = f"the {name} of the C-STORE request has {len(uid)} letters"
+            raise self.end_of_association(Condition.BAD_MESSAGE, words)
 
     def store_refused(
         self,

@@ -63,14 +63,13 @@ class Keeping:
 class Reception:
     """One data set. First `write` for each piece, then `finish`, `complete` and `place`; `discard` at any time.
 
-    `identity` is what the command says; it counts where bytes are preserved.
+    `identity` is what the command says, `claimed` later on; it counts where bytes are preserved.
     """
 
     __slots__ = (
         "_detector",
         "_file",
         "_head",
-        "_identity",
         "_keeping",
         "_pieces",
         "_releases",
@@ -78,13 +77,14 @@ class Reception:
         "_transfer_syntax_uid",
         "_values",
         "_waiting",
+        "claimed",
     )
 
     def __init__(
         self, keeping: Keeping, identity: Identity, transfer_syntax_uid: str, source_ae_title: str
     ) -> None:
         self._keeping = keeping
-        self._identity = identity
+        self.claimed = identity
         self._transfer_syntax_uid = transfer_syntax_uid
         self._source_ae_title = source_ae_title if keeping.keeps_source_ae_title else None
         self._file: IncomingFile | None = None
@@ -95,7 +95,13 @@ class Reception:
         self._values: dict[int, bytes] = {}
         self._detector: FormDetector | None = None
         if keeping.form is not None:
-            self._detector = FormDetector(transfer_syntax_uid, keeping.form, keeping.dictionary, _WANTED)
+            self._detector = FormDetector(
+                transfer_syntax_uid,
+                keeping.form,
+                keeping.dictionary,
+                _WANTED,
+                sop_class_uid=identity.sop_class_uid or "",
+            )
 
     def write(self, piece: memoryview, release: Release | None) -> None:
         """Take the next bytes. `release` is called when they are not needed any more. Raises OSError."""
@@ -142,7 +148,7 @@ class Reception:
         """Return what the data set says it is. Raises EncodingError and OSError."""
         form = self._keeping.form
         if form is None:
-            return self._identity
+            return self.claimed
         found = self._identity_in(self._values, form)
         if found.sop_class_uid is not None and found.sop_instance_uid is not None:
             return found
@@ -183,7 +189,8 @@ class Reception:
         file, self._file = self._file, None
         if file is not None:
             file.discard()
-        self._let_go()
+        if self._pieces:
+            self._let_go()
 
     def _let_go(self) -> None:
         self._pieces = []
@@ -226,7 +233,7 @@ class Reception:
     def _identity_so_far(self) -> Identity:
         form = self._keeping.form
         if self._detector is None or form is None:
-            return self._identity
+            return self.claimed
         return self._identity_in(self._detector.values, form)
 
     def _identity_in(self, values: dict[int, bytes], form: Form) -> Identity:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from stowkeeper.dcmtk.encoding.errors import EncodingError, NotWritableError
@@ -154,7 +155,7 @@ class StorescpReceiver(Receiver[StorescpLines]):
     def identity_of(self, request: CStoreRequest) -> Identity:
         """Return what a command says that its data set is, its UIDs put right as those of the data set are."""
         return Identity(
-            sop_class_uid=_without_white_space(request.affected_sop_class_uid),
+            sop_class_uid=_clean_class(request.affected_sop_class_uid),
             sop_instance_uid=_without_white_space(request.affected_sop_instance_uid),
         )
 
@@ -230,7 +231,7 @@ class StorescpReceiver(Receiver[StorescpLines]):
         path = self._path(os.path.join(self._directory, folder), name)
         if failure:
             raise _RefusedError(Status.OUT_OF_RESOURCES, self._lines.cannot_write(path, failure))
-        mismatch = self._mismatch(store.request, identity, path)
+        mismatch = self._mismatch(reception.claimed, identity, path)
         if mismatch is not None and not self._keeps_refused:
             raise mismatch
         if placement is not None and (placement.is_new_study or not is_taken(self._directory, folder)):
@@ -242,9 +243,8 @@ class StorescpReceiver(Receiver[StorescpLines]):
         if mismatch is not None:
             raise mismatch
 
-    def _mismatch(self, request: CStoreRequest, identity: Identity, path: str) -> _RefusedError | None:
+    def _mismatch(self, claimed: Identity, identity: Identity, path: str) -> _RefusedError | None:
         """Compare what a data set says it is with what the command said (PS3.4 §B.2.3, A900H and C000H)."""
-        claimed = self.identity_of(request)
         status = Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS
         if not identity.sop_class_uid or identity.sop_instance_uid is None:
             status = Status.CANNOT_UNDERSTAND
@@ -291,17 +291,16 @@ class StorescpReceiver(Receiver[StorescpLines]):
             self.say(self._lines.subdirectory_created(path))
 
     def _name(self, request: CStoreRequest, folder: str) -> FileName:
-        directory = os.path.join(self._directory, folder)
         try:
             return self._names.name(
                 request.affected_sop_class_uid or "",
                 request.affected_sop_instance_uid or "",
                 folder=folder,
-                now=_now(),
-                taken=lambda candidate: is_taken(directory, candidate),
+                now=_now() if self._options.output.file_names is FileNames.TIME else None,
+                taken=lambda candidate: is_taken(os.path.join(self._directory, folder), candidate),
             )
         except NoFreeNameError as error:
-            lines = self._lines.cannot_write(directory, str(error))
+            lines = self._lines.cannot_write(os.path.join(self._directory, folder), str(error))
             raise _RefusedError(Status.OUT_OF_RESOURCES, lines) from None
 
     def _place(self, request: CStoreRequest, reception: Reception, folder: str, name: FileName) -> FileName:
@@ -425,6 +424,11 @@ def _sorter(options: StorescpOptions) -> StudySorter | None:
 
 def _now() -> datetime:
     return datetime.now().astimezone()
+
+
+@lru_cache(maxsize=16)  # the classes of some associations
+def _clean_class(uid: str | None) -> str:
+    return _without_white_space(uid)
 
 
 def _without_white_space(uid: str | None) -> str:

@@ -32,6 +32,7 @@ from stowkeeper.dicom.elements import (
     Encoding,
     format_tag,
 )
+from stowkeeper.dicom.header_layout import Header, HeaderLayout
 from stowkeeper.dicom.limits import (
     CAPTURED_ALWAYS_MAX,
     CAPTURED_BYTES_MAX,
@@ -42,6 +43,8 @@ from stowkeeper.dicom.limits import (
 from stowkeeper.dicom.piece_walker import PieceWalker
 
 _DELIMITER_GROUP: Final = 0xFFFE
+
+_NO_STARTS: Final[dict[Header, int]] = {}
 
 _COPY: Final = tuple(struct.Struct(f"{length}s").unpack_from for length in range(CAPTURED_ALWAYS_MAX + 1))
 """Copies so many bytes from a buffer, two times faster than slicing a memoryview does."""
@@ -73,17 +76,21 @@ class ElementWalker(PieceWalker):
     `wanted` maps the raw tags of wanted elements to their tags and holds `encoding.delimiters` besides; further
     raw tags that it maps to 0 are private, and PRIVATE_RUN is tried there. `private_runs` lets it be tried
     also behind long private elements; that takes explicit VR little endian and no wanted private element.
+    `layout` knows the headers of data sets like this one.
     When the data set has ended, `finish` tells whether it parsed; `values` then maps tags to raw value bytes, and
     `offending` is the element that the problem is about, if it is about one.
     """
 
     __slots__ = (
         "_encoding",
+        "_layout",
         "_mode",
         "_private_bit",
         "_sequences",
         "_skipped",
         "_skipped_at",
+        "_starts",
+        "_top_starts",
         "_top_wanted",
         "_wanted",
         "offending",
@@ -91,7 +98,14 @@ class ElementWalker(PieceWalker):
         "values",
     )
 
-    def __init__(self, encoding: Encoding, wanted: dict[int, int], *, private_runs: bool = False) -> None:
+    def __init__(
+        self,
+        encoding: Encoding,
+        wanted: dict[int, int],
+        *,
+        private_runs: bool = False,
+        layout: HeaderLayout | None = None,
+    ) -> None:
         super().__init__()
         self.values: dict[int, bytes] = {}
         self.offending: int | None = None
@@ -102,6 +116,8 @@ class ElementWalker(PieceWalker):
         self._sequences: list[_Sequence] = []
         self._skipped = 0
         self._skipped_at = 0
+        self._layout = layout
+        self._starts = self._top_starts = _NO_STARTS  # where a run of the layout may begin, at this level
         # The lowest bit of a group, and of a raw tag in little endian, says whether an element is private.
         self._private_bit = 1 if private_runs else 0
 
@@ -146,6 +162,9 @@ class ElementWalker(PieceWalker):
 
     def _walk(self, view: Buffer, position: int, end: int) -> int:
         """Walk until `view` ends or what comes next changes its kind; return how far that is."""
+        if self._layout is not None and not self._base + position:
+            self._layout.begin(view, end)
+            self._starts = self._top_starts = self._layout.starts
         if self._mode == _ITEMS:
             return self._walk_items(view, position, end)
         if self._mode == _FIRST_ELEMENT and not self._settle(view, position, end):
@@ -154,7 +173,7 @@ class ElementWalker(PieceWalker):
             return self._walk_explicit(view, position, end)
         return self._walk_implicit(view, position, end)
 
-    def _walk_explicit(self, view: Buffer, position: int, end: int) -> int:
+    def _walk_explicit(self, view: Buffer, position: int, end: int) -> int:  # noqa: C901 - one loop on purpose, see above
         encoding = self._encoding
         unpack_header = encoding.unpack_header
         short_vrs = encoding.short_vrs
@@ -166,7 +185,12 @@ class ElementWalker(PieceWalker):
         last = end - 8
         raw = start = 0
         while position <= last:
-            raw, vr, length = unpack_header(view, position)
+            header = unpack_header(view, position)
+            behind = header in self._starts and self._take_run(header, view, position, end)
+            if behind:
+                position = behind
+                continue
+            raw, vr, length = header
             start = position + 8
             if vr not in short_vrs:
                 if vr not in encoding.long_vrs or raw in encoding.delimiters:
@@ -211,7 +235,12 @@ class ElementWalker(PieceWalker):
         last = end - 8
         raw = start = length = 0
         while position <= last:
-            raw, length = unpack_item(view, position)
+            header = unpack_item(view, position)
+            behind = header in self._starts and self._take_run(header, view, position, end)
+            if behind:
+                position = behind
+                continue
+            raw, length = header
             start = position + 8
             if raw in wanted:
                 tag = wanted[raw]
@@ -231,6 +260,21 @@ class ElementWalker(PieceWalker):
         if position < end:
             return self._wait(view, position, end, 8)
         return end
+
+    def _take_run(self, header: Header, view: Buffer, position: int, end: int) -> int:
+        """Walk over a run of elements whose headers are known; return how far that is, 0 where there is none."""
+        if self._layout is None:
+            return 0
+        run = self._layout.match(header, view, position, end)
+        if run is None:
+            return 0
+        if run.tags:
+            if self.values and not self.values.keys().isdisjoint(run.tags):
+                # What occurs again takes a look at each.
+                self._starts = self._top_starts = _NO_STARTS
+                return 0
+            self.values.update(zip(run.tags, run.values(view, position), strict=True))
+        return position + run.size
 
     def _walk_items(self, view: Buffer, position: int, end: int) -> int:
         """Walk over items with a length; enter one without; leave the sequence at its delimiter."""
@@ -321,6 +365,7 @@ class ElementWalker(PieceWalker):
             )
         self._mode = _FIRST_ELEMENT if sequence.unsettled else _ELEMENTS
         self._wanted = sequence.encoding.delimiters
+        self._starts = _NO_STARTS
         return start
 
     def _settle(self, view: Buffer, position: int, end: int) -> bool:
@@ -378,6 +423,7 @@ class ElementWalker(PieceWalker):
         self._sequences.pop()
         self._encoding = sequence.outer
         self._wanted = sequence.outer.delimiters if self._sequences else self._top_wanted
+        self._starts = _NO_STARTS if self._sequences else self._top_starts
         self._mode = _ELEMENTS
         return position + 8
 

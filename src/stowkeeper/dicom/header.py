@@ -8,9 +8,9 @@ Texts in a `Scan` carry tags, lengths and offsets into the data set (after infla
 never a value: they go into logs, ledgers and Error Comments.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from stowkeeper.dicom.element_walker import ElementWalker
 from stowkeeper.dicom.elements import (
@@ -22,13 +22,13 @@ from stowkeeper.dicom.elements import (
     Encoding,
     format_tag,
 )
+from stowkeeper.dicom.header_layout import HeaderLayout, Look
 from stowkeeper.dicom.inflater import Inflater
-from stowkeeper.dicom.limits import INFLATED_BYTES_MAX
+from stowkeeper.dicom.limits import CAPTURED_ALWAYS_MAX, INFLATED_BYTES_MAX, LAYOUTS_MAX
 from stowkeeper.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scan:
+class Scan(NamedTuple):
     """What a scan of a whole data set found."""
 
     values: dict[int, bytes]
@@ -73,9 +73,22 @@ class _Plan:
             marks |= dict.fromkeys(map(self.encoding.swap, PRIVATE_CREATORS), 0)
         self.wanted = marks | {self.encoding.swap(tag): tag for tag in wanted}
 
+    def look(self, raw: int, _vr: int, length: int) -> Look | None:
+        """Say what of an element is looked at where its header is known."""
+        if raw in self.encoding.delimiters:
+            return None
+        if not self.wanted.get(raw):
+            return Look.NOTHING
+        return Look.WHOLE if length <= CAPTURED_ALWAYS_MAX else None
+
 
 # Transfer syntax UIDs come from peers, hence the bound; a server sees a dozen.
 _plan = lru_cache(maxsize=128)(_Plan)
+
+
+@lru_cache(maxsize=LAYOUTS_MAX)  # SOP class UIDs come from peers too
+def _layout(plan: _Plan, sop_class_uid: str) -> HeaderLayout:  # noqa: ARG001 - it is what tells layouts apart
+    return HeaderLayout(plan.encoding, plan.look)
 
 
 class HeaderScanner:
@@ -84,7 +97,8 @@ class HeaderScanner:
     `transfer_syntax_uid` tells how it is encoded; one that TRANSFER_SYNTAXES does not know is read as
     explicit VR little endian, as every newer one is, and not judged. `wanted` are the tags whose top-level
     values are captured; pass the same object for every instance. A data set that inflates to more than
-    `inflated_bytes_max` bytes is a problem.
+    `inflated_bytes_max` bytes is a problem. Those that come with the same `sop_class_uid` are expected to be alike, and
+    scanned faster when they are; without one nothing is expected.
     """
 
     __slots__ = ("_inflater", "_plan", "_walker", "size")
@@ -94,12 +108,18 @@ class HeaderScanner:
         transfer_syntax_uid: str,
         wanted: frozenset[int],
         *,
+        sop_class_uid: str = "",
         inflated_bytes_max: int = INFLATED_BYTES_MAX,
     ) -> None:
         plan = _plan(transfer_syntax_uid, wanted)
         self.size = 0
         self._plan = plan
-        self._walker = ElementWalker(plan.encoding, plan.wanted, private_runs=plan.private_runs)
+        self._walker = ElementWalker(
+            plan.encoding,
+            plan.wanted,
+            private_runs=plan.private_runs,
+            layout=_layout(plan, sop_class_uid) if sop_class_uid else None,
+        )
         self._inflater = Inflater(inflated_bytes_max) if plan.deflated else None
 
     def feed(self, view: Buffer) -> None:

@@ -39,6 +39,23 @@ PIECE_BYTES_MAX: Final = 1 << 30
 """Bytes that the header scanner looks at in one go; longer pieces are cut. It must stay below FFFFFFFFH, the
 undefined length, which is told from a real one by reaching beyond the piece."""
 
+LAYOUTS_MAX: Final = 32
+"""Kinds of data sets whose headers are remembered at a time, by transfer syntax and SOP class. Each takes some hundred
+kilobytes at most, some ten for an ordinary one."""
+
+LAYOUT_ELEMENTS_MAX: Final = 512
+"""Elements of one data set that are remembered. Ordinary headers have one to three hundred at the top level."""
+
+LAYOUT_RUN_ELEMENTS_MIN: Final = 4
+"""Elements that are compared in one step, at least: fewer are as quickly walked over one by one."""
+
+LAYOUT_RUNS_ELEMENTS_MAX: Final = 4 * LAYOUT_ELEMENTS_MAX
+"""Elements in all the runs of a kind. One element may be in several, which begin at different ones."""
+
+LAYOUT_MISFITS_MAX: Final = 8
+"""Data sets of a kind one after the other of which not half is as remembered, until the next one is remembered in their
+place: it takes about as long as walking over one does."""
+
 FILE_META_LENGTH_MAX: Final = 1 << 20
 """Bytes of file meta information, preamble included. Real ones take some hundred bytes, ours some thousand;
 the rest is room for the private information that others put there (PS3.10 §7.1)."""

@@ -122,6 +122,18 @@ def decode_command_set(data: bytes | bytearray | memoryview) -> CommandSet:
     return CommandSet(values)
 
 
+def element_places(data: bytes) -> list[tuple[int, slice]]:
+    """Return the elements of an encoded command set that `decode_command_set` takes, in their order, and where values stand."""
+    places = []
+    offset = 0
+    while offset < len(data):
+        _, element, length = _unpack_element_header(data, offset)
+        start = offset + 8
+        offset = start + length
+        places.append((element, slice(start, offset)))
+    return places
+
+
 def _element_error(group: int, element: int, length: int, left: int) -> PeerError:
     tag = f"({group:04X},{element:04X})"
     if group:

@@ -43,6 +43,7 @@ from stowkeeper.dimse.message_types import (
     Response,
     UnknownRequest,
     UnknownResponse,
+    echoed_uid,
     shorten_error_comment,
 )
 
@@ -72,6 +73,7 @@ __all__ = [
     "UnknownResponse",
     "command_name",
     "encode",
+    "encode_store_response",
     "parse_message",
     "response_to_unknown",
     "shorten_error_comment",
@@ -272,9 +274,12 @@ def _parse_store_request(command: CommandSet) -> CStoreRequest:
     sop_instance = get(cs.AFFECTED_SOP_INSTANCE_UID)
     originator = get(cs.MOVE_ORIGINATOR_AE_TITLE)
     priority = get(cs.PRIORITY)
+    data_set_type = get(cs.COMMAND_DATA_SET_TYPE)
+    if not data_set_type:
+        raise _missing(CStoreRequest.command_field, cs.COMMAND_DATA_SET_TYPE, "command data set type")
     return CStoreRequest(
         message_id=int.from_bytes(message_id[:2], "little"),
-        has_data_set=_announces_data_set(command, CStoreRequest.command_field),
+        has_data_set=int.from_bytes(data_set_type[:2], "little") != cs.NO_DATA_SET,
         affected_sop_class_uid=None if sop_class is None else strip_uid(sop_class),
         affected_sop_instance_uid=None if sop_instance is None else strip_uid(sop_instance),
         priority=int.from_bytes(priority[:2], "little") if priority else Priority.MEDIUM,
@@ -336,13 +341,27 @@ _STORE_RESPONSE_UP_TO_STATUS: Final = (
 _pack_store_response = struct.Struct("<18sH18sH").pack
 
 
+def encode_store_response(request: CStoreRequest, status: int) -> bytes:
+    """Write what `encode(request.respond(status))` gives, for nearly every instance that is received."""
+    sop_class = echoed_uid(request.affected_sop_class_uid)
+    sop_instance = echoed_uid(request.affected_sop_instance_uid)
+    return _store_response(request.message_id, status, sop_class, sop_instance)
+
+
 def _encode_store_response(message: CStoreResponse) -> bytes:
-    """Do what the table says for a C-STORE-RSP without error elements, which is nearly every one, by concatenation."""
-    sop_class = message.affected_sop_class_uid
-    sop_instance = message.affected_sop_instance_uid
+    return _store_response(
+        message.responds_to,
+        message.status,
+        message.affected_sop_class_uid,
+        message.affected_sop_instance_uid,
+    )
+
+
+def _store_response(responds_to: int, status: int, sop_class: str | None, sop_instance: str | None) -> bytes:
+    """Do what the table says for a C-STORE-RSP without error elements, by concatenation."""
     try:
         elements = _pack_store_response(
-            _STORE_RESPONSE_UP_TO_ID, message.responds_to, _STORE_RESPONSE_UP_TO_STATUS, message.status
+            _STORE_RESPONSE_UP_TO_ID, responds_to, _STORE_RESPONSE_UP_TO_STATUS, status
         )
     except struct.error:
         raise LocalError("C-STORE-RSP needs a message id and a status of 16 bits") from None

@@ -37,7 +37,6 @@ _CREATE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY | _CLOSE_ON_EXEC | _NO_FOLL
 _WRITE_FLAGS = os.O_WRONLY | _CLOSE_ON_EXEC | _NO_FOLLOW
 _READ_FLAGS = os.O_RDONLY | _CLOSE_ON_EXEC | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0)
 _DIRECTORY_FLAGS = os.O_RDONLY | _CLOSE_ON_EXEC | getattr(os, "O_DIRECTORY", 0)
-_OTHERS = 0o077
 _BOOT_IDENTITY = "/proc/sys/kernel/random/boot_id"
 
 
@@ -81,12 +80,11 @@ class FileSystem:
         The mode is the file's mode whatever the umask says. Raises FileExistsError for a name in use.
         """
         descriptor = os.open(path, _CREATE_FLAGS, mode)
-        if mode & _OTHERS:  # only these bits a sane umask takes away
-            try:
-                os.fchmod(descriptor, mode)
-            except OSError:
-                os.close(descriptor)
-                raise
+        try:
+            os.fchmod(descriptor, mode)
+        except OSError:
+            os.close(descriptor)
+            raise
         return descriptor
 
     def open_for_writing(self, path: str) -> int:
@@ -171,10 +169,9 @@ class FileSystem:
             if stat.S_ISDIR(os.lstat(path).st_mode):
                 return False
             raise
-        if mode & _OTHERS:
-            got = stat.S_IMODE(os.lstat(path).st_mode)
-            if got & 0o777 != mode:
-                os.chmod(path, mode | got & ~0o777)  # a group that is handed down stays so
+        got = stat.S_IMODE(os.lstat(path).st_mode)
+        if got & 0o777 != mode:
+            os.chmod(path, mode | got & ~0o777)  # a group that is handed down stays so
         return True
 
     def remove_directory(self, path: str) -> None:

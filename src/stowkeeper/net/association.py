@@ -17,7 +17,7 @@ from stowkeeper.dimse.fragmenter import command_pdu
 from stowkeeper.dimse.message_types import CStoreRequest, Response
 from stowkeeper.dimse.messages import Message, encode
 from stowkeeper.dimse.operations import Admission, PerformedOperations
-from stowkeeper.net.association_host import AssociationHost
+from stowkeeper.net.association_host import AssociationHost, PeerAddress
 from stowkeeper.net.buffers import ReceiveBuffer
 from stowkeeper.net.connecting import acknowledge_quickly
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
@@ -47,10 +47,11 @@ from stowkeeper.upperlayer.states import Role, State
 
 
 class AssociationProtocol(asyncio.BufferedProtocol):
-    """Serves one TCP connection from its first byte to its last."""
+    """Serves one TCP connection from its first byte to its last. Without `peer` the transport is asked whose it is."""
 
-    def __init__(self, server: AssociationHost) -> None:
+    def __init__(self, server: AssociationHost, peer: PeerAddress | None = None) -> None:
         self._server = server
+        self._peer = peer
         self._time = server.time
         self._transport: Any = None  # asyncio.Transport; uvloop's is another class
         self._socket: Any = None
@@ -87,8 +88,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         """Take over a new TCP connection."""
         self._transport = transport
         self._socket = transport.get_extra_info("socket")
-        peer = transport.get_extra_info("peername")
-        self.facts = self._server.admit(self, peer)
+        self.facts = self._server.admit(self, self._peer or transport.get_extra_info("peername"))
         if self.facts is None:
             self._transport.abort()
             return
@@ -129,7 +129,8 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         if self._draining:
             self._release_when_drained()
         self._send_pending()
-        self._send_own()
+        if self._own is not None:
+            self._own.send_on()
         if self._unflushed >= HAND_OVER_BYTES:
             self._flush()
         space.go_on_behind(buffer)
@@ -476,7 +477,7 @@ class AssociationProtocol(asyncio.BufferedProtocol):
         self._pace.last_message = self._time()
         may_answer = self._connection.can_send_p_data
         if may_answer:
-            self._respond(store.context_id, store.response(answer))
+            self._send_command(store.context_id, store.encode_response(answer))
             self._send_pending()
         if operation is not None:
             if may_answer and not self._transport.is_closing():  # one that closes takes nothing any more
@@ -501,7 +502,10 @@ class AssociationProtocol(asyncio.BufferedProtocol):
     def _respond(self, context_id: int, response: Response) -> None:
         if not self._connection.can_send_p_data:
             return  # we have asked for release, and the peer's message crossed that
-        pdus = command_pdu(context_id, encode(response), self._connection.max_pdu_length_peer)
+        self._send_command(context_id, encode(response))
+
+    def _send_command(self, context_id: int, command: bytes) -> None:
+        pdus = command_pdu(context_id, command, self._connection.max_pdu_length_peer)
         if self._own is None or not self._own.hold(pdus):
             self._connection.send_p_data(pdus)
 
@@ -519,8 +523,10 @@ class AssociationProtocol(asyncio.BufferedProtocol):
             self._send_pending()
 
     def _release_when_drained(self) -> None:
+        if not self._draining:
+            return
         idle = not self._is_busy and not self._release_requested and not self._is_mid_message
-        if self._draining and idle and self._connection.can_release:
+        if idle and self._connection.can_release:
             self._end("shutdown", "the server stops")
             self._connection.release(self._time())
             self._send_pending()

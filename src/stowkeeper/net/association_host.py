@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from stowkeeper.net.association import AssociationProtocol
 
 
+PeerAddress = tuple[Any, ...]
+"""Whose a connection is: the address as the system gave it with the connection, or a ProxiedPeer. The address stands first.
+
+Asked for later the system has none, where the peer is gone already.
+"""
+
+
 class AssociationLimits(Protocol):
     """What an association needs of the options of its server."""
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from stowkeeper.net.association import AssociationProtocol
+from stowkeeper.net.association_host import PeerAddress
 from stowkeeper.net.buffers import BufferPool
 from stowkeeper.net.data_set_room import DataSetRoom
 from stowkeeper.net.handlers import AssociationFacts, Handlers
@@ -45,7 +46,9 @@ _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR if THREADS_CA
 class AssociationThread:
     """Serves one connection from its first byte to its last; to the association above it, it is the server."""
 
-    def __init__(self, server: "AssociationServer", connection: socket.socket) -> None:
+    def __init__(
+        self, server: "AssociationServer", connection: socket.socket, peer: PeerAddress | None = None
+    ) -> None:
         self._server: Final = server
         self.buffers: BufferPool = server.buffers
         self.data_set_room: DataSetRoom = server.data_set_room
@@ -53,7 +56,7 @@ class AssociationThread:
         self.handlers: Handlers = server.handlers
         self.buffered: set[AssociationProtocol] = set()
         self.time: Callable[[], float] = time.monotonic
-        self.protocol: Final = AssociationProtocol(self)
+        self.protocol: Final = AssociationProtocol(self, peer)
         self._link: Final = SerialLink(
             connection, tick_seconds=TICK_SECONDS, send_seconds=server.options.send_seconds
         )

@@ -1,7 +1,7 @@
 """What the network room is given: who may associate, and what to do with a message."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from stowkeeper.dicom.status import Status
@@ -13,6 +13,14 @@ from stowkeeper.upperlayer.pdu import AssociateRQ
 
 
 @dataclass(slots=True, kw_only=True)
+class StoreTally:
+    """How many instances of an association were kept and answered so, and how many refused."""
+
+    kept: int = 0
+    refused: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
 class AssociationFacts:
     """What is known of an association, for handlers, ledger and log.
 
@@ -20,12 +28,14 @@ class AssociationFacts:
     `results` are the answers to the presentation contexts that were proposed, empty until the association is accepted.
     `end` is released, aborted, lost, rejected, refused or shutdown; `words` says why, without patient data.
     `was_aborted_by_peer` tells whose A-ABORT it was, `timed_out` that it ended since nothing came. `may_wait` tells that the
-    association has a thread of its own, so that what is done for it may wait there.
+    association has a thread of its own, so that what is done for it may wait there. `proxy_address` is that of the proxy
+    whose PROXY header said who the peer is, empty where the peer came by itself.
     """
 
     association_id: str
     peer_address: str
     opened_at_nanoseconds: int
+    proxy_address: str = ""
     tls: str = ""
     tls_peer: str = ""
     request: AssociateRQ | None = None
@@ -37,6 +47,7 @@ class AssociationFacts:
     contexts_refused: int = 0
     messages: int = 0
     bytes_received: int = 0
+    stores: StoreTally = field(default_factory=StoreTally)
     end: str = ""
     words: str = ""
     was_aborted_by_peer: bool = False

@@ -84,6 +84,20 @@ REFUSED_CONNECTIONS_REPORT_SECONDS = 10.0
 """Connections that are closed at once are logged by their number, this often at most: a flood of them must not
 become a flood of lines."""
 
+PROXY_LINE_BYTES_MAX = 107
+"""Longest PROXY header of version 1, its line end included: the protocol's own limit."""
+
+PROXY_HEADER_BYTES_MAX = 4096
+"""Longest PROXY header of version 2 behind its first 16 bytes. Addresses take 216 at most, and what proxies add to them, such
+as the names in a certificate, some hundred bytes; the 65535 that the field could announce are no header."""
+
+QUIET_ENDS_REPORT_SECONDS = 600.0
+"""Connections that end without a word, or are refused for their PROXY header, are logged once in this time for each address,
+with their number. A balancer looks every few seconds, all year."""
+
+QUIET_ENDS_ADDRESSES_MAX = 1024
+"""Addresses that are remembered for that: more than there are balancers and monitors. Beyond it the oldest is forgotten."""
+
 DRAIN_GRACE_SECONDS = 2.0
 """What a stopping server waits beyond the drain limit, for the A-ABORTs of that moment to go out."""
 

@@ -67,9 +67,10 @@ class ReceiveSpace:
 
     def size_next_read(self, nbytes: int, pieces: int) -> None:
         """Give a peer that sends many small PDVs small reads, so that the others have their turn."""
-        self.read_most = max(
-            READ_BYTES_MIN, min(RECEIVE_BUFFER_BYTES, nbytes * EVENTS_PER_READ // max(pieces, 1))
-        )
+        if nbytes * EVENTS_PER_READ >= RECEIVE_BUFFER_BYTES * (pieces or 1):
+            self.read_most = RECEIVE_BUFFER_BYTES
+        else:
+            self.read_most = max(READ_BYTES_MIN, nbytes * EVENTS_PER_READ // (pieces or 1))
 
     def go_on_behind(self, buffer: ReceiveBuffer) -> None:
         """Decide where in a buffer that was read into the next read goes, or that it goes elsewhere."""

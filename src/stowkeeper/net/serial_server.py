@@ -61,6 +61,7 @@ class SerialServer:
         self._meanwhile = meanwhile
         self._tick_seconds = tick_seconds
         self._lingering: list[_Lingering] = []
+        self.time: Callable[[], float] = time.monotonic
         self._process = secrets.token_hex(4)
         self._counter = itertools.count(1)
 
@@ -177,10 +178,6 @@ class SerialServer:
                 lingering.end()
 
     # For the associations.
-
-    def time(self) -> float:
-        """Return monotonic time in seconds."""
-        return time.monotonic()
 
     def admit(self, protocol: AssociationProtocol, peer: Any) -> AssociationFacts | None:  # noqa: ANN401, ARG002 - the shape is the address family's; there is but one
         """Begin the account of a connection; None when its peer is gone already."""

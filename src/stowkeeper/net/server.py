@@ -10,13 +10,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import structlog
 
 from stowkeeper.dimse.message_types import Request, Response
-from stowkeeper.net.addresses import plain_address
+from stowkeeper.net.addresses import is_in_networks, plain_address
 from stowkeeper.net.association import AssociationProtocol
+from stowkeeper.net.association_host import PeerAddress
 from stowkeeper.net.association_thread import THREADS_CAN_SERVE, AssociationThread
 from stowkeeper.net.buffers import BufferPool
 from stowkeeper.net.data_set_room import DataSetRoom
@@ -30,6 +32,8 @@ from stowkeeper.net.limits import (
     REFUSED_CONNECTIONS_REPORT_SECONDS,
 )
 from stowkeeper.net.own_requests import Invocation
+from stowkeeper.net.proxied_connections import ProxiedConnections
+from stowkeeper.net.proxy_header import ProxiedPeer
 from stowkeeper.net.server_options import ServerOptions
 from stowkeeper.net.tls_channel import TLSChannel
 from stowkeeper.net.tls_context import TLSContext
@@ -52,7 +56,8 @@ class AssociationServer:
 
     `start` raises OSError, whose text names the address and says what to do, when it cannot be had. `stop` drains: it stops accepting, lets each message in
     flight be answered, releases, and aborts what is left after `drain_seconds`. With `tls` connections begin by a handshake,
-    which may take `association_request_seconds`; a new value holds for the connections to come.
+    which may take `association_request_seconds`; a new value holds for the connections to come. So does one of `proxies`,
+    the networks whose connections have to begin with a PROXY header; it may take as long.
 
     The first `association_threads` connections at a time have a thread each, unless they begin with TLS; the others share
     the event loop. Both count alike, so what counts is guarded by a lock.
@@ -75,6 +80,8 @@ class AssociationServer:
         self._listener: socket.socket | None = None
         self._per_peer: Counter[str] = Counter()
         self._handshakes = Handshakes(self._admit_handshake, self._leave)
+        self.proxies = options.proxies
+        self._proxied = ProxiedConnections(options.association_request_seconds, self._serve)
         self._counter = itertools.count(1)
         self._process = secrets.token_hex(4)
         self._server: asyncio.Server | None = None
@@ -85,11 +92,17 @@ class AssociationServer:
         self._refused_reported_at = float("-inf")
         self._all_gone = asyncio.Event()
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Listen; return the address and the port, which is a free one where `port` is 0."""
-        listener = _listen(host, port, self.options)
+    async def start(self, host: str, port: int, listener: socket.socket | None = None) -> tuple[str, int]:
+        """Listen; return the address and the port, which is a free one where `port` is 0.
+
+        With `listener`, a socket that listens already, that one is used and closed at the end, and nothing is bound.
+        """
+        if listener is None:
+            listener = _listen(host, port, self.options)
+        else:
+            _set_up(listener, self.options)
         address = listener.getsockname()
-        if self.options.association_threads and THREADS_CAN_SERVE:
+        if THREADS_CAN_SERVE:
             self._listener = listener
             self._begin_to_accept()
         else:
@@ -107,7 +120,7 @@ class AssociationServer:
             if listener is None:
                 return
             try:
-                connection, _ = listener.accept()
+                connection, peer = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -115,15 +128,25 @@ class AssociationServer:
                 self.loop.remove_reader(listener.fileno())
                 self.loop.call_later(ACCEPT_PAUSE_SECONDS, self._begin_to_accept)
                 return
-            if not self._start_thread(connection):
-                self._hand_to_loop(connection)
+            address = plain_address(peer[0] if peer else "")
+            if not (self.proxies and is_in_networks(address, self.proxies)):
+                self._serve(connection, peer or None)
+            elif self._has_room_for_proxied(address):
+                self._proxied.take(connection, peer)
+            else:
+                connection.close()
 
-    def _start_thread(self, connection: socket.socket) -> bool:
+    def _serve(self, connection: socket.socket, peer: PeerAddress | None) -> None:
+        """Serve a connection on a thread or on the event loop."""
+        if not self._start_thread(connection, peer):
+            self._hand_to_loop(connection, peer)
+
+    def _start_thread(self, connection: socket.socket, peer: PeerAddress | None) -> bool:
         """Give a connection a thread of its own; False where it can have none, and is as it was."""
         if self.tls is not None or len(self._threads) >= self.options.association_threads:
             return False
         try:
-            thread = AssociationThread(self, connection)
+            thread = AssociationThread(self, connection, peer)
         except OSError:  # no file left for its wakers
             return False
         with self._lock:
@@ -135,9 +158,10 @@ class AssociationServer:
             return False
         return True
 
-    def _hand_to_loop(self, connection: socket.socket) -> None:
+    def _hand_to_loop(self, connection: socket.socket, peer: PeerAddress | None) -> None:
         connection.setblocking(False)  # noqa: FBT003 - the standard library's own signature
-        task = self.loop.create_task(self.loop.connect_accepted_socket(self._protocol, connection))
+        factory = partial(self._protocol, peer)
+        task = self.loop.create_task(self.loop.connect_accepted_socket(factory, connection))
         self._handing_over.add(task)
         task.add_done_callback(self._handed_over)
 
@@ -146,12 +170,12 @@ class AssociationServer:
         if not task.cancelled() and task.exception() is not None:
             log.warning("association", what="a connection was lost at once", reason=str(task.exception()))
 
-    def _protocol(self) -> asyncio.BaseProtocol:
-        protocol = AssociationProtocol(self)
+    def _protocol(self, peer: PeerAddress | None = None) -> asyncio.BaseProtocol:
+        protocol = AssociationProtocol(self, peer)
         if self.tls is None:
             return protocol
         seconds = self.options.association_request_seconds
-        return TLSLayer(TLSChannel(self.tls), protocol, self._handshakes, seconds)
+        return TLSLayer(TLSChannel(self.tls), protocol, self._handshakes, seconds, peer)
 
     async def stop(self) -> None:
         """Drain and close everything. A second call is harmless."""
@@ -162,6 +186,7 @@ class AssociationServer:
             self.loop.remove_reader(self._listener.fileno())
             self._listener.close()
             self._listener = None
+        await self._proxied.close()
         if self._handing_over:
             await asyncio.wait(self._handing_over)
         self._handshakes.close()
@@ -189,8 +214,8 @@ class AssociationServer:
 
     @property
     def connections(self) -> int:
-        """The number of open connections, those in a TLS handshake too."""
-        return len(self._protocols) + len(self._handshakes)
+        """The number of open connections, those in a TLS handshake or before their PROXY header too."""
+        return len(self._protocols) + len(self._handshakes) + len(self._proxied)
 
     def _on_loop(self) -> list[AssociationProtocol]:
         """Return the associations that have no thread of their own."""
@@ -206,6 +231,11 @@ class AssociationServer:
         """Take note that the thread of an association has ended, or could not begin."""
         with self._lock:
             self._threads.discard(thread)
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether new connections are accepted, now or after a pause."""
+        return self._listener is not None or (self._server is not None and self._server.is_serving())
 
     @property
     def associations(self) -> int:
@@ -304,6 +334,7 @@ class AssociationServer:
             association_id=f"{self._process}-{next(self._counter)}",
             peer_address=address,
             opened_at_nanoseconds=time.time_ns(),
+            proxy_address=peer.proxy_address if isinstance(peer, ProxiedPeer) else "",
         )
 
     def _has_room(self, address: str) -> bool:
@@ -320,6 +351,10 @@ class AssociationServer:
         self._refused += 1
         self._report_refused(address)
         return False
+
+    def _has_room_for_proxied(self, address: str) -> bool:
+        with self._lock:
+            return self._has_room(address)
 
     def _admit_handshake(self, peer: Any) -> str | None:  # noqa: ANN401 - as in admit
         address = plain_address(peer[0] if peer else "")
@@ -447,21 +482,26 @@ def _bind(host: str, port: int, options: ServerOptions) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        keep_alive = options.tcp_keep_alive_seconds > 0
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keep_alive)
-        for name, value in (
-            ("TCP_KEEPIDLE", options.tcp_keep_alive_seconds),
-            ("TCP_KEEPINTVL", options.tcp_keep_alive_interval_seconds),
-            ("TCP_KEEPCNT", options.tcp_keep_alive_probes),
-        ):
-            option = getattr(socket, name, None)
-            if keep_alive and option is not None:
-                listener.setsockopt(socket.IPPROTO_TCP, option, value)
+        _set_up(listener, options)
         listener.bind(address)
         listener.listen(BACKLOG)
-        listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature
     except OSError:
         listener.close()
         raise
     return listener
+
+
+def _set_up(listener: socket.socket, options: ServerOptions) -> None:
+    """Set what the connections of a listening socket inherit."""
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    keep_alive = options.tcp_keep_alive_seconds > 0
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keep_alive)
+    for name, value in (
+        ("TCP_KEEPIDLE", options.tcp_keep_alive_seconds),
+        ("TCP_KEEPINTVL", options.tcp_keep_alive_interval_seconds),
+        ("TCP_KEEPCNT", options.tcp_keep_alive_probes),
+    ):
+        option = getattr(socket, name, None)
+        if keep_alive and option is not None:
+            listener.setsockopt(socket.IPPROTO_TCP, option, value)
+    listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature

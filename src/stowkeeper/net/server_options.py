@@ -1,6 +1,7 @@
 """What bounds the associations of a server, and keeps watch over their connections."""
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
 from stowkeeper.net.limits import (
     ASSOCIATION_THREADS_MAX,
@@ -17,6 +18,7 @@ class ServerOptions:
     `idle_seconds` and `message_seconds` of 0 are no limit; of the other times 0 is over at once. `drain_seconds` is how
     long `stop` waits for messages in flight. `association_request_seconds` is the ARTIM timer's (PS3.8 §9.1.4).
     `association_threads` is how many associations have a thread of their own; the others share the event loop.
+    `proxies` are the networks of those whose connections begin with a PROXY header.
     """
 
     maximum_length: int
@@ -32,3 +34,4 @@ class ServerOptions:
     tcp_keep_alive_interval_seconds: int = KEEP_ALIVE_INTERVAL_SECONDS
     tcp_keep_alive_probes: int = KEEP_ALIVE_PROBES
     association_threads: int = ASSOCIATION_THREADS_MAX
+    proxies: tuple[IPv4Network | IPv6Network, ...] = ()

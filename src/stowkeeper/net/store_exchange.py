@@ -1,6 +1,7 @@
 """A C-STORE between its command and its answer, as the association sees it."""
 
-from stowkeeper.dimse.message_types import CStoreRequest, CStoreResponse
+from stowkeeper.dimse.message_types import CStoreRequest
+from stowkeeper.dimse.messages import encode, encode_store_response
 from stowkeeper.net.handlers import StoreAnswer, StoreOperation
 
 
@@ -14,12 +15,16 @@ class StoreExchange:
         self.request = request
         self.operation: StoreOperation | None = None
 
-    def response(self, answer: StoreAnswer) -> CStoreResponse:
-        """Return the C-STORE-RSP that says an answer."""
-        return self.request.respond(
-            answer.status,
-            error_comment=answer.error_comment or None,
-            offending_elements=answer.offending_elements,
+    def encode_response(self, answer: StoreAnswer) -> bytes:
+        """Return the C-STORE-RSP that says an answer, encoded."""
+        if not answer.error_comment and not answer.offending_elements:
+            return encode_store_response(self.request, answer.status)
+        return encode(
+            self.request.respond(
+                answer.status,
+                error_comment=answer.error_comment or None,
+                offending_elements=answer.offending_elements,
+            )
         )
 
     def operation_abort(self, words: str) -> None:

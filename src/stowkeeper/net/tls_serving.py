@@ -5,6 +5,8 @@ from typing import Any, Final
 
 import structlog
 
+from stowkeeper.net.proxy_header import ProxiedPeer
+from stowkeeper.net.quiet_ends import QuietEnds
 from stowkeeper.net.tls_errors import TLSFailure
 from stowkeeper.net.tls_transport import TLSLayer
 
@@ -23,6 +25,7 @@ class Handshakes:
         self._admit: Final = admit
         self._leave: Final = leave
         self._layers: dict[TLSLayer, str] = {}
+        self._probes: Final = QuietEnds()
         self._is_closing = False
 
     def __len__(self) -> int:
@@ -30,7 +33,7 @@ class Handshakes:
 
     def handshake_begins(self, layer: TLSLayer) -> bool:
         """Count a connection."""
-        address = self._admit(layer.transport.get_extra_info("peername"))
+        address = self._admit(layer.peer)
         if address is None:
             return False
         self._layers[layer] = address
@@ -39,16 +42,21 @@ class Handshakes:
     def handshake_ended(self, layer: TLSLayer, failure: TLSFailure | None) -> None:
         """Write to the log why a handshake failed, or what is weak about a peer's certificate."""
         address = self._layers[layer]
+        where = {"address": address}
+        if isinstance(layer.peer, ProxiedPeer):
+            where["proxy"] = layer.peer.proxy_address
         if failure is None:
             self._forget(layer)
             for words in layer.channel.warnings:
-                log.warning("association", what="weak certificate", address=address, why=words)
+                log.warning("association", what="weak certificate", **where, why=words)
         elif self._is_closing:
-            log.info("association", what="lost", address=address, why="the server stops")
+            log.info("association", what="lost", **where, why="the server stops")
         elif failure.is_silent:
-            log.info("association", what="lost", address=address, why=failure.words)
+            count = self._probes.count(address)
+            if count:
+                log.info("association", what="lost", **where, why=failure.words, count=count)
         else:
-            log.warning("association", what="TLS refused", address=address, why=failure.words)
+            log.warning("association", what="TLS refused", **where, why=failure.words)
 
     def refused_is_gone(self, layer: TLSLayer) -> None:
         """Count it no more."""

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
+from stowkeeper.net.association_host import PeerAddress
 from stowkeeper.net.connecting import acknowledge_quickly
 from stowkeeper.net.limits import TLS_PLAINTEXT_BYTES, TLS_REFUSAL_SECONDS
 from stowkeeper.net.tls_channel import TLSChannel
@@ -31,7 +32,10 @@ class HandshakeObserver(Protocol):
 
 
 class TLSLayer(asyncio.Protocol):
-    """One TCP connection that carries TLS. `handshake_seconds` of 0 are no limit."""
+    """One TCP connection that carries TLS.
+
+    `handshake_seconds` of 0 are no limit. Without `peer` the transport is asked whose it is.
+    """
 
     def __init__(
         self,
@@ -39,8 +43,10 @@ class TLSLayer(asyncio.Protocol):
         above: asyncio.BaseProtocol,
         observer: HandshakeObserver,
         handshake_seconds: float,
+        peer: PeerAddress | None = None,
     ) -> None:
         self.channel: Final = channel
+        self._peer: Final = peer
         self.transport: Any = None  # asyncio.Transport; uvloop's is another class
         self._above: Any = above
         self._observer: Final = observer
@@ -52,6 +58,11 @@ class TLSLayer(asyncio.Protocol):
         self._is_refused = False
         self._is_handshaking = False
         self._failure: TLSFailure | None = None
+
+    @property
+    def peer(self) -> Any:  # noqa: ANN401 - the shape is the address family's
+        """The address of the peer, None when it is gone already."""
+        return self._peer or self.transport.get_extra_info("peername")
 
     # Called by the event loop.
 

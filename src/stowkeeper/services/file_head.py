@@ -18,7 +18,7 @@ from stowkeeper.dicom.transfer_syntaxes import (
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
 from stowkeeper.dicom.uid import is_acceptable_uid, strip_uid
-from stowkeeper.services.limits import FILE_HEAD_BYTES
+from stowkeeper.services.limits import FILE_HEAD_BYTES, IDENTIFIERS_BYTES
 
 MEDIA_STORAGE_DIRECTORY: Final = "1.2.840.10008.1.3.10"
 _IDENTIFIERS: Final = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID})
@@ -140,7 +140,7 @@ def _scan(
     """Return elements of a data set, those that are among the bytes given, and whether they are little endian."""
     values: Mapping[int, bytes] = {}
     little_endian = True
-    for length in (FILE_HEAD_BYTES, len(data)):
+    for length in (IDENTIFIERS_BYTES, FILE_HEAD_BYTES, len(data)):
         scanner = HeaderScanner(transfer_syntax_uid, wanted)
         scanner.feed(data[:length])
         scan = scanner.finish()

@@ -17,6 +17,9 @@ CONTEXTS_PER_ASSOCIATION_MAX = 128
 """Presentation contexts of one association request: their ids are the odd numbers below 256 (PS3.8 §9.3.2.2). The
 ledger shows as many; who uses even ids too can have more accepted, and the ledger then has their number."""
 
+REFUSED_SYNTAXES_LOGGED_MAX = 20
+"""Abstract syntaxes that the log names as refused, of one association: a peer may propose 128. The ledger has them all."""
+
 USER_NAME_LETTERS_MAX = 256
 """Letters of a user name (PS3.7 §D.3.3.7) that the ledger keeps: no directory has longer ones, the item has room for
 65,535."""
@@ -39,6 +42,10 @@ FILES_AHEAD_MAX = 8
 
 BACK_OFF_SECONDS_MAX = 60.0
 """Longest wait before a peer that is out of resources, or was lost, is tried again."""
+
+IDENTIFIERS_BYTES = 512
+"""First bytes of a data set that are looked at for its SOP class and instance, before more are: what stands before them is rarely
+half as long. Each further element costs a microsecond."""
 
 IMPORT_BUFFER_BYTES = 1 << 20
 """Bytes of a file that an import reads at a time. File meta information that is longer is not read."""

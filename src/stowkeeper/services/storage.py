@@ -23,7 +23,8 @@ from stowkeeper.dicom.uid import STORAGE_COMMITMENT_PUSH_MODEL, UID_LENGTH_MAX, 
 from stowkeeper.dimse.message_types import CEchoRequest, CStoreRequest, Response
 from stowkeeper.dimse.messages import Message
 from stowkeeper.net.handlers import AssociationFacts, StoreAnswer, answer_verification
-from stowkeeper.services.association_lines import bounded_uid, closed_line, opened_line
+from stowkeeper.net.quiet_ends import QuietEnds
+from stowkeeper.services.association_lines import bounded_uid, closed_line, closing_values, opened_line
 from stowkeeper.services.limits import LEDGER_WORDS_LETTERS_MAX
 from stowkeeper.upperlayer.negotiation import (
     AcceptancePolicy,
@@ -40,6 +41,8 @@ from stowkeeper.upperlayer.reasons import PresentationResult
 log = structlog.get_logger("stowkeeper.storage")
 
 Network = IPv4Network | IPv6Network
+
+_SUCCESS = StoreAnswer(status=Status.SUCCESS)
 
 _NEVER_STORED = frozenset({VERIFICATION, STORAGE_COMMITMENT_PUSH_MODEL})
 """What is accepted for other services than storage."""
@@ -121,6 +124,7 @@ class StorageService:
         self.rules = rules
         # By association, so that rules that are read anew hold from the next one on.
         self._policies: dict[str, AcceptancePolicy] = {}
+        self._probes = QuietEnds()
 
     def negotiate(self, request: AssociateRQ, facts: AssociationFacts) -> Accepted | Rejected:
         """Apply the rules, and keep storage out while the disk has no room.
@@ -181,6 +185,7 @@ class StorageService:
             outcome="refused",
         )
         self._archive.finisher.record(lambda: record)
+        facts.stores.refused += 1
         _log_refusal(record.association_id, record.sop_instance_uid, answer, length=0, level=log.warning)
 
     def data_set_bytes_max(self, context: AcceptedContext, message: Message) -> int:
@@ -232,6 +237,8 @@ class StorageService:
             "called": facts.called_ae_title,
             "address": facts.peer_address,
         }
+        if facts.proxy_address:
+            names["proxy"] = facts.proxy_address
         if facts.tls:
             names |= {"tls": facts.tls, "certificate": facts.tls_peer}
         if facts.rejection is not None:
@@ -249,9 +256,10 @@ class StorageService:
         """Do nothing yet: lines are written when the connection is closed and all of its numbers are known."""
 
     def association_closed(self, facts: AssociationFacts) -> None:
-        """Write the association to the ledger, and to the log how it ended.
+        """Write the association to the ledger, and to the log in one line who it was, what came of it, and how it ended.
 
-        A connection in which none was asked for, such as the look of a load balancer, is in the log alone.
+        A connection in which none was asked for, such as the look of a load balancer, is in the log alone; those in which
+        nothing was said are there once in a time for each address, with their number.
         """
         self._policies.pop(facts.association_id, None)
         asked = facts.request is not None
@@ -260,14 +268,17 @@ class StorageService:
             self._archive.finisher.record(lambda: line)
         is_usual = facts.end in {"released", "rejected"} or (facts.end == "lost" and not asked)
         level = log.info if is_usual else log.warning
+        more: dict[str, object] = {"proxy": facts.proxy_address} if facts.proxy_address else {}
+        if facts.end == "lost" and not asked and not facts.bytes_received:
+            more["count"] = self._probes.count(facts.peer_address)
+            if not more["count"]:
+                return
         level(
             "association",
             what=facts.end,
             association=facts.association_id,
-            address=facts.peer_address,
-            messages=facts.messages,
-            bytes=facts.bytes_received,
-            why=facts.words,
+            **closing_values(facts),
+            **more,
         )
 
 
@@ -295,6 +306,7 @@ class StoreInProgress:
         "_sop_class_uid",
         "_sop_instance_uid",
         "_status",
+        "_tally",
         "_transfer_syntax_uid",
         "_words",
     )
@@ -310,6 +322,7 @@ class StoreInProgress:
     ) -> None:
         self._finisher = archive.finisher
         self._association_id = facts.association_id
+        self._tally = facts.stores
         self._message_id = request.message_id
         self._sop_class_uid = bounded_uid(request.affected_sop_class_uid)
         self._sop_instance_uid = bounded_uid(request.affected_sop_instance_uid)
@@ -393,6 +406,9 @@ class StoreInProgress:
         if is_over or answer is None:
             self._write_line()
             return
+        if outcome.refusal is None:
+            answer(_SUCCESS)
+            return
         answer(
             StoreAnswer(
                 status=outcome.status, error_comment=outcome.comment, offending_elements=outcome.offending
@@ -408,6 +424,10 @@ class StoreInProgress:
         self._sender_answer.given = True
         self._write_line()
         outcome = self._outcome
+        if outcome is not None and outcome.receipt is not None:
+            self._tally.kept += 1
+        else:
+            self._tally.refused += 1
         if outcome is None or outcome.refusal is None:
             return
         level = log.error if outcome.refusal is Refusal.OUT_OF_RESOURCES else log.warning

@@ -92,6 +92,7 @@ class UpperLayerConnection:
         "_release_response_is_waiting",
         "_request",
         "_role",
+        "_sends",
         "_state",
         "_transport_is_open",
     )
@@ -109,6 +110,7 @@ class UpperLayerConnection:
         self._artim_deadline: float | None = None
         self._state = State.STA1_IDLE
         self._delivers = False  # the state is one of P_DATA_IS_DELIVERED
+        self._sends = False  # likewise of P_DATA_IS_SENDABLE
         self._has_ended = False
         self._transport_is_open = False
         self._reader = PDUReader(p_data_length_max=max_pdu_length_local)
@@ -162,7 +164,7 @@ class UpperLayerConnection:
     @property
     def can_send_p_data(self) -> bool:
         """Whether `send_p_data` is possible now."""
-        return self._state in P_DATA_IS_SENDABLE
+        return self._sends
 
     @property
     def can_release(self) -> bool:
@@ -273,7 +275,7 @@ class UpperLayerConnection:
 
     def send_p_data(self, pdus: bytes) -> None:
         """Send whole P-DATA-TF PDUs, encoded within `max_pdu_length_peer` (P-DATA request)."""
-        if self._state not in P_DATA_IS_SENDABLE:
+        if not self._sends:
             transition(self._state, Event.EVT9_P_DATA_REQUEST)
         self._out.append(pdus)
 
@@ -319,6 +321,7 @@ class UpperLayerConnection:
         )
         self._state = cell.next_states[0] if effects.next_state is None else effects.next_state
         self._delivers = self._state in P_DATA_IS_DELIVERED
+        self._sends = self._state in P_DATA_IS_SENDABLE
         self._has_ended = self._state is State.STA1_IDLE
         if self._state in P_DATA_IS_IGNORED:
             self._reader.ignore_p_data()

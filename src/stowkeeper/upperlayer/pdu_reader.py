@@ -21,7 +21,7 @@ from stowkeeper.upperlayer.reasons import AbortReason
 
 _PDU_HEADER = struct.Struct(">BxI")
 _PDV_HEADER = struct.Struct(">IBB")
-_BOTH_HEADERS = struct.Struct(">BxIIBB")
+_unpack_both_headers = struct.Struct(">BxIIBB").unpack_from
 _BOTH_HEADERS_LENGTH = PDU_HEADER_LENGTH + PDV_HEADER_LENGTH
 _P_DATA_TF = int(PDUType.P_DATA_TF)
 _UNLIMITED = 0xFFFF_FFFF
@@ -145,7 +145,7 @@ class PDUReader:
                 at = self._read_header(data, at, end, framed)
             else:
                 # The common case, a P-DATA-TF of one PDV that is here whole, in as few steps as can be.
-                pdu_type, length, pdv_length, context_id, control = _BOTH_HEADERS.unpack_from(data, at)
+                pdu_type, length, pdv_length, context_id, control = _unpack_both_headers(data, at)
                 whole = at + PDU_HEADER_LENGTH + length
                 if (
                     pdu_type == _P_DATA_TF

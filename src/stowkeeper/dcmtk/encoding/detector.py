@@ -11,6 +11,7 @@ call or an object more per element is what they have no room for.
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from stowkeeper.dcmtk.encoding.detector_rules import Rule, Rules, rules_of
@@ -28,8 +29,9 @@ from stowkeeper.dicom.elements import (
     UNDEFINED_LENGTH,
     Buffer,
 )
+from stowkeeper.dicom.header_layout import Header, HeaderLayout, Look
 from stowkeeper.dicom.inflater import Inflater
-from stowkeeper.dicom.limits import INFLATED_BYTES_MAX, SEQUENCE_DEPTH_MAX
+from stowkeeper.dicom.limits import INFLATED_BYTES_MAX, LAYOUTS_MAX, SEQUENCE_DEPTH_MAX
 from stowkeeper.dicom.piece_walker import PieceWalker
 
 _FOREVER: Final = 1 << 62
@@ -47,15 +49,22 @@ _SEQUENCE: Final = int(Rule.SEQUENCE)
 _UNKNOWN: Final = int(Rule.UNKNOWN)
 _LOOKED_AT: Final = frozenset(map(int, (Rule.TEXT, Rule.UID, Rule.LONG_TEXT)))
 
+_NO_STARTS: Final[dict[Header, int]] = {}
+_BLANKS: Final = b"  "
+
 # White space anywhere, or NULs at the end that are more than one of padding.
 _ODD_UID: Final = re.compile(rb"[\t-\r ]|\0\0\Z").search
+
+# As well in several, with a backslash between any two. What it finds within one may be none: that takes a look at each.
+_ODD_UIDS: Final = re.compile(rb"[\t-\r ]|\0\0(?:\\|\Z)").search
 
 
 class FormDetector:
     """Looks at one received data set, fed piece by piece.
 
     Without a dictionary the shipped one is loaded when it is needed, which explicit VR never does. `wanted` are the tags
-    whose values are kept; they are of texts.
+    whose values are kept; they are of texts. Data sets of the same `sop_class_uid` are expected to be alike, and looked at
+    faster when they are; without one nothing is expected.
     """
 
     __slots__ = ("_inflater", "_walker")
@@ -66,9 +75,12 @@ class FormDetector:
         form: Form,
         dictionary: Dictionary | None = None,
         wanted: frozenset[int] = frozenset(),
+        *,
+        sop_class_uid: str = "",
     ) -> None:
         rules = rules_of(transfer_syntax_uid, form, dictionary)
-        self._walker = _FormWalker(rules, wanted)
+        is_known = sop_class_uid and rules.encoding.explicit
+        self._walker = _FormWalker(rules, wanted, _layout(rules, wanted, sop_class_uid) if is_known else None)
         self._inflater = Inflater(INFLATED_BYTES_MAX) if rules.deflated else None
 
     def feed(self, view: Buffer) -> None:
@@ -94,25 +106,49 @@ class FormDetector:
         return self._inflater.finish(self._walker)
 
 
+@lru_cache(maxsize=LAYOUTS_MAX)  # SOP class UIDs come from peers
+def _layout(rules: Rules, wanted: frozenset[int], sop_class_uid: str) -> HeaderLayout:  # noqa: ARG001 - it is what tells layouts apart
+    """Return what is known of data sets in explicit VR of a SOP class."""
+    swap = rules.encoding.swap
+
+    def look(raw: int, vr: int, length: int) -> Look | None:
+        tag = swap(raw)
+        rule = rules.rules_of_vrs.get(vr, _LONG_VALUE)
+        if rule >= _LONG_VALUE or length & 1 or tag >= PIXEL_DATA or not tag & 0xFFFF:
+            return None
+        if rule == _UID:
+            return Look.UID
+        if tag in wanted:
+            return Look.WHOLE
+        return Look.END if rule == _TEXT and length else Look.NOTHING
+
+    return HeaderLayout(rules.encoding, look)
+
+
 class _FormWalker(PieceWalker):
-    """Walks over a data set until something in it would be written otherwise."""
+    """Walks over a data set until something in it would be written otherwise. `layout` knows the headers of those like it."""
 
     __slots__ = (
         "_creators",
         "_group",
         "_group_end",
+        "_layout",
         "_level_end",
         "_levels",
         "_mode",
         "_previous",
         "_rules",
+        "_starts",
+        "_top_starts",
         "_wanted",
         "values",
     )
 
-    def __init__(self, rules: Rules, wanted: frozenset[int]) -> None:
+    def __init__(self, rules: Rules, wanted: frozenset[int], layout: HeaderLayout | None) -> None:
         super().__init__()
         self._wanted = wanted
+        self._layout = layout
+        self._starts = self._top_starts = _NO_STARTS  # where a run of the layout may begin, at this level
         self.values: dict[int, bytes] = {}
         self._rules = rules
         if rules.impossible:
@@ -142,6 +178,9 @@ class _FormWalker(PieceWalker):
     def _walk(self, view: Buffer, position: int, end: int) -> int:
         """Walk until `view` ends or what comes next changes its kind; return how far that is."""
         offset = self._base + position
+        if not offset and self._layout is not None:
+            self._layout.begin(view, end)
+            self._starts = self._top_starts = self._layout.starts
         if offset >= self._level_end:
             self._leave(offset)
             return position
@@ -151,7 +190,7 @@ class _FormWalker(PieceWalker):
             return self._walk_explicit(view, position, end)
         return self._walk_implicit(view, position, end)
 
-    def _walk_explicit(self, view: Buffer, position: int, end: int) -> int:
+    def _walk_explicit(self, view: Buffer, position: int, end: int) -> int:  # noqa: C901 - one loop on purpose, see above
         rules = self._rules
         unpack_header = rules.encoding.unpack_header
         rule_of_vr = rules.rules_of_vrs.get
@@ -162,7 +201,14 @@ class _FormWalker(PieceWalker):
         wanted = self._wanted
         special_from = PIXEL_DATA if self._group_end < 0 else 0
         while position <= last:
-            tag, vr, length = unpack_header(view, position)
+            header = unpack_header(view, position)
+            known = special_from and header in self._starts
+            behind = known and self._take_run(header, view, position, end, previous)
+            if behind:
+                previous = self._previous
+                position = behind
+                continue
+            tag, vr, length = header
             if little_endian:
                 tag = (tag & 0xFFFF) << 16 | tag >> 16
             if tag >= special_from or not tag & 0xFFFF:
@@ -199,6 +245,31 @@ class _FormWalker(PieceWalker):
             position = stop
         self._previous = previous
         return self._pause(view, position, end, level_end)
+
+    def _take_run(self, header: Header, view: Buffer, position: int, end: int, previous: int) -> int:
+        """Walk over a run of elements whose headers are known; return how far that is, 0 where they take a look at each."""
+        if self._layout is None:
+            return 0
+        run = self._layout.match(header, view, position, end)
+        if run is None:
+            return 0
+        values = run.values(view, position)
+        uids = run.uids(view, position)
+        if (
+            run.first_tag <= previous
+            or _BLANKS in run.ends(view, position)
+            or _BLANKS in [value[-2:] for value in values]
+            or _ODD_UIDS(b"\\".join(uids))
+        ):
+            self._starts = self._top_starts = _NO_STARTS
+            return 0
+        kept = self.values
+        kept.update(zip(run.tags, values, strict=True))
+        for tag, uid in zip(run.uid_tags, uids, strict=True):
+            if tag in self._wanted:
+                kept[tag] = uid
+        self._previous = run.last_tag
+        return position + run.size
 
     def _take_long(
         self, view: Buffer, position: int, end: int, tag: int, vr: int, rule: int, reserved: int
@@ -393,6 +464,7 @@ class _FormWalker(PieceWalker):
             (self._mode, self._level_end, self._previous, self._group, self._group_end, self._creators)
         )
         self._mode, self._level_end, self._previous = mode, level_end, _NONE
+        self._starts = _NO_STARTS
         self._group = self._group_end = _NONE
         self._creators = {}
 
@@ -403,3 +475,5 @@ class _FormWalker(PieceWalker):
         (self._mode, self._level_end, self._previous, self._group, self._group_end, self._creators) = (
             self._levels.pop()
         )
+        if not self._levels:
+            self._starts = self._top_starts

@@ -1,5 +1,6 @@
 """The file meta information of received instances, with the elements that DCMTK's receivers write (PS3.10 §7.1)."""
 
+import struct
 from functools import lru_cache
 from typing import Final
 
@@ -19,6 +20,9 @@ from stowkeeper.dicom.uid import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSIO
 
 _GROUP_LENGTH: Final = b"\2\0\0\0UL\4\0"
 """The header of (0002,0000), whose value of four bytes follows."""
+
+_SOP_INSTANCE_UID: Final = divmod(MEDIA_STORAGE_SOP_INSTANCE_UID, 0x10000)
+_short_header: Final = struct.Struct("<HH2sH").pack
 
 NO_SOP_CLASS_UID: Final = "2.25.227423661739342974956128951334951113195"
 """Stands for the SOP class in files of instances that have none. It is the same in all releases."""
@@ -42,9 +46,13 @@ def encode_meta(
         transfer_syntax_uid,
         source_application_entity_title,
     )
-    instance_uid = generate_uid() if sop_instance_uid is None else sop_instance_uid
-    group = before + _elements([(MEDIA_STORAGE_SOP_INSTANCE_UID, b"UI", _encoded(instance_uid))]) + behind
-    return b"".join((PREFIX, _GROUP_LENGTH, len(group).to_bytes(4, "little"), group))
+    instance_uid = _encoded(generate_uid() if sop_instance_uid is None else sop_instance_uid)
+    if len(instance_uid) & 1:
+        instance_uid += b"\0"
+    header = _short_header(*_SOP_INSTANCE_UID, b"UI", len(instance_uid))
+    length = len(before) + len(header) + len(instance_uid) + len(behind)
+    group_length = length.to_bytes(4, "little")
+    return b"".join((PREFIX, _GROUP_LENGTH, group_length, before, header, instance_uid, behind))
 
 
 @lru_cache(maxsize=256)  # what differs between the instances of an association is the SOP Instance UID alone
