@@ -99,11 +99,14 @@ def test_the_other_ways_to_give_a_value() -> None:
 
 def test_letters_that_are_not_of_base64_are_seen_at_once() -> None:
     text = "é" * 10_000_000
-    begin = time.process_time()
-    with pytest.raises(ElementDefectError, match="base64"):
-        decode_inline(0x00091001, b"OB", text)
+    seconds = []
+    for _ in range(5):
+        begin = time.process_time()
+        with pytest.raises(ElementDefectError, match="base64"):
+            decode_inline(0x00091001, b"OB", text)
+        seconds.append(time.process_time() - begin)
     # Four times that to leave blanks out first, and nothing else ran meanwhile.
-    assert time.process_time() - begin < 0.15
+    assert min(seconds) < 0.15
 
 
 def test_what_is_no_number_is_taken_as_it_is_written() -> None:

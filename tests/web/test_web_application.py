@@ -25,7 +25,7 @@ from support.web_server import bearer, web_client, web_rig
 
 SECRET = "Doe^Jane"
 JSON = {"Content-Type": "application/json"}
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 
 
 class Wish(BaseModel):

@@ -8,6 +8,7 @@ from unittest.mock import patch
 import pytest
 
 from stowkeeper.archive import catalog
+from stowkeeper.archive.changes import ChangeKind, note_study_change
 from stowkeeper.archive.versions import mark_removed, mark_removing
 from stowkeeper.web import orthanc_changes
 from stowkeeper.web.orthanc_ids import ResourceType, orthanc_id
@@ -232,6 +233,15 @@ def test_what_is_removed_is_told_and_forgotten(rig: OrthancRig) -> None:
     assert ("NewSeries", orthanc_id(P, ST, SE)) in told(rig.get("/changes"))
     remove(rig, third)
     assert rig.get("/changes")["Changes"] == []
+
+
+def test_a_study_that_is_quiet_is_stable(rig: OrthancRig) -> None:
+    (key,) = insert(rig, entry(1, 1))
+    since = rig.get("/changes")["Last"]
+    with rig.database.write() as transaction:
+        note_study_change(transaction, ChangeKind.STUDY_STARTED, key, "it has begun")
+        note_study_change(transaction, ChangeKind.STUDY_QUIET, key, "it is quiet")
+    assert told(rig.get(f"/changes?since={since}")) == [("StableStudy", orthanc_id(P, ST))]
 
 
 def test_what_comes_again_is_new_again(rig: OrthancRig) -> None:

@@ -183,9 +183,9 @@ def test_no_room_on_the_disk(tmp_path: Path) -> None:
 def test_a_body_that_breaks_off_leaves_nothing(rig: OrthancRig, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[None] = []
 
-    async def ingest_and_say_so(*arguments: Any, **more: Any) -> Ingested:
+    def ingest_and_say_so(*arguments: Any, **more: Any) -> Ingested:
         try:
-            return await ingest(*arguments, **more)
+            return ingest(*arguments, **more)
         finally:
             ended.append(None)
 

@@ -19,8 +19,8 @@ from support.orthanc_rig import OrthancRig, orthanc_rig
 from support.quiet_log import quiet_log
 
 RUN_SECONDS_MAX = 500
-EXAMPLES = 12
-STORE_EXAMPLES = 120
+EXAMPLES = 6
+STORE_EXAMPLES = 60
 SEED = 4
 PEERS = (
     Peer(name="away", ae_title="AWAY", host="127.0.0.1", port=1, connect_seconds=1),
@@ -30,7 +30,7 @@ PEERS = (
 TESTS = Path(__file__).parents[1]
 HOOKS = TESTS / "support" / "store_hooks.py"
 STUDIES = "/dicom-web/studies"
-STORE_CALLS_MIN = 100
+STORE_CALLS_MIN = 50
 
 CONFIGURATION = """
 hooks = {hooks}

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +15,7 @@ from stowkeeper.services import spooled_body
 from stowkeeper.services.file_terms import FileTerms
 from stowkeeper.services.store_request import StoreRequest
 from stowkeeper.services.store_request_limits import REFUSALS_LOGGED_MAX
+from stowkeeper.web.body_threads import BodyThreads
 from stowkeeper.web.services import DICOMwebOptions
 from support.archive_server import depot_leftovers, open_archive, requests
 from support.hostile import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, bomb, identifiers, nested
@@ -173,7 +174,8 @@ BAD = {
 def test_bad_bodies_harm_nobody_else(
     server: StoreServer, monkeypatch: pytest.MonkeyPatch, name: str, framing: str
 ) -> None:
-    monkeypatch.setattr(header.HeaderScanner.__init__, "__kwdefaults__", {"inflated_bytes_max": 4 << 20})
+    defaults = header.HeaderScanner.__init__.__kwdefaults__ | {"inflated_bytes_max": 4 << 20}
+    monkeypatch.setattr(header.HeaderScanner.__init__, "__kwdefaults__", defaults)
     bad = BAD[name]
     fields = {"path": bad.path, "content_type": bad.content_type}
     if framing == "length":
@@ -287,23 +289,22 @@ def test_others_have_their_turn_between_the_parts_of_a_piece(tmp_path: Path) -> 
     archive = open_archive(tmp_path / "archive")
     body = b"--b" + b"\r\n--b" * 10_000 + b"--"
 
-    async def pieces() -> AsyncIterator[bytes]:
-        yield body
-
     async def turns_of_others() -> int:
-        store = StoreRequest(archive, FileTerms(), address="192.0.2.1")
-        reading = asyncio.create_task(store.read_files(pieces(), "b"))
+        threads, store = BodyThreads(), StoreRequest(archive, FileTerms(), address="192.0.2.1")
+        reading = asyncio.create_task(threads.call(lambda: store.read_files([body], "b")))
         turns = 0
         while not reading.done():
             await asyncio.sleep(0)
             turns += 1
         await reading
         assert len(store.result().others) == 10_000
-        await store.close(is_answered=True)
+        await threads.call(lambda: store.close(is_answered=True))
         return turns
 
     try:
-        assert asyncio.run(turns_of_others()) > 20  # it takes some hundred milliseconds, in turns of two
+        assert (
+            asyncio.run(turns_of_others()) > 20
+        )  # it takes some hundred milliseconds, on a thread of its own
     finally:
         archive.close()
 

@@ -66,7 +66,7 @@ def test_a_body_that_stands_still_is_given_up(server: StoreServer, monkeypatch: 
     monkeypatch.setattr(exchange, "BODY_STALL_SECONDS", SOON)
     body = part(FILES[0]) + part(FILES[1])[:-5]
     with connect(server.thread) as sock:
-        sock.sendall(head(len(body) + 5000) + body)
+        sock.sendall(head(None) + chunk(body))
         assert status_of(read_all(sock)) == 408
     assert server.line()["ended"] == "lost"
     assert server.kept() == UIDS[:1]

@@ -309,7 +309,7 @@ def test_only_so_many_are_built_at_a_time(storing: Storing, monkeypatch: pytest.
 
     def slow_build(*arguments: Any) -> Any:
         inside.release()
-        assert may_go.wait(20)
+        assert may_go.wait(30)
         return build(*arguments)
 
     def told(body: SpooledBody) -> Any:
@@ -329,11 +329,11 @@ def test_only_so_many_are_built_at_a_time(storing: Storing, monkeypatch: pytest.
     for post in posts:
         post.start()
     for _ in posts:
-        assert requests_there.acquire(timeout=20)
+        assert requests_there.acquire(timeout=30)
     for _ in range(BUILDS_AT_ONCE):
-        assert inside.acquire(timeout=20)
+        assert inside.acquire(timeout=30)
     assert not inside.acquire(timeout=0.3)
     may_go.set()
     for post in posts:
-        post.join(20)
+        post.join(30)
     assert answers == [200] * len(posts)

@@ -1,18 +1,18 @@
-"""What comes piece by piece, on its way into intake: a data set, or a Part 10 file. For one event loop, which is never held up.
+"""What comes piece by piece, on its way into intake: a data set, or a Part 10 file. For a thread that may wait for the disk.
 
 The first bytes of a file are kept until they tell which instance it is; then intake has everything, as it has what comes by
-C-STORE. What waits for the disk is bounded by a `Room`, which all that comes in one request shares.
+C-STORE.
 """
 
-import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 from stowkeeper.archive.archive import Archive
 from stowkeeper.archive.arrival import Arrival
+from stowkeeper.archive.intake import Incoming
 from stowkeeper.archive.outcome import Outcome, Refusal, Refused, SenderAnswer
 from stowkeeper.dicom.uid import is_acceptable_uid
 from stowkeeper.services.file_head import DescribedHead, NoInstanceError, describe_head
@@ -20,10 +20,8 @@ from stowkeeper.services.file_terms import FileTerms, kept_preamble
 from stowkeeper.services.ingest_limits import FLUSH_BYTES
 from stowkeeper.services.limits import FILE_HEAD_BYTES, IMPORT_BUFFER_BYTES
 
-Value = TypeVar("Value")
-
 _FIRST_LOOK_BYTES = 4 * FILE_HEAD_BYTES
-"""With so many bytes most files tell what they are; it takes a fraction of a millisecond, so no thread is asked for it."""
+"""With so many bytes most files tell what they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,34 +32,6 @@ class Sender:
     address: str
     association_id: str = ""
     study_instance_uid: str = ""
-
-
-class Room:
-    """Bytes that wait for the disk, of all files of one request: no more than a bound, and one piece."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._waiting = 0
-        self._has_room = asyncio.Event()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the next piece has to wait."""
-        return self._waiting > self._bytes_max
-
-    def take(self, count: int) -> None:
-        """Count bytes that wait from now on."""
-        self._waiting += count
-
-    def give_back(self, count: int) -> None:
-        """Count bytes that are with the disk."""
-        self._waiting -= count
-        self._has_room.set()
-
-    async def wait(self) -> None:
-        """Wait until something was given back."""
-        self._has_room.clear()
-        await self._has_room.wait()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +54,6 @@ class IncomingDataSet:
         archive: Archive,
         terms: FileTerms,
         sender: Sender,
-        room: Room,
         identity: Identity,
         *,
         answer: SenderAnswer | None = None,
@@ -104,11 +73,9 @@ class IncomingDataSet:
                 (0x00020010,),
             )
         self.identity = identity
-        self._room = room
-        self._unflushed = 0
-        self._loop = asyncio.get_running_loop()
-        self.outcome: asyncio.Future[Outcome] = self._loop.create_future()
-        self._incoming = archive.intake.begin(
+        self.outcome: Future[Outcome] = Future()
+        self._begin = partial(
+            archive.intake.begin,
             Arrival(
                 sop_class_uid=identity.sop_class_uid,
                 sop_instance_uid=identity.sop_instance_uid,
@@ -120,55 +87,47 @@ class IncomingDataSet:
                 preamble=preamble,
                 duplicates=terms.duplicates,
             ),
-            lambda outcome: self._tell(self._decided, outcome),
+            self.outcome.set_result,
             class_accepted=terms.accepts_class(identity.sop_class_uid),
             refused=refused,
             answer=answer,
         )
+        self._incoming: Incoming | None = None
+        self._held: list[memoryview] = []
+        self.held_bytes = 0
 
-    async def write(self, piece: memoryview) -> None:
-        """Take the next bytes when there is room; they stay as they are until the outcome.
-
-        What is handed over in one go is written in one go.
-        """
+    def write(self, piece: memoryview) -> None:
+        """Take the next bytes, which stay as they are until the outcome. Waits for the disk once there is enough for a visit to it."""
         if not piece:
             return
-        while self._room.is_full:
-            await self._room.wait()
-        self._room.take(len(piece))
-        self._unflushed += len(piece)
-        if self._unflushed < FLUSH_BYTES:
-            self._incoming.write(piece)
-            return
-        # One word for all of them: each wakes the loop.
-        given_back, self._unflushed = self._unflushed, 0
-        self._incoming.write(piece, partial(self._tell, self._room.give_back, given_back))
-        self._incoming.flush()
+        self._held.append(piece)
+        self.held_bytes += len(piece)
+        if self.held_bytes >= FLUSH_BYTES:
+            self._hand_over(may_wait=True).flush()
+            self.held_bytes = 0
 
     def commit(self) -> None:
-        """Say that it is whole."""
-        self._incoming.commit()
+        """Say that it is whole.
+
+        What was with the disk already is written to its end here. What is small is left to intake's workers, with `held_bytes` until
+        the outcome: meanwhile others come, and many syncs at once take little more time than one.
+        """
+        self._hand_over(may_wait=False).commit()
 
     def abort(self) -> None:
         """Give it up; what was committed goes its way all the same."""
-        self._incoming.abort()
-        self._give_back_rest()
+        if self._incoming is not None:
+            self._incoming.abort()
 
-    def _give_back_rest(self) -> None:
-        rest, self._unflushed = self._unflushed, 0
-        if rest:
-            self._room.give_back(rest)
-
-    # On intake's threads.
-
-    def _tell(self, function: Callable[[Value], None], value: Value) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(function, value)
-
-    def _decided(self, outcome: Outcome) -> None:
-        self._give_back_rest()
-        if not self.outcome.done():  # who waited for it may have been cancelled
-            self.outcome.set_result(outcome)
+    def _hand_over(self, *, may_wait: bool) -> Incoming:
+        """Give intake what is held. `may_wait` says who does the work, where that did not begin yet."""
+        incoming = self._incoming
+        if incoming is None:
+            incoming = self._incoming = self._begin(may_wait=may_wait)
+        for piece in self._held:
+            incoming.write(piece)
+        self._held.clear()
+        return incoming
 
 
 class IncomingFile:
@@ -183,13 +142,12 @@ class IncomingFile:
         archive: Archive,
         terms: FileTerms,
         sender: Sender,
-        room: Room,
         *,
         answer: SenderAnswer | None = None,
         wanted: Collection[int] = (),
     ) -> None:
         self._terms = terms
-        self._begin = partial(IncomingDataSet, archive, terms, sender, room, answer=answer)
+        self._begin = partial(IncomingDataSet, archive, terms, sender, answer=answer)
         self._wanted = wanted
         self._head = bytearray()
         self._look_at = IMPORT_BUFFER_BYTES if wanted else _FIRST_LOOK_BYTES
@@ -197,27 +155,29 @@ class IncomingFile:
         self.described: DescribedHead | None = None
         self.length = 0
 
-    async def write(self, piece: bytes | memoryview) -> None:
+    def write(self, piece: bytes | memoryview) -> None:
         """Take the next bytes, which stay as they are until the outcome. Raises NoInstanceError for what intake is not offered."""
         self.length += len(piece)
         if self.data_set is not None:
-            await self.data_set.write(memoryview(piece))
+            self.data_set.write(memoryview(piece))
             return
+        if not self._head and len(piece) >= self._look_at and self._look(memoryview(piece), is_whole=False):
+            return  # it was head enough, and was not copied
         self._head += piece
         if len(self._head) >= self._look_at:
-            await self._look(is_whole=False)
+            self._look(memoryview(bytes(self._head)), is_whole=False)
 
-    async def identify(self) -> DescribedHead:
+    def identify(self) -> DescribedHead:
         """Say which instance it is, now that all of it was written. Raises NoInstanceError."""
         if self.described is None:
-            await self._look(is_whole=True)
+            self._look(memoryview(bytes(self._head)), is_whole=True)
         if self.described is None:
             raise NoInstanceError("it is no DICOM file")
         return self.described
 
-    async def commit(self) -> IncomingDataSet:
+    def commit(self) -> IncomingDataSet:
         """Say that the file is whole, and return its data set, whose outcome will come. Raises NoInstanceError."""
-        await self.identify()
+        self.identify()
         if self.data_set is None:
             raise NoInstanceError("it is no DICOM file")
         self.data_set.commit()
@@ -235,12 +195,11 @@ class IncomingFile:
         if self.data_set is not None:
             self.data_set.abort()
 
-    async def _look(self, *, is_whole: bool) -> None:
-        """Find out what it is, and begin."""
-        head = bytes(self._head)
-        described = await self._describe(head, is_whole=is_whole)
+    def _look(self, head: memoryview, *, is_whole: bool) -> bool:
+        """Find out what it is, and begin; return whether that was possible."""
+        described = self._describe(head, is_whole=is_whole)
         if described is None:
-            return
+            return False
         self._head.clear()
         self.described = described
         preamble, refused = b"", None
@@ -254,12 +213,13 @@ class IncomingFile:
             transfer_syntax_uid=described.transfer_syntax_uid,
         )
         self.data_set = self._begin(identity, preamble=preamble, refused=refused)
-        await self.data_set.write(memoryview(head)[described.offset :])
+        self.data_set.write(head[described.offset :])
+        return True
 
-    async def _describe(self, head: bytes, *, is_whole: bool) -> DescribedHead | None:
+    def _describe(self, head: memoryview, *, is_whole: bool) -> DescribedHead | None:
         """Return which instance begins so; None where more of it may tell. Raises NoInstanceError."""
         if self._look_at == _FIRST_LOOK_BYTES:
-            first = memoryview(head)[:_FIRST_LOOK_BYTES]
+            first = head[:_FIRST_LOOK_BYTES]
             is_all = is_whole and len(first) == len(head)
             try:
                 return describe_head(first, is_whole=is_all)
@@ -269,5 +229,4 @@ class IncomingFile:
                 self._look_at = IMPORT_BUFFER_BYTES  # what it is may stand further behind
         if not is_whole and len(head) < IMPORT_BUFFER_BYTES:
             return None
-        look = partial(describe_head, memoryview(head), is_whole=is_whole, wanted=self._wanted)
-        return await asyncio.to_thread(look)
+        return describe_head(head, is_whole=is_whole, wanted=self._wanted)

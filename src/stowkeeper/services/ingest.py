@@ -2,11 +2,11 @@
 
 It is read as an import reads files (`importing.py`), and its receipt says so: received by `import`, with the address of whoever
 sent it. Success is said of it only when it is durable; where it is in the catalog a moment later, that is waited for too, since
-who sent it asks for it next.
+who sent it asks for it next. All of it is done on a thread that may wait.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stowkeeper.archive.archive import Archive
@@ -17,9 +17,8 @@ from stowkeeper.dicom.attributes import WANTED, InstanceAttributes, extract
 from stowkeeper.services.file_head import NoInstanceError
 from stowkeeper.services.file_terms import FileTerms
 from stowkeeper.services.importing import RECEIVED_BY
-from stowkeeper.services.incoming_file import IncomingFile, Room, Sender
+from stowkeeper.services.incoming_file import IncomingFile, Sender
 from stowkeeper.services.ingest_limits import (
-    INGEST_BYTES_AHEAD_MAX,
     INGEST_LISTING_SECONDS,
     INGEST_LOOK_SECONDS_MAX,
     INGEST_LOOK_SECONDS_MIN,
@@ -45,9 +44,9 @@ class Ingested:
     listed: ReceiptOutcome | None = None
 
 
-async def ingest(
+def ingest(
     archive: Archive,
-    pieces: AsyncIterator[bytes],
+    pieces: Iterable[bytes],
     *,
     address: str,
     needs_study: bool = False,
@@ -59,23 +58,23 @@ async def ingest(
     NoInstanceError for what is not even offered to intake.
     """
     sender = Sender(received_by=RECEIVED_BY, address=address)
-    file = IncomingFile(archive, terms, sender, Room(INGEST_BYTES_AHEAD_MAX), wanted=WANTED)
+    file = IncomingFile(archive, terms, sender, wanted=WANTED)
     try:
-        async for piece in pieces:
-            await file.write(piece)
-        described = await file.identify()
+        for piece in pieces:
+            file.write(piece)
+        described = file.identify()
         attributes, _ = extract(described.values, described.little_endian)
         # What stands behind the first megabyte is not known here: then the rows tell.
         if needs_study and file.length <= IMPORT_BUFFER_BYTES:
             _check_study(attributes)
-        data_set = await file.commit()
+        data_set = file.commit()
     except BaseException:
         file.abort()
         raise
-    outcome = await data_set.outcome
+    outcome = data_set.outcome.result()
     listed = None
     if outcome.receipt is not None:
-        listed = await _wait_until_listed(archive, outcome.receipt.receipt_id)
+        listed = _wait_until_listed(archive, outcome.receipt.receipt_id)
     return Ingested(outcome=outcome, attributes=attributes, listed=listed)
 
 
@@ -84,18 +83,14 @@ def _check_study(attributes: InstanceAttributes) -> None:
         raise OutsideOfStudiesError("it has no Study Instance UID or no Series Instance UID")
 
 
-async def _wait_until_listed(archive: Archive, receipt_id: str) -> ReceiptOutcome | None:
+def _wait_until_listed(archive: Archive, receipt_id: str) -> ReceiptOutcome | None:
     """Wait until a receipt is in the catalog; None when it is not there in time."""
-
-    def look() -> ReceiptOutcome | None:
-        with archive.database.read() as connection:
-            return receipt_outcomes(connection, [receipt_id]).get(receipt_id)
-
     pause = INGEST_LOOK_SECONDS_MIN
-    deadline = asyncio.get_running_loop().time() + INGEST_LISTING_SECONDS
+    deadline = time.monotonic() + INGEST_LISTING_SECONDS
     while True:
-        found = await asyncio.to_thread(look)
-        if found is not None or asyncio.get_running_loop().time() >= deadline:
+        with archive.database.read() as connection:
+            found = receipt_outcomes(connection, [receipt_id]).get(receipt_id)
+        if found is not None or time.monotonic() >= deadline:
             return found
-        await asyncio.sleep(pause)
+        time.sleep(pause)
         pause = min(2 * pause, INGEST_LOOK_SECONDS_MAX)

@@ -1,12 +1,7 @@
 """The bounds of files that come by HTTP, each with its reason."""
 
-INGEST_BYTES_AHEAD_MAX = 2 * 1024 * 1024
-"""Bytes of a file that wait for the disk, beside its first megabyte: so a slow disk slows the sender, and a file takes no more
-memory whatever its size."""
-
 FLUSH_BYTES = 1024 * 1024
-"""Bytes that are handed to intake in one go: an image of half a megabyte is then written once, and its end is one word to the
-event loop."""
+"""Bytes that are handed to intake in one go: an image of half a megabyte is then written once."""
 
 INGEST_LISTING_SECONDS = 15.0
 """How long the answer waits until the catalog lists the instance. While others come without a pause it takes some three seconds;

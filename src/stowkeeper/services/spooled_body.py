@@ -15,7 +15,6 @@ from stowkeeper.services.store_request_limits import (
     SPOOL_WRITE_BYTES,
     SPOOLED_NAMES_LETTERS_MAX,
 )
-from stowkeeper.services.whole_calls import call_to_its_end
 from stowkeeper.stow.json_model import read_json_model
 from stowkeeper.stow.limits_of_metadata import XML_PIECE_BYTES
 from stowkeeper.stow.media_types import (
@@ -53,7 +52,7 @@ class _Opened:
 class SpooledBody:
     """Lays down one body in a file of a folder. `take` its events, then read `metadata` with `bulk_parts`, then `close`.
 
-    To begin waits for the disk, and raises SpoolError. `refusal` says why nothing can be laid down now, '' where it can. `defects` are
+    All of it waits for the disk; to begin raises SpoolError. `refusal` says why nothing can be laid down now, '' where it can. `defects` are
     words about parts that mean nothing.
     """
 
@@ -83,14 +82,14 @@ class SpooledBody:
         self._bulk: list[BulkPart] = []
         self.defects: list[str] = []
 
-    async def take(self, event: Event) -> None:
+    def take(self, event: Event) -> None:
         """Take what the reader found. Raises SpoolError."""
         if isinstance(event, PartBegan):
             self._begin(event.fields, event.defect)
         elif isinstance(event, PartData):
-            await self._write(event.data)
+            self._write(event.data)
         else:
-            await self._end_part()
+            self._end_part()
 
     def give_up_open(self, words: str) -> None:
         """Forget the part that is being read: it did not come whole."""
@@ -137,7 +136,7 @@ class SpooledBody:
         start = self._body.start.strip("<>")
         return fields.get("content-id", "").strip("<> ") == start if start else self._count == 1
 
-    async def _write(self, data: memoryview) -> None:
+    def _write(self, data: memoryview) -> None:
         opened = self._open
         if opened is None or opened.defect:
             return
@@ -148,9 +147,9 @@ class SpooledBody:
         self._unwritten += data
         self._end += len(data)
         if len(self._unwritten) >= SPOOL_WRITE_BYTES:
-            await self._flush()
+            self._flush()
 
-    async def _end_part(self) -> None:
+    def _end_part(self) -> None:
         opened, self._open = self._open, None
         if opened is None:
             return
@@ -169,13 +168,13 @@ class SpooledBody:
                 )
             )
 
-    async def _flush(self) -> None:
+    def _flush(self) -> None:
         words = self._refusal()
         if words:
             raise SpoolError(words)
         data, self._unwritten = bytes(self._unwritten), bytearray()
         try:
-            await call_to_its_end(self._write_all, data)
+            self._write_all(data)
         except OSError as error:
             raise _spool_error(error) from error
 
@@ -186,17 +185,17 @@ class SpooledBody:
 
     # When it is whole.
 
-    async def finish(self) -> None:
+    def finish(self) -> None:
         """Lay down what is left of it. Raises SpoolError."""
         if self._unwritten:
-            await self._flush()
+            self._flush()
 
     def bulk_parts(self) -> BulkParts:
         """Return its bulk data."""
         return BulkParts(self._bulk)
 
     def metadata(self) -> Iterator[InstanceMetadata]:
-        """Give the metadata of each instance. Waits for the disk. Raises MetadataError, OSError."""
+        """Give the metadata of each instance. Raises MetadataError, OSError."""
         for offset, length in self._metadata:
             if self._body.form is StoreForm.XML:
                 yield self._read_xml(offset, length)
@@ -227,7 +226,7 @@ class SpooledBody:
             yield from read_json_model(text)
 
     def close(self) -> None:
-        """Give the disk back. Waits for it."""
+        """Give the disk back."""
         self._file.close()
 
 

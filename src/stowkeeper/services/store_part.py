@@ -22,8 +22,8 @@ _NOBODY = Identity(sop_class_uid="", sop_instance_uid="", transfer_syntax_uid=""
 class StorePart:
     """A part that is an instance, or should be one. `status` is that of its failure, 0 where it is kept.
 
-    `way` is what takes its bytes, and `coming` what its outcome comes from, once it is whole; None where it is given up. Of the
-    outcome that stays which the answer and the ledger tell, since ten thousand parts wait for one answer.
+    `way` is what takes its bytes; None where it is given up. Of the outcome that stays which the answer and the ledger tell, since
+    ten thousand parts wait for one answer.
     """
 
     number: int
@@ -31,7 +31,6 @@ class StorePart:
     began: float = field(default_factory=time.perf_counter)
     came: float = 0.0
     way: IncomingFile | IncomingDataSet | None = None
-    coming: IncomingDataSet | None = None
     answer: SenderAnswer = field(default_factory=SenderAnswer)
     identity: Identity = _NOBODY
     length: int = 0
@@ -61,7 +60,7 @@ class StorePart:
         self.name()
         if self.way is not None:
             self.way.abort()
-        self.way = self.coming = None
+        self.way = None
 
     def name(self) -> None:
         """Take over which instance it is, as far as that is known."""
@@ -76,7 +75,7 @@ class StorePart:
 
     def take(self, outcome: Outcome, same: Callable[[str], str]) -> None:
         """Take the outcome. `same` returns a text as an earlier part had it: what most have in common is kept once."""
-        self.way = self.coming = None
+        self.way = None
         self.is_decided = True
         self.is_out_of_resources = outcome.refusal is Refusal.OUT_OF_RESOURCES
         self.identity = Identity(

@@ -4,16 +4,17 @@ A part is one Part 10 file, or an instance is built of metadata and bulk data; t
 with one is its own failure, and harms no other. What does not come whole is given up; what came before is kept, and said to be.
 
 In the ledger a request has the line that an association has, without AE titles, and each of its instances one of its own.
+
+All of it is done on a thread that may wait for the disk.
 """
 
-import asyncio
 import itertools
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 import structlog
@@ -28,12 +29,11 @@ from stowkeeper.services.building.errors import BuildError
 from stowkeeper.services.building.instances import build_instance, name_instance
 from stowkeeper.services.file_head import NoInstanceError
 from stowkeeper.services.file_terms import FileTerms
-from stowkeeper.services.incoming_file import Identity, IncomingDataSet, IncomingFile, Room, Sender
+from stowkeeper.services.incoming_file import Identity, IncomingDataSet, IncomingFile, Sender
 from stowkeeper.services.spooled_body import SpooledBody, SpoolError
 from stowkeeper.services.store_part import StorePart
 from stowkeeper.services.store_request_limits import (
     BUILDS_AT_ONCE,
-    BUILT_PIECES_BYTES,
     BYTES_AHEAD_MAX,
     CREDENTIAL_LETTERS_MAX,
     LINES_AT_ONCE_MAX,
@@ -41,10 +41,9 @@ from stowkeeper.services.store_request_limits import (
     PARTS_AHEAD_MAX,
     PARTS_MAX,
     REFUSALS_LOGGED_MAX,
-    TURN_SECONDS,
     UNUSED_PARTS_TOLD_MAX,
 )
-from stowkeeper.services.whole_calls import call_to_its_end
+from stowkeeper.services.turns import Turns
 from stowkeeper.stow.media_types import DICOM, OCTET_STREAM, StoreBody, encoding_defect, parse_media_type
 from stowkeeper.stow.metadata import InstanceMetadata, MetadataError
 from stowkeeper.stow.multipart_reader import Event, MultipartError, MultipartReader, PartBegan, PartData
@@ -69,7 +68,7 @@ class StoreLimits:
 
 
 class StoreRequest:
-    """Takes the instances of one request. `address` and `credential` are those of the client.
+    """Takes the instances of one request, on one thread at a time. `address` and `credential` are those of the client.
 
     `study_instance_uid` is the only study that they may belong to, '' for any; `retrieve_url` is where kept instances can be had by
     HTTP, '' for nowhere. Read the body by one of `read_files`, `read_one_file` and `read_metadata`, `settle`, then answer with
@@ -87,13 +86,13 @@ class StoreRequest:
         study_instance_uid: str = "",
         retrieve_url: str = "",
         limits: StoreLimits = StoreLimits(),
-        builds: asyncio.Semaphore | None = None,
+        builds: Turns | None = None,
     ) -> None:
         self.request_id = f"{_process}-web-{next(_counter)}"
         self._archive = archive
         self._terms = terms
         self._limits = limits
-        self._builds = builds or asyncio.Semaphore(BUILDS_AT_ONCE)
+        self._builds = builds or Turns(BUILDS_AT_ONCE)
         self._retrieve_url = retrieve_url.rstrip("/")
         self._address = address
         self._credential = credential
@@ -104,9 +103,9 @@ class StoreRequest:
             study_instance_uid=study_instance_uid,
         )
         self._opened_at = time.time_ns()
-        self._room = Room(BYTES_AHEAD_MAX)
         self._parts: list[StorePart] = []
-        self._waiting: deque[StorePart] = deque()
+        self._waiting: deque[tuple[StorePart, IncomingDataSet]] = deque()
+        self._waiting_bytes = 0
         self._open: StorePart | None = None
         self._others: list[OtherFailure] = []
         self._texts: dict[str, str] = {}
@@ -115,14 +114,14 @@ class StoreRequest:
 
     # Reading files.
 
-    async def read_files(self, pieces: AsyncIterator[bytes], boundary: str) -> None:
+    def read_files(self, pieces: Iterable[bytes], boundary: str) -> None:
         """Take a body of `multipart/related`, each part a file. Raises what `pieces` raises.
 
         A body that is not multipart to its end is a failure beside the parts that came before.
         """
         reader = MultipartReader(boundary)
         try:
-            error = await _read(reader, pieces, self._take, lambda: self._is_full)
+            error = _read(reader, pieces, self._take, lambda: self._is_full)
         except BaseException:
             self._give_up_open(_LOST)
             raise
@@ -130,25 +129,25 @@ class StoreRequest:
             self._give_up_open("the body ended within it")
             self._others.append(OtherFailure(FailureReason.CANNOT_UNDERSTAND, error))
 
-    async def read_one_file(self, pieces: AsyncIterator[bytes]) -> None:
+    def read_one_file(self, pieces: Iterable[bytes]) -> None:
         """Take a body that is one file. Raises what `pieces` raises."""
         try:
-            async for piece in pieces:
+            for piece in pieces:
                 if self._open is None:
                     self._begin({}, "")
-                await self._write(piece)
-            await self._end()
+                self._write(piece)
+            self._end()
         except BaseException:
             self._give_up_open(_LOST)
             raise
 
-    async def _take(self, event: Event) -> None:
+    def _take(self, event: Event) -> None:
         if isinstance(event, PartBegan):
             self._begin(event.fields, event.defect)
         elif isinstance(event, PartData):
-            await self._write(event.data)
+            self._write(event.data)
         else:
-            await self._end()
+            self._end()
 
     def _begin(self, fields: Mapping[str, str], defect: str) -> None:
         if self._has_no_more_parts():
@@ -161,9 +160,9 @@ class StoreRequest:
             part.is_other_type = True
             part.fail(Status.CANNOT_UNDERSTAND, f"its Content-Type is not {DICOM}")
         else:
-            part.way = IncomingFile(self._archive, self._terms, self._sender, self._room, answer=part.answer)
+            part.way = IncomingFile(self._archive, self._terms, self._sender, answer=part.answer)
 
-    async def _write(self, data: bytes | memoryview) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         part = self._open
         if part is None:
             return
@@ -173,7 +172,7 @@ class StoreRequest:
         if not isinstance(part.way, IncomingFile):
             return
         try:
-            await part.way.write(data[:allowed])
+            part.way.write(data[:allowed])
         except NoInstanceError as error:
             part.fail(Status.CANNOT_UNDERSTAND, str(error))
             return
@@ -183,7 +182,7 @@ class StoreRequest:
                 Status.PROCESSING_FAILURE, f"it is longer than the {bound} bytes that one part may have"
             )
 
-    async def _end(self) -> None:
+    def _end(self) -> None:
         part, self._open = self._open, None
         if part is None:
             return
@@ -194,12 +193,12 @@ class StoreRequest:
             part.fail(Status.CANNOT_UNDERSTAND, "it is empty")
             return
         try:
-            part.coming = await part.way.commit()
+            coming = part.way.commit()
         except NoInstanceError as error:
             part.fail(Status.CANNOT_UNDERSTAND, str(error))
             return
-        part.identity = part.coming.identity
-        await self._await_later(part)
+        part.identity = coming.identity
+        self._await_later(part, coming)
 
     def _give_up_open(self, words: str) -> None:
         part, self._open = self._open, None
@@ -208,54 +207,52 @@ class StoreRequest:
 
     # Reading metadata and bulk data.
 
-    async def read_metadata(self, pieces: AsyncIterator[bytes], body: StoreBody) -> None:
+    def read_metadata(self, pieces: Iterable[bytes], body: StoreBody) -> None:
         """Take a body of metadata and bulk data, and build its instances. Raises what `pieces` raises."""
         self._noun = "instance"
         admission = self._archive.admission
-        spool = partial(
-            SpooledBody,
-            self._archive.root,
-            body,
-            refusal=lambda: admission.refusal() or admission.association_refusal(),
-            part_bytes_max=self._limits.part_bytes_max,
-            parts_max=self._limits.parts_max,
-        )
         try:
-            spooled = await asyncio.to_thread(spool)
+            spooled = SpooledBody(
+                self._archive.root,
+                body,
+                refusal=lambda: admission.refusal() or admission.association_refusal(),
+                part_bytes_max=self._limits.part_bytes_max,
+                parts_max=self._limits.parts_max,
+            )
         except SpoolError as error:
             self._new_part().fail(Status.OUT_OF_RESOURCES, str(error))
             return
         try:
-            defect = await _read(MultipartReader(body.boundary), pieces, spooled.take, lambda: False)
+            defect = _read(MultipartReader(body.boundary), pieces, spooled.take, lambda: False)
             if defect:
                 spooled.give_up_open("the body ended within it")
                 self._others.append(OtherFailure(FailureReason.CANNOT_UNDERSTAND, defect))
-            await spooled.finish()
+            spooled.finish()
             self._others += [
                 OtherFailure(FailureReason.CANNOT_UNDERSTAND, words) for words in spooled.defects
             ]
-            await self._build(spooled)
+            self._build(spooled)
         except SpoolError as error:
             self._new_part().fail(Status.OUT_OF_RESOURCES, str(error))
         finally:
-            await asyncio.shield(asyncio.to_thread(spooled.close))
+            spooled.close()
 
-    async def _build(self, spooled: SpooledBody) -> None:
+    def _build(self, spooled: SpooledBody) -> None:
         parts, instances = spooled.bulk_parts(), spooled.metadata()
         is_more = True
         while is_more:
-            async with self._builds:
-                is_more = await self._build_next(instances, parts)
+            with self._builds:
+                is_more = self._build_next(instances, parts)
         unused = parts.not_referred_to()
         self._others += [
             OtherFailure(FailureReason.CANNOT_UNDERSTAND, "bulk data that no instance refers to")
             for _ in unused[:UNUSED_PARTS_TOLD_MAX]
         ]
 
-    async def _build_next(self, instances: Iterator[InstanceMetadata], parts: BulkParts) -> bool:
+    def _build_next(self, instances: Iterator[InstanceMetadata], parts: BulkParts) -> bool:
         """Build and store the next instance; return whether there may be another."""
         try:
-            metadata = await call_to_its_end(next, instances, None)
+            metadata = next(instances, None)
         except MetadataError as error:
             self._new_part().fail(Status.CANNOT_UNDERSTAND, str(error))
             return False
@@ -264,10 +261,10 @@ class StoreRequest:
             return False
         if metadata is None or self._has_no_more_parts():
             return False
-        await self._store_built(metadata, parts)
+        self._store_built(metadata, parts)
         return True
 
-    async def _store_built(self, metadata: InstanceMetadata, parts: BulkParts) -> None:
+    def _store_built(self, metadata: InstanceMetadata, parts: BulkParts) -> None:
         """Build one instance and give it to intake."""
         part = self._new_part()
         named = name_instance(metadata.data_set)
@@ -275,7 +272,7 @@ class StoreRequest:
             sop_class_uid=named.sop_class_uid, sop_instance_uid=named.sop_instance_uid, transfer_syntax_uid=""
         )
         try:
-            built = await call_to_its_end(build_instance, metadata, parts)
+            built = build_instance(metadata, parts)
         except BuildError as error:
             part.fail(error.reason, error.words)
             return
@@ -285,13 +282,12 @@ class StoreRequest:
             transfer_syntax_uid=built.transfer_syntax_uid,
         )
         way = part.way = IncomingDataSet(
-            self._archive, self._terms, self._sender, self._room, identity, answer=part.answer
+            self._archive, self._terms, self._sender, identity, answer=part.answer
         )
         try:
-            while some := await call_to_its_end(_some, built.pieces):
-                for piece in some:
-                    part.length += len(piece)
-                    await way.write(memoryview(piece))
+            for piece in built.pieces:
+                part.length += len(piece)
+                way.write(memoryview(piece))
         except OSError as error:
             part.fail(Status.PROCESSING_FAILURE, f"its bulk data cannot be read: {error.strerror or error}")
             return
@@ -300,8 +296,7 @@ class StoreRequest:
             raise
         part.came = time.perf_counter()
         way.commit()
-        part.coming = way
-        await self._await_later(part)
+        self._await_later(part, way)
 
     # What both have in common.
 
@@ -320,27 +315,26 @@ class StoreRequest:
         self._parts.append(part)
         return part
 
-    async def _await_later(self, part: StorePart) -> None:
+    def _await_later(self, part: StorePart, coming: IncomingDataSet) -> None:
         """Let the outcome of a part come while others are read, but not of too many."""
-        self._waiting.append(part)
-        while len(self._waiting) > PARTS_AHEAD_MAX:
-            await self._settle()
+        self._waiting.append((part, coming))
+        self._waiting_bytes += coming.held_bytes
+        while len(self._waiting) > PARTS_AHEAD_MAX or self._waiting_bytes > BYTES_AHEAD_MAX:
+            self._settle()
 
-    async def _settle(self) -> None:
+    def _settle(self) -> None:
         """Wait for the outcome of the part that was whole first."""
-        part = self._waiting[0]
-        if part.coming is not None:
-            # Who is cancelled here has lost its client; the outcome is waited for again, for the ledger.
-            part.take(await asyncio.shield(part.coming.outcome), self._same)
-        self._waiting.popleft()
+        part, coming = self._waiting.popleft()
+        part.take(coming.outcome.result(), self._same)
+        self._waiting_bytes -= coming.held_bytes
 
     def _same(self, text: str) -> str:
         return self._texts.setdefault(text, text)
 
-    async def settle(self) -> None:
+    def settle(self) -> None:
         """Wait for every outcome."""
         while self._waiting:
-            await self._settle()
+            self._settle()
 
     # Answering.
 
@@ -403,15 +397,15 @@ class StoreRequest:
         """Whether there are parts, and none says that it is a DICOM file."""
         return bool(self._parts) and all(part.is_other_type for part in self._parts)
 
-    async def close(self, *, is_answered: bool) -> None:
+    def close(self, *, is_answered: bool) -> None:
         """Write the ledger's lines. `is_answered` tells whether the result was handed to the network."""
-        await self.settle()
+        self.settle()
         ended = time.perf_counter()
         finisher = self._archive.finisher
         refused = 0
         for part in self._parts:
             if part.number % LINES_AT_ONCE_MAX == 0:
-                await asyncio.to_thread(finisher.wait_until_idle, LINES_WAIT_SECONDS)
+                finisher.wait_until_idle(LINES_WAIT_SECONDS)
             part.answer.given = is_answered and part.is_kept
             finisher.record(partial(part.record, self.request_id, ended, is_answered=is_answered))
             if not part.is_kept:
@@ -443,43 +437,27 @@ class StoreRequest:
         )
 
 
-async def _read(
+def _read(
     reader: MultipartReader,
-    pieces: AsyncIterator[bytes],
-    take: Callable[[Event], Awaitable[None]],
+    pieces: Iterable[bytes],
+    take: Callable[[Event], None],
     is_enough: Callable[[], bool],
 ) -> str:
     """Read a body to its end, or until it is enough; return why it is no multipart, '' where it is."""
-    turn_began = time.perf_counter()
     try:
-        async for piece in pieces:
+        for piece in pieces:
             for event in reader.feed(piece):
-                await take(event)
+                take(event)
                 if is_enough():
                     return ""
-                # A piece may hold fifty thousand parts of nothing: others have their turn between them.
-                if time.perf_counter() - turn_began > TURN_SECONDS:
-                    await asyncio.sleep(0)
-                    turn_began = time.perf_counter()
         for event in reader.finish():
-            await take(event)
+            take(event)
     except MultipartError as error:
         return str(error)
     return ""
 
 
-def _some(pieces: Iterator[bytes]) -> list[bytes]:
-    """Return the next pieces, some half a megabyte together; none at the end."""
-    found: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        found.append(piece)
-        size += len(piece)
-        if size >= BUILT_PIECES_BYTES:
-            break
-    return found
-
-
+@lru_cache(16)  # all parts of most requests say the same
 def _is_file_type(content_type: str) -> bool:
     """Tell whether a part may be a file. Some senders and gateways leave the type out, or say `application/octet-stream`."""
     if not content_type:

@@ -4,8 +4,8 @@ PARTS_AHEAD_MAX = 16
 """Parts of a request that are whole and wait for their outcome: as many as intake has workers, so that their syncs overlap."""
 
 BYTES_AHEAD_MAX = 4 * 1024 * 1024
-"""Bytes of a request that wait for the disk, beside the head of one part. So a slow disk slows the sender, and a request takes
-no more memory whatever the size of its parts."""
+"""Bytes of those parts, beside the part that is read. So a slow disk slows the sender, and a request takes no more memory whatever
+the number of its parts."""
 
 LINES_AT_ONCE_MAX = 1000
 """Ledger lines that a request hands over at once: the lines of others have room beside them."""
@@ -13,10 +13,6 @@ LINES_AT_ONCE_MAX = 1000
 REFUSALS_LOGGED_MAX = 100
 """Refused instances of a request that the log tells of one by one; the ledger has each. A body of half a megabyte can hold a
 hundred thousand parts of nothing."""
-
-TURN_SECONDS = 0.002
-"""How long the parts of a request may keep the event loop from all others at a time. Another request has some ten turns of its own
-before it is answered."""
 
 LINES_WAIT_SECONDS = 10.0
 """How long a request waits before it hands over more lines; then they go all the same."""
@@ -30,9 +26,6 @@ SPOOL_WRITE_BYTES = 1024 * 1024
 BUILDS_AT_ONCE = 2
 """Instances that all requests together build of metadata at a time. One with two million numbers in its JSON takes 200 MB
 meanwhile, and eight of them at once took 1.7 GB."""
-
-BUILT_PIECES_BYTES = 512 * 1024
-"""Bytes of a built instance that one visit to a thread brings."""
 
 SPOOLED_NAMES_LETTERS_MAX = 32 * 1024 * 1024
 """Letters of places and types that all parts of bulk data together may have, which are kept until the instances are built: of a

@@ -2,26 +2,27 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
 from typing import TypeVar
 
 Value = TypeVar("Value")
 
 
-async def call_to_its_end(function: Callable[..., Value], *arguments: object) -> Value:
-    """Call a function in a thread, and return what it does or raise what it raises.
+async def await_whole(call: Future[Value], give_up: Callable[[], None]) -> Value:
+    """Wait for the end of a call in a thread, and return what it does or raise what it raises.
 
-    Who is cancelled meanwhile is so once the call has ended. It may use a file that is closed then, whose descriptor another file
-    could have the moment after.
+    Who is cancelled meanwhile is so once the call has ended: `give_up` is called, which makes it end soon. It may use what is
+    closed then, a descriptor say, that something else could have the moment after.
     """
-    call = asyncio.get_running_loop().run_in_executor(None, partial(function, *arguments))
+    ended = asyncio.wrap_future(call)
     try:
-        return await asyncio.shield(call)
+        return await asyncio.shield(ended)
     except asyncio.CancelledError:
-        while not call.done():
+        give_up()
+        while not ended.done():
             with suppress(asyncio.CancelledError):
-                await asyncio.wait({call})
-        if not call.cancelled():
-            call.exception()  # nobody is there to be told
+                await asyncio.wait({ended})
+        if not ended.cancelled():
+            ended.exception()  # nobody is there to be told
         raise

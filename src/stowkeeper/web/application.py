@@ -41,6 +41,7 @@ from stowkeeper.web import (
     openapi_document,
     openapi_page,
     orthanc,
+    probes,
     studies_routes,
 )
 from stowkeeper.web.capabilities import WADL, capabilities
@@ -67,6 +68,7 @@ ROUTERS: tuple[Callable[[WebServices], APIRouter], ...] = (
     native_commitments.router,
     native_peers.router,
     native_credentials.router,
+    probes.router,
     openapi_page.router,
     openapi_page.root_router,
     studies_routes.router,

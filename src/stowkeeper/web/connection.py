@@ -4,18 +4,24 @@ uvicorn bounds the pause between two requests. Here are bounds for the first req
 bytes, and for bodies that nobody reads. Fields behind a chunked body (trailers, RFC 9112 §7.1.2) are refused: nothing here
 needs one, and none may be taken for a field of the head. No other protocol is gone over to (RFC 9110 §7.8): who asks for one,
 as Java's client and `curl --http2` do with every request, is served as if they had not.
+
+A body of known length can be taken from a connection that is not encrypted, and read by somebody else from the socket itself.
 """
 
 import asyncio
 import json
+import os
+import socket
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
-from httptools import HttpParserError, HttpParserUpgrade
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from stowkeeper.web.limits import HEAD_BYTES_MAX, HEAD_SECONDS, LINGER_SECONDS
 from stowkeeper.web.problems import PROBLEM_JSON
+from stowkeeper.web.socket_body import SOCKETS_CAN_WAIT, SocketBody
 
 _WORDS = {
     400: "this is no HTTP request",
@@ -31,6 +37,13 @@ _NOTHING_OF_BODY = f"more than {HEAD_BYTES_MAX} bytes came in a body that were n
 
 ABORT = "stowkeeper.abort"
 """Key of a request's scope: a function that cuts the connection off, whatever is still to be sent."""
+
+TAKE_BODY = "stowkeeper.take_body"
+"""Key of a request's scope: a function that returns what is still to come of the body, as a `SocketBody` that nobody else reads;
+None where it comes as the application has it from the server. Called on the event loop, as is the next one."""
+
+GIVE_BODY_BACK = "stowkeeper.give_body_back"
+"""Key of a request's scope: a function that is called when nobody reads a body any more that was taken, whole or not."""
 
 
 def plain_answer(status: int, words: str = "") -> bytes:
@@ -49,6 +62,14 @@ def plain_answer(status: int, words: str = "") -> bytes:
     ).encode() + body
 
 
+def _stated_length(fields: list[tuple[bytes, bytes]]) -> int:
+    """Return how long a body is; 0 where none comes, or nobody knows before its end."""
+    framing = [(name, value) for name, value in fields if name in _FRAMING]
+    if len(framing) != 1 or framing[0][0] != b"content-length" or not framing[0][1].isdigit():
+        return 0
+    return int(framing[0][1])
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """A connection whose every wait has an end."""
 
@@ -64,6 +85,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = False
         self._takes_no_more = False
         self._is_head_again = False
+        self._body_left = 0
+        self._taken: SocketBody | None = None
 
     @property
     def _is_answered(self) -> bool:
@@ -81,6 +104,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop(self._head_timer)
         self._stop(self._linger_timer)
         self._head_timer = self._linger_timer = None
+        if self._taken is not None:
+            self._taken.shut_down()  # its descriptor would keep the connection
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -117,11 +142,13 @@ class BoundedProtocol(HttpToolsProtocol):
                 data = data[wish.args[0] :]
             else:
                 return
-            framing = [field for field in self.headers if field[0] in _FRAMING]
-            self._is_head_again = True
-            self.parser.feed_data(
-                b"POST / HTTP/1.1\r\n%s\r\n" % b"".join(b"%s: %s\r\n" % one for one in framing)
-            )
+            self._feed_head_again([field for field in self.headers if field[0] in _FRAMING])
+
+    def _feed_head_again(self, framing: list[tuple[bytes, bytes]]) -> None:
+        """Tell the parser what body follows, of a request whose head is known."""
+        self._is_head_again = True
+        fields = b"".join(b"%s: %s\r\n" % field for field in framing)
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n" % fields)
 
     def on_message_begin(self) -> None:
         """Know that a request begins."""
@@ -161,10 +188,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.parser.get_http_version() == "1.0":
             self.expect_100_continue = False  # it knows no answer before the answer (RFC 9110 §10.1.1)
         super().on_headers_complete()
+        self._body_left = _stated_length(self.headers)
+        scope = cast("dict[str, Any]", self.scope)
+        scope[TAKE_BODY] = partial(self._take_body, self.cycle)
+        scope[GIVE_BODY_BACK] = self._give_body_back
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
         self._bytes_beside_body = 0
+        self._body_left -= len(body)
         if not self.cycle.body:
             # Bytes that are added to none, and then asked for as bytes, are not copied, as a bytearray's are twice.
             self.cycle.body = b""  # type: ignore[assignment]  # all that uvicorn does with it, bytes can do
@@ -182,9 +214,38 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Know that a request was answered, maybe before its body was there."""
+        if self._taken is not None:
+            self.transport.close()  # it was given up, and whoever reads the body is to find its end
         super().on_response_complete()
         if self._in_body and not self.transport.is_closing():
             self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def _take_body(self, cycle: RequestResponseCycle) -> SocketBody | None:
+        is_here = self._in_body and cycle is self.cycle and not cycle.body and not self.transport.is_closing()
+        if not (is_here and self._body_left > 0 and self.scheme == "http" and SOCKETS_CAN_WAIT):
+            return None
+        try:
+            connection = socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
+        except OSError:  # too many files are open
+            return None
+        self.flow.pause_reading()
+        connection.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+        self._taken = SocketBody(connection, self._body_left)
+        return self._taken
+
+    def _give_body_back(self) -> None:
+        taken, self._taken = self._taken, None
+        if taken is None:
+            return
+        taken.close()
+        if self.transport.is_closing():
+            return
+        # The parser waits for what it was told. A new one is told what is left, and may find that this is the end.
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self._body_left = taken.left
+        self._feed_head_again([(b"content-length", b"%d" % taken.left)])
+        self.flow.resume_reading()
 
     def _await_head(self) -> None:
         if self._head_timer is None:

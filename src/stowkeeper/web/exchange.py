@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stowkeeper.web.connection import ABORT
 from stowkeeper.web.limits import BODY_STALL_SECONDS, SEND_STALL_SECONDS
-from stowkeeper.web.problems import ErrorWriter, ProblemError, problem_of
+from stowkeeper.web.problems import ErrorWriter, ProblemError, body_stalled, problem_of
 from stowkeeper.web.roles import principal_of
 from stowkeeper.web.routes import rules_of
 
@@ -184,11 +184,7 @@ class _Exchange:
             async with asyncio.timeout(BODY_STALL_SECONDS):
                 message = await self._receive()
         except TimeoutError as error:
-            raise ProblemError(
-                408,
-                f"nothing of the body came for {BODY_STALL_SECONDS:g} seconds",
-                headers={"Connection": "close"},
-            ) from error
+            raise body_stalled(BODY_STALL_SECONDS) from error
         self._is_read = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 

@@ -51,6 +51,9 @@ BODY_BYTES_MAX = 1 << 20
 BODY_STALL_SECONDS = 20.0
 """How long nothing may come of a body that is on its way."""
 
+BODY_PIECE_BYTES = 256 * 1024
+"""Bytes of a body that a thread of its own reads at a time: what a processor's cache holds until they are hashed and written."""
+
 SEND_STALL_SECONDS = 30.0
 """How long a client may take none of what we send, and how long an answer that has begun may wait for its next piece."""
 

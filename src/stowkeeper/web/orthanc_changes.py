@@ -1,7 +1,7 @@
 """Orthanc's changes, made of the archive's change rows.
 
 A row of an instance that came can be up to four of them: NewInstance, NewSeries, NewStudy, NewPatient, where it is the first of
-what is there of the instance, the series, the study, the patient. A row that takes the last version of an instance away is Deleted,
+what is there of the instance, the series, the study, the patient. One that says that a study is quiet is StableStudy. A row that takes the last version of an instance away is Deleted,
 and so is the one that takes the last one of a series.
 
 The number of a change is that of its row times eight, and its place in the row. So numbers grow, a cursor holds whatever process
@@ -25,6 +25,9 @@ from stowkeeper.web.orthanc_rows import find_places
 _PER_ROW = 8
 _DELETED = 4
 """Place in its row of the first change that says that something is gone; the new ones come before it."""
+
+_STABLE = 6
+"""Place of the one change that says that a study is quiet."""
 
 _PRESENT = (VersionState.KEPT, VersionState.SUPERSEDED, VersionState.DAMAGED)
 
@@ -124,6 +127,8 @@ def _changes_of(connection: Connection, rows: Sequence[RowMapping]) -> Iterator[
         )
         if row["kind"] == ChangeKind.CURRENT and row["is_to_none"]:
             yield _change(row, _DELETED, "Deleted", ResourceType.INSTANCE, own)
+        elif row["kind"] == ChangeKind.STUDY_QUIET:
+            yield _change(row, _STABLE, "StableStudy", ResourceType.STUDY, own)
         elif row["seq"] in last:
             yield _change(row, _DELETED + 1, "Deleted", ResourceType.SERIES, own)
         elif row["seq"] in first and (place := places.get(row["instance_key"])) is not None:

@@ -5,11 +5,11 @@ of the files in it can be sent by itself. The receipt says `import`, with the cl
 by `storage.duplicates`; as shipped it is kept beside the first and answered Success, where Orthanc throws it away.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from functools import partial
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from stowkeeper.archive.archive import Archive
@@ -18,7 +18,9 @@ from stowkeeper.archive.outcome import Outcome, Refusal
 from stowkeeper.archive.versions import find_version_by_receipt
 from stowkeeper.dicom.attributes import InstanceAttributes
 from stowkeeper.services.file_head import NoInstanceError
+from stowkeeper.services.file_terms import FileTerms
 from stowkeeper.services.ingest import Ingested, OutsideOfStudiesError, ingest
+from stowkeeper.web.body_threads import BodyThreads
 from stowkeeper.web.orthanc_errors import OrthancError, OrthancErrorCode, bad_format
 from stowkeeper.web.orthanc_ids import Identifiers, ResourceType, path_of
 from stowkeeper.web.orthanc_limits import INSTANCE_BYTES_MAX, INSTANCE_SECONDS
@@ -41,6 +43,7 @@ _REFUSALS = {
 def router(services: WebServices) -> APIRouter:
     """Return the routes."""
     routes = orthanc_router()
+    threads = BodyThreads()
 
     @on(routes, "POST", "/instances")
     @allow(
@@ -58,9 +61,8 @@ def router(services: WebServices) -> APIRouter:
             raise ProblemError(503, "this server does not receive instances")
         address = request.client.host if request.client is not None else ""
         try:
-            terms = services.file_terms(address)
-            ingested = await ingest(
-                archive, _pieces_of(request), address=address, needs_study=True, terms=terms
+            ingested = await threads.read(
+                request, partial(_keep, archive, address=address, terms=services.file_terms(address))
             )
         except OutsideOfStudiesError:
             raise OrthancError(OrthancErrorCode.INEXISTENT_TAG) from None
@@ -73,16 +75,16 @@ def router(services: WebServices) -> APIRouter:
     return routes
 
 
-async def _pieces_of(request: Request) -> AsyncIterator[bytes]:
-    """Yield the body as it comes. Raises OrthancError for an empty one, ProblemError for one that breaks off."""
+def _keep(archive: Archive, pieces: Iterator[bytes], *, address: str, terms: FileTerms) -> Ingested:
+    return ingest(archive, _not_empty(pieces), address=address, needs_study=True, terms=terms)
+
+
+def _not_empty(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield a body as it comes. Raises OrthancError for an empty one."""
     is_empty = True
-    try:
-        async for piece in request.stream():
-            if piece:
-                is_empty = False
-                yield piece
-    except ClientDisconnect:
-        raise ProblemError(400, "the body did not come whole") from None
+    for piece in pieces:
+        is_empty = False
+        yield piece
     if is_empty:
         raise bad_format("Received an empty DICOM file")
 

@@ -42,6 +42,18 @@ class ProblemError(HTTPException):
         self.members = members
 
 
+def body_lost() -> ProblemError:
+    """Return what answers a body that breaks off."""
+    return ProblemError(400, "the body did not come whole")
+
+
+def body_stalled(seconds: float) -> ProblemError:
+    """Return what answers a body that stood still for so long."""
+    return ProblemError(
+        408, f"nothing of the body came for {seconds:g} seconds", headers={"Connection": "close"}
+    )
+
+
 ErrorWriter = Callable[[Scope, ProblemError], Response]
 """Makes an answer of a problem. The scope is that of the request."""
 

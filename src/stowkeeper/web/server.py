@@ -5,7 +5,9 @@ door first, where it is counted and, where TLS is spoken, shakes hands; so what 
 """
 
 import asyncio
+import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -84,6 +86,7 @@ class WebServer:
         connections_per_client_max: int = CONNECTIONS_PER_CLIENT_MAX,
         trusted_proxies: Networks = (),
         stop_seconds: float = STOP_SECONDS,
+        listeners: Sequence[socket.socket] = (),
     ) -> None:
         self._application = application
         self._host = host
@@ -93,6 +96,7 @@ class WebServer:
         self._connections_per_client_max = connections_per_client_max
         self._trusted_proxies = trusted_proxies
         self._stop_seconds = stop_seconds
+        self._listeners = listeners
         self._state = ServerState()
         self._door: Door | None = None
 
@@ -102,7 +106,7 @@ class WebServer:
         return 0 if self._door is None else len(self._door)
 
     async def start(self) -> tuple[str, int]:
-        """Listen; return the address and the port. Port 0 takes a free one.
+        """Listen; return the address and the port. Port 0 takes a free one. Sockets that were given are used as they are.
 
         Raises OSError where the address cannot be had, ServerTLSError for bad files.
         """
@@ -128,7 +132,7 @@ class WebServer:
         def new_connection() -> BoundedProtocol:
             return BoundedProtocol(config=config, server_state=self._state, app_state={}, _loop=loop)
 
-        listeners = await bind(self._host, self._port)
+        listeners = self._listeners or await bind(self._host, self._port)
         self._door = Door(
             new_connection,
             open_connections=cast("set[BoundedProtocol]", self._state.connections),
@@ -163,7 +167,7 @@ class WebServer:
                     await asyncio.sleep(_STOP_LOOK_SECONDS)
         except TimeoutError:
             tasks = list(self._state.tasks)
-            log.warning("start", what="requests that were still worked on are cut off", count=len(tasks))
+            log.warning("stop", what="requests that were still worked on are cut off", count=len(tasks))
             for task in tasks:
                 task.cancel()
             self._door.abort()

@@ -74,7 +74,7 @@ class WebServices:
 
     `archive` is an `Archive` where instances can be received too, else an `ArchiveReader`. `jobs_wake` makes the engine
     look for jobs that were submitted just now; `are_jobs_run` tells whether there is one that does. `associations` gives those
-    that are open. `commitment` takes requests of the web form of storage commitment (PS3.18 chapter 13). `calling_tls` sets up the TLS with
+    that are open. `broken` says what of the receive path does not work, '' for nothing. `commitment` takes requests of the web form of storage commitment (PS3.18 chapter 13). `calling_tls` sets up the TLS with
     which peers are called that want it; `ask_terms` are those on which peers are asked to commit instances. `file_terms` gives
     those on which files are taken that come from an address.
     """
@@ -85,6 +85,7 @@ class WebServices:
     jobs_wake: Callable[[], None]
     associations: Callable[[], Sequence[AssociationFacts]]
     are_jobs_run: Callable[[], bool] = lambda: True
+    broken: Callable[[], str] = lambda: ""
     commitment: "CommitmentService | None" = None
     calling_tls: Callable[[], TLSContext] = _no_tls
     ask_terms: AskTerms = DEFAULT_TERMS

@@ -12,19 +12,20 @@ is given when every part is durable or refused.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from fastapi import APIRouter, Request
 from starlette.background import BackgroundTask
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from stowkeeper.archive.archive import Archive
 from stowkeeper.dicom.uid import uid_defect
 from stowkeeper.services.store_request import StoreLimits, StoreRequest
 from stowkeeper.services.store_request_limits import BUILDS_AT_ONCE
+from stowkeeper.services.turns import Turns
 from stowkeeper.stow.media_types import (
     BoundaryError,
     StoreBody,
@@ -34,6 +35,7 @@ from stowkeeper.stow.media_types import (
     store_body,
 )
 from stowkeeper.stow.response import StoreResult, status_of, write_response
+from stowkeeper.web.body_threads import BodyThreads
 from stowkeeper.web.limits import (
     STORE_BODY_BYTES_MAX,
     STORE_BYTES_PER_SECOND_MIN,
@@ -54,7 +56,7 @@ def router(services: WebServices) -> APIRouter:
     """Return the routes."""
     base = services.dicomweb.base_path
     routes = api_router(tag="DICOMweb")
-    turnstile = _Turnstile(services.dicomweb.requests_max, asyncio.Semaphore(BUILDS_AT_ONCE))
+    turnstile = _Turnstile(services.dicomweb.requests_max)
 
     @routes.post(
         f"{base}/studies",
@@ -109,10 +111,11 @@ def router(services: WebServices) -> APIRouter:
 
 
 class _Turnstile:
-    """Counts the requests that are being stored. 0 lets any number pass. All of them share `builds`."""
+    """Counts the requests that are being stored. 0 lets any number pass. All of them share `builds` and `threads`."""
 
-    def __init__(self, requests_max: int, builds: asyncio.Semaphore) -> None:
-        self.builds = builds
+    def __init__(self, requests_max: int) -> None:
+        self.builds = Turns(BUILDS_AT_ONCE)
+        self.threads = BodyThreads()
         self._requests_max = requests_max
         self._inside = 0
 
@@ -160,17 +163,18 @@ async def _store(
             limits=StoreLimits(parts_max=options.parts_max, part_bytes_max=options.part_bytes_max),
             builds=turnstile.builds,
         )
+
+        def take(pieces: Iterator[bytes]) -> tuple[int, bytes]:
+            _read(store, body, _checked(pieces))
+            store.settle()
+            return _answer(store, media_type, is_quiet=options.warnings_are_successes)
+
         try:
-            await _read(store, body, _pieces_of(request))
-            await store.settle()
-            # Of ten thousand instances it takes half a second.
-            status, written = await asyncio.to_thread(
-                _answer, store, media_type, is_quiet=options.warnings_are_successes
-            )
+            status, written = await turnstile.threads.read(request, take)
             is_there = not await request.is_disconnected()
         except BaseException:
             # What is kept of it is kept, and the ledger says that nobody was told.
-            await asyncio.shield(store.close(is_answered=False))
+            await asyncio.shield(turnstile.threads.call(partial(store.close, is_answered=False)))
             raise
         return Response(
             written,
@@ -201,37 +205,33 @@ def _agree(request: Request) -> tuple[str, StoreBody]:
         raise ProblemError(400, str(error)) from None
 
 
-async def _read(store: StoreRequest, body: StoreBody, pieces: AsyncIterator[bytes]) -> None:
+def _read(store: StoreRequest, body: StoreBody, pieces: Iterable[bytes]) -> None:
     if body.form is StoreForm.ONE_INSTANCE:
-        await store.read_one_file(pieces)
+        store.read_one_file(pieces)
     elif body.form is StoreForm.INSTANCES:
-        await store.read_files(pieces, body.boundary)
+        store.read_files(pieces, body.boundary)
     else:
-        await store.read_metadata(pieces, body)
+        store.read_metadata(pieces, body)
 
 
-async def _pieces_of(request: Request) -> AsyncIterator[bytes]:
-    """Yield the body as it comes. Raises ProblemError for one that breaks off or trickles."""
+def _checked(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield a body as it comes. Raises ProblemError for one that trickles."""
     began = time.monotonic()
     taken = 0
-    try:
-        async for piece in request.stream():
-            taken += len(piece)
-            seconds = time.monotonic() - began
-            if seconds > STORE_SLOW_SECONDS and taken < seconds * STORE_BYTES_PER_SECOND_MIN:
-                raise ProblemError(
-                    408,
-                    f"the body comes slower than {STORE_BYTES_PER_SECOND_MIN:g} bytes a second",
-                    headers={"Connection": "close"},
-                )
-            if piece:
-                yield piece
-    except ClientDisconnect:
-        raise ProblemError(400, "the body did not come whole") from None
+    for piece in pieces:
+        taken += len(piece)
+        seconds = time.monotonic() - began
+        if seconds > STORE_SLOW_SECONDS and taken < seconds * STORE_BYTES_PER_SECOND_MIN:
+            raise ProblemError(
+                408,
+                f"the body comes slower than {STORE_BYTES_PER_SECOND_MIN:g} bytes a second",
+                headers={"Connection": "close"},
+            )
+        yield piece
 
 
 def _answer(store: StoreRequest, media_type: str, *, is_quiet: bool) -> tuple[int, bytes]:
-    """Return the status and the body of the answer."""
+    """Return the status and the body of the answer. Of ten thousand instances it takes half a second."""
     result = store.result()
     return _status_of(store, result, is_quiet=is_quiet), write_response(result, media_type)
 
