@@ -19,6 +19,8 @@ from stowkeeper.app.exit_codes import MEANINGS
 from stowkeeper.app.setting_fields import Setting, Table, toml_text
 from stowkeeper.app.setting_sources import all_settings, entry_settings
 from stowkeeper.app.settings_of_dicomweb import DICOMwebSettings
+from stowkeeper.app.settings_of_events import EventsSettings, EventTargetSettings, ExportFolderSettings
+from stowkeeper.app.settings_of_log import LogSettings
 from stowkeeper.app.settings_of_peers import Peer
 from stowkeeper.app.settings_of_profiles import Profile, ProfileContext
 from stowkeeper.app.settings_of_services import CommitmentSettings, HTTPSettings, JobsSettings
@@ -26,7 +28,6 @@ from stowkeeper.app.settings_of_tls import TLSSettings
 from stowkeeper.app.settings_tables import (
     AccessSettings,
     DicomSettings,
-    LogSettings,
     NegotiationSettings,
     StorageSettings,
 )
@@ -142,12 +143,15 @@ _SETTINGS_TABLES: Mapping[str, type[Table]] = {
     "dicomweb": DICOMwebSettings,
     "jobs": JobsSettings,
     "commitment": CommitmentSettings,
+    "events": EventsSettings,
     "log": LogSettings,
 }
 _ENTRIES: Mapping[str, type[Table]] = {
     "profiles": Profile,
     "profiles.contexts": ProfileContext,
     "peers": Peer,
+    "event_targets": EventTargetSettings,
+    "export_folders": ExportFolderSettings,
 }
 
 

@@ -22,6 +22,7 @@ command -v curl >/dev/null 2>&1 || missing="$missing curl"
 wanted=
 command -v nginx >/dev/null 2>&1 || wanted="$wanted nginx-light"
 command -v caddy >/dev/null 2>&1 || wanted="$wanted caddy"
+command -v haproxy >/dev/null 2>&1 || wanted="$wanted haproxy"
 command -v chromium >/dev/null 2>&1 || command -v chromium-headless-shell >/dev/null 2>&1 \
     || wanted="$wanted chromium-headless-shell"
 

@@ -1,10 +1,12 @@
 """What all tests share: the folder of helpers on the path, the real peers, and that each leaves the process as it was."""
 
+import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
@@ -15,6 +17,21 @@ sys.dont_write_bytecode = False
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from support.quick_statements import share_compiled_statements  # noqa: E402 - only now it is found
+
+# A machine that is busy with other things makes one example slow, and says nothing of what is tested.
+hypothesis.settings.register_profile(
+    "steady",
+    parent=hypothesis.settings(),
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("steady")
+
+share_compiled_statements()
+
+LONGEST = ("test_web_schemathesis.py", "test_crash_power_cut.py")
+
 pytest_plugins = ("support.peers", "support.tls_fixtures")
 
 
@@ -22,6 +39,25 @@ pytest_plugins = ("support.peers", "support.tls_fixtures")
 def pytest_xdist_auto_num_workers() -> int:
     """Return what `-n auto` means: a worker more than processors, since many tests wait for a limit of time to pass."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without looks for dead cycles, and never look through what was collected: it stays to the end.
+
+    There are a million objects of it, and to look at them took a third of the time of the collection.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests: the run would wait for one that begins last."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(autouse=True)

@@ -126,19 +126,22 @@ def test_a_server_ends_whatever_hangs_on_its_disk(tmp_path: Path) -> None:
         assert asked(port, "1.2.840.1") == (0, "")
         server.wait_until(lambda: "it hangs" in server.log_text(), "before the check began")
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20.0) == 0
+        assert server.process.wait(30.0) == 0
 
 
 TO_THREAD = """
 import asyncio, sys, threading, time
+from stowkeeper.app import background as limited
 from stowkeeper.app.background import Background
 from stowkeeper.app.commands.event_loop import new_event_loop
 
 begun = threading.Event()
 def work():
-    begun.set()
     if sys.argv[1] == "hangs":
+        limited.BACKGROUND_END_SECONDS = 0.5
+        begun.set()
         threading.Event().wait()
+    begun.set()
     time.sleep(0.3)
     print("written", flush=True)
 

@@ -20,7 +20,7 @@ calling_ae_titles = ["CT1", "MR1"]
 addresses = ["10.0.0.0/8"]
 [storage]
 reserve_size = 1000
-slot_mode = "0644"
+file_mode = "0644"
 [[peers]]
 name = "CT 1"
 addresses = ["10.0.0.1"]
@@ -58,6 +58,7 @@ def test_the_output_is_a_settings_file_that_says_the_same(
         "negotiation",
         "http",
         "dicomweb",
+        "events",
         "jobs",
         "commitment",
         "access",
@@ -99,7 +100,7 @@ def test_json_holds_the_same(site: Path, capsys: pytest.CaptureFixture[str]) -> 
     entries = {entry["key"]: entry for entry in report["settings"]}
     assert list(entries) == list(all_settings())
     assert entries["dicom.port"] == {"key": "dicom.port", "value": 104, "origin": "flag", "place": "--port"}
-    assert entries["storage.slot_mode"]["value"] == "0644"
+    assert entries["storage.file_mode"]["value"] == "0644"
     assert entries["dicom.idle_seconds"] == {
         "key": "dicom.idle_seconds",
         "value": 600,
@@ -148,3 +149,36 @@ def test_it_takes_every_flag_of_serve() -> None:
 
     names = {parameter.name for parameter in check_config.params}
     assert {parameter.name for parameter in serve.params} <= names
+
+
+def test_each_problem_of_a_file_tells_its_line_and_column(capsys: pytest.CaptureFixture[str]) -> None:
+    text = """# a site
+[dicom]
+  prot = 1
+port = "x" # wrong too
+[zzz]
+yyy = 1
+[negotiation]
+choice = "preference"
+[[peers]]
+name = "a"
+ae_title = "A"
+[[peers]]
+name = "b"
+ae_title = "B"
+profile = "none"
+"""
+    Path("bad.toml").write_text(text, encoding="utf-8")
+    assert run(["check-config", "--config", "bad.toml"]) == ExitCode.SETTINGS
+    errors = capsys.readouterr().err
+    assert "did you mean dicom.port? (line 3, column 3)" in errors
+    assert "from 0 to 65535 (line 4, column 1)" in errors
+    assert "(line 6, column 1)" in errors
+    good = text.replace("  prot = 1\n", "").replace('"x"', "104").replace("[zzz]\nyyy = 1\n", "")
+    Path("bad.toml").write_text(good, encoding="utf-8")
+    assert run(["check-config", "--config", "bad.toml", "--json"]) == ExitCode.SETTINGS
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert [(problem["line"], problem["column"]) for problem in problems] == [(5, 1), (12, 1)]
+    Path("bad.toml").write_text("[dicom]\nport = 1 2\n", encoding="utf-8")
+    run(["check-config", "--config", "bad.toml"])
+    assert "(at line 2, column 10)" in capsys.readouterr().err

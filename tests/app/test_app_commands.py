@@ -208,8 +208,8 @@ def test_the_details_go_to_the_log_of_the_archive_if_there_is_one(
     install(fail)
     (tmp_path / "here").mkdir()
     assert run(["trial", "--archive", "here"]) == ExitCode.INTERNAL
-    assert f"details are in {tmp_path / 'here/log/stowkeeper.log'}" in capsys.readouterr().err
-    assert "exception=ValueError" in (tmp_path / "here/log/stowkeeper.log").read_text(encoding="utf-8")
+    assert f"details are in {tmp_path / 'here/log/commands.log'}" in capsys.readouterr().err
+    assert "exception=ValueError" in (tmp_path / "here/log/commands.log").read_text(encoding="utf-8")
 
 
 def test_an_archive_is_not_made_for_the_details(install: Install, tmp_path: Path) -> None:

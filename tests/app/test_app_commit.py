@@ -240,7 +240,7 @@ def committing(stow: CommandLine, log: Path, *arguments: str) -> Iterator[Progra
 
 def kill(started: Program) -> None:
     started.process.send_signal(signal.SIGKILL)
-    started.process.wait(20)
+    started.process.wait(30)
 
 
 @pytest.mark.slow
@@ -302,7 +302,7 @@ def test_interrupted_it_ends_at_once_and_forgets_nothing(stow: CommandLine, tmp_
             (asked,) = provider.wait_for_requests()
             wait_until(lambda: now(stow, asked.transaction_uid).state is CommitmentState.ACCEPTED)
             started.process.send_signal(signal.SIGINT)
-            assert started.process.wait(20) == ExitCode.INTERRUPTED
+            assert started.process.wait(30) == ExitCode.INTERRUPTED
         assert "Interrupted." in log.read_text(encoding="utf-8")
         assert "Traceback" not in log.read_text(encoding="utf-8")
         with open_database(stow.archive) as database:

@@ -163,7 +163,7 @@ def test_who_reads_standard_output_may_go(tmp_path: Path) -> None:
             assert [peer.store(f"1.2.3.{n}", instance(n).data).status for n in (1, 2)] == [0, 0]
     finally:
         process.terminate()
-        assert process.wait(20) == -signal.SIGTERM
+        assert process.wait(30) == -signal.SIGTERM
 
 
 def test_a_file_made_ahead_goes_with_the_association_or_the_process(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_nothing_of_what_is_printed_reaches_the_peer(tmp_path: Path) -> None:
         assert peer.release().kind == RELEASE_RP
         peer.socket.shutdown(socket.SHUT_WR)
         assert peer.socket.recv(100) == b""
-        assert process.wait(20) == 0
+        assert process.wait(30) == 0
 
 
 def test_a_log_file_tells_of_a_super_servers_connection(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_server_that_has_the_archive_for_itself_is_no_hindrance(tmp_path: Path
 
 def test_the_settings_file_in_the_archive_holds(tmp_path: Path, stow: CommandLine) -> None:
     keep(stow.archive, make_instance(1))
-    (stow.archive / "stowkeeper.toml").write_text("[storage]\nslot_mode = '0600'\n")
+    (stow.archive / "stowkeeper.toml").write_text("[storage]\nfile_mode = '0600'\n")
     stow("import", write_part10(tmp_path / "a.dcm", make_instance(2)))
     assert stow.path_of("1.2.3.2").stat().st_mode & 0o777 == 0o600
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from stowkeeper.app.limits import LOG_LINES_WAITING_MAX
-from stowkeeper.app.log_writer import LogWriter, RotatingFile
+from stowkeeper.app.log_files import RotatingFile
+from stowkeeper.app.log_writer import LogWriter
 
 # Rotation.
 
@@ -136,7 +137,7 @@ def test_lines_are_dropped_and_counted_when_the_outlets_stand_still() -> None:
     outlet.gate.clear()
     with writing(outlet) as writer:
         writer.put("first")
-        assert outlet.reached.wait(10)
+        assert outlet.reached.wait(30)
         for number in range(LOG_LINES_WAITING_MAX + 7):
             writer.put(str(number))
         outlet.gate.set()

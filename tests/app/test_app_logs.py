@@ -37,7 +37,7 @@ from stowkeeper.app.log_lines import (
     without_patient_data,
 )
 from stowkeeper.app.logs import Logs, log_loop_exception, log_to_console, start_logs
-from stowkeeper.app.settings_tables import LogSettings
+from stowkeeper.app.settings_of_log import LogSettings
 
 PATIENT = "DOE^JOHN"
 log = structlog.get_logger("stowkeeper.test")

@@ -321,7 +321,7 @@ def test_progress_is_shown_on_a_terminal_alone(folder: Path) -> None:
         reader = threading.Thread(target=read)
         reader.start()
         output, _ = process.communicate(timeout=60)
-        reader.join(10)
+        reader.join(30)
         os.close(master)
     assert process.returncode == 0
     assert output.startswith(b"5 of 5 instances accepted")

@@ -296,7 +296,7 @@ def test_killed_in_the_middle_a_server_goes_on_to_the_report(stow: CommandLine, 
         if uid == "1.2.3.2" and not is_killed:
             is_killed.append(uid)
             command.process.send_signal(signal.SIGKILL)
-            command.process.wait(20)
+            command.process.wait(30)
         return 0
 
     is_killed: list[str] = []

@@ -225,8 +225,10 @@ def started(archive: Path, *moments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    ("moment", "name"),
+    [*((moment, "SIGTERM") for moment in MOMENTS), ("its disk is tried", "SIGINT"), ("it listens", "SIGINT")],
+)
 def test_told_to_stop_before_it_is_ready_it_ends_in_order(archive: Path, moment: str, name: str) -> None:
     ended = started(archive, f"{name} {MOMENTS[moment]}")
     assert ended.returncode == ExitCode.OK, ended.stderr

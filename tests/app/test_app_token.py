@@ -68,7 +68,7 @@ def test_the_archive_is_made_with_the_modes_of_its_settings(
     stow: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = tmp_path / "settings.toml"
-    settings.write_text('[storage]\nslot_mode = "0600"\n')
+    settings.write_text('[storage]\nfile_mode = "0600"\n')
     assert stow("token add", "ops", "--role", "admin", "--config", settings).code == ExitCode.OK
     assert stat.S_IMODE(os.stat(stow.archive / "objects").st_mode) == 0o700
     assert stat.S_IMODE(os.stat(stow.archive / "catalog.sqlite").st_mode) == 0o600

@@ -32,7 +32,7 @@ ABORTED = make_instance(3, size=600_000)
 MISLABELLED = Instance(sop_instance_uid="1.2.3.99", data=make_instance(4, size=600_000).data)
 SENT = (SMALL, LARGE, SMALL, OTHER_VERSION)
 PORTIONS = 6
-OCCURRENCES_MAX = 3
+OCCURRENCES_MAX = 2
 """Later occurrences of a step on the same kind of path are like the earlier ones."""
 REACHED_SHARE_MIN = 0.5
 """Threads interleave as they like: not each step of the first run comes in each other one."""

@@ -400,7 +400,7 @@ def test_a_folder_sync_that_fails_for_one_of_two_processes_loses_neither_one_s_i
             elif (operation.name, operation.path) == ("synchronize_directory", one.path(folder)):
                 if not thread.is_alive() and not waits.is_set():
                     thread.start()
-                assert waits.wait(10)
+                assert waits.wait(30)
 
         thread = threading.Thread(target=other.finish)
         machine.before_each = beside

@@ -72,21 +72,21 @@ def url_of(server: Program) -> str:
 
 
 def test_killed_while_storing_nothing_acknowledged_is_lost(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    memory_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    archive = tmp_path / "archive"
+    archive = memory_path / "archive"
     acknowledged: list[str] = []
     for turn in range(ROUNDS):
-        with serving(archive, tmp_path / f"{turn}.log", "--http-port", "0") as (server, _):
+        with serving(archive, memory_path / f"{turn}.log", "--http-port", "0") as (server, _):
             storing = Storing(url_of(server), first=turn * 100_000)
             wanted = 10 + 20 * turn
             wait_until(lambda storing=storing, wanted=wanted: len(storing.acknowledged) >= wanted, "answers")
             server.process.send_signal(signal.SIGKILL)
-            server.process.wait(20)
+            server.process.wait(30)
             storing.wait()
             acknowledged += storing.acknowledged
     stow = CommandLine(archive, capsys)
-    with serving(archive, tmp_path / "last.log") as (server, _):
+    with serving(archive, memory_path / "last.log") as (server, _):
         # Its recovery runs after the ready line, and takes its time where others need the machine.
         server.wait_until(
             lambda: set(acknowledged) <= {row["sop_instance_uid"] for row in stow.list("instances")},
@@ -113,7 +113,7 @@ def test_killed_while_bulk_data_arrive_nothing_of_them_is_left(tmp_path: Path) -
             connection.sendall(head.encode() + sent)
             wait_until(lambda: spooled_bytes(server, archive) > 15_000_000, "bulk data on the disk")
             server.process.send_signal(signal.SIGKILL)
-            server.process.wait(20)
+            server.process.wait(30)
     assert bytes_under(archive) - before < 1_000_000
 
 

@@ -28,19 +28,19 @@ pytestmark = pytest.mark.slow
 def database(tmp_path: Path) -> Iterator[Database]:
     (tmp_path / "place").mkdir()
     with open_database(tmp_path / "place") as opened:
-        for number in range(200):
-            add(opened, number)
+        add(opened, *range(200))
         yield opened
 
 
-def add(database: Database, number: int) -> None:
-    """Write a row into each of two tables, in one transaction."""
+def add(database: Database, *numbers: int) -> None:
+    """Write a row into each of two tables for each number, in one transaction."""
     with database.write() as transaction:
         at = transaction.at
-        line = {"at": at, "who": "anna", "action": "a", "subject": f"{number}", "detail": "x" * 500}
-        transaction.execute(insert(audit).values(line))
-        peer = {"name": f"{number}", "definition": "{}", "changed_at": at, "changed_by": "anna"}
-        transaction.execute(insert(peers).values(peer))
+        for number in numbers:
+            line = {"at": at, "who": "anna", "action": "a", "subject": f"{number}", "detail": "x" * 500}
+            transaction.execute(insert(audit).values(line))
+            peer = {"name": f"{number}", "definition": "{}", "changed_at": at, "changed_by": "anna"}
+            transaction.execute(insert(peers).values(peer))
 
 
 def rows_of(path: Path) -> list[str]:

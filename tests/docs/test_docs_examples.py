@@ -14,7 +14,10 @@ from support.generated_pages import DOCS
 ROOT = DOCS.parent
 PAGES = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("commitment", "conformance", "dicomweb", "http", "logs", "tls")),
+    *(
+        f"docs/{name}.md"
+        for name in ("commitment", "conformance", "dicomweb", "http", "logs", "operations", "service", "tls")
+    ),
 )
 _LINE = re.compile(r"^ {4,}(?:\$ )?stowkeeper ([^\n]*)$", re.MULTILINE)
 _SPAN = re.compile(r"`stowkeeper ([^`\n]*)`")

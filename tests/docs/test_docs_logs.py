@@ -26,7 +26,8 @@ def logged(source: str) -> Iterator[str]:
             and isinstance(called.value, ast.Name)
             and called.value.id == "log"
         )
-        is_chosen = isinstance(called, ast.Name) and called.id in CHOSEN
+        # Others of these names say something to a person, in one sentence and without values.
+        is_chosen = isinstance(called, ast.Name) and called.id in CHOSEN and bool(node.keywords)
         if is_method or is_chosen:
             assert isinstance(event, ast.Constant), ast.unparse(node)
             assert isinstance(event.value, str)

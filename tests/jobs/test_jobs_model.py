@@ -459,7 +459,7 @@ class JobsAndModel(RuleBasedStateMachine):
 
 TestJobsAndModel = pytest.mark.slow(JobsAndModel.TestCase)
 TestJobsAndModel.settings = settings(
-    max_examples=100,
+    max_examples=50,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -73,12 +73,12 @@ def test_what_another_process_has_in_its_depot_is_waited_for(tmp_path, user):
                 )
                 incoming.write(memoryview(instance.data), None)
                 incoming.commit()
-                assert done.wait(20)
+                assert done.wait(30)
                 assert user.ask(server.port, UID, named(1)) == 0
                 first = server.wait_for_job(UID, JobState.PENDING)
                 server.wait(lambda: looked_again(server, first), "another look")
                 assert server.commitment(UID).state is RECEIVED
-            assert other.finisher.wait_until_idle(20)
+            assert other.finisher.wait_until_idle(30)
             server.hurry()
             assert user.wait_for_reports()[0].event_type == 1
         finally:

@@ -280,9 +280,8 @@ PARTS = 4
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("restarts", [False, True], ids=["fresh", "restarted"])
 @pytest.mark.parametrize("part", range(PARTS))
-def test_one_bit_at_any_byte_of_the_file_is_seen(bench, part, restarts):
+def test_one_bit_at_any_byte_of_the_file_is_seen(bench, part):
     """An instance for each byte: preamble, file meta information, receipt and data set."""
     bench.server.keep(0, size=8)
     length = bench.server.path_of("1.2.3.0").stat().st_size
@@ -294,8 +293,6 @@ def test_one_bit_at_any_byte_of_the_file_is_seen(bench, part, restarts):
         content = bytearray(path.read_bytes())
         content[min(at, len(content) - 1)] ^= 1 << (at % 8)
         path.write_bytes(content)
-    if restarts:
-        bench.restart()
     told = bench.told(0, *(1 + at for at in places))
     assert told.pop(0) == 0
     assert [at for at in places if not told[1 + at]] == [], "flips at these places passed"

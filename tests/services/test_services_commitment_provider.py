@@ -411,7 +411,7 @@ def test_a_large_request_is_checked_portion_by_portion_and_goes_on_where_it_was(
     def script(call, _questions, stopping):
         if call == 2:
             at_second.set()
-            assert stopping.wait(20)
+            assert stopping.wait(30)
             raise CheckStoppedError
 
     numbers = range(1, 2 * CHECK_PORTION + 101)
@@ -458,13 +458,13 @@ def test_cancelling_a_check_reports_what_was_not_checked_as_0110(scripted, user)
 
     def script(_call, _questions, stopping):
         is_asked.set()
-        assert stopping.wait(20)
+        assert stopping.wait(30)
         raise CheckStoppedError
 
     server, policy = scripted(script)
     server.keep(1)
     assert user.ask(server.port, UID, [*named(1), *named(2)]) == 0
-    assert is_asked.wait(20)
+    assert is_asked.wait(30)
     act(server, job_rows.cancel)
     (report,) = user.wait_for_reports()
     assert report.failed == dict.fromkeys(named(1, 2), 0x0110)

@@ -580,7 +580,7 @@ def test_a_late_report_of_an_unanswering_policy_waits(reachable, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("stowkeeper.services.commitment.recheck_step.unlisted_instances", fail)
         reachable.tell_late()
-        assert broken.wait(20)
+        assert broken.wait(30)
         job = server.wait(
             lambda: found if "depot" in (found := server.wait_for_job(UID, JobState.RETRY)).error else None,
             "the failing look",

@@ -262,7 +262,7 @@ def test_the_answer_to_a_report_goes_out_before_the_release(
 
     def answer_late(*arguments: Any) -> Any:
         response = answer_now(*arguments)
-        assert ends.wait(20)
+        assert ends.wait(30)
         return response
 
     async def end(*arguments: Any) -> None:

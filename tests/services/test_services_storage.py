@@ -97,7 +97,7 @@ class Conversation:
             if flushes:
                 operation.flush()
         operation.commit()
-        answer = answers.get(timeout=10)
+        answer = answers.get(timeout=30)
         operation.answered(answer)
         return answer
 

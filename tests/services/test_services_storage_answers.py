@@ -27,7 +27,7 @@ from support.archive_server import (
 from support.instances import make_instance
 from support.raw_peer import RawPeer, store_message
 
-WAIT_SECONDS = 10
+WAIT_SECONDS = 30
 GONE = "the peer closed the connection"
 
 

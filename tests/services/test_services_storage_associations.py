@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from test_services_storage import FIND, MR_IMAGE_STORAGE, VERIFICATION, Conversation, association_request
 
 from stowkeeper.archive.archive import Archive
+from stowkeeper.services.limits import REFUSED_SYNTAXES_LOGGED_MAX
 from stowkeeper.upperlayer.items import ProposedContext, UserIdentity, UserInformation
 from stowkeeper.upperlayer.negotiation import Accepted
 from stowkeeper.upperlayer.pdu import AssociateRQ
@@ -95,6 +96,36 @@ def test_what_became_of_each_context_is_written_down(archive: Archive) -> None:
         [3, MR_IMAGE_STORAGE, 4, ""],
         [4, FIND, 3, ""],
     ]
+
+
+def test_the_log_names_what_was_refused_and_a_bounded_number_of_it(archive: Archive) -> None:
+    count = REFUSED_SYNTAXES_LOGGED_MAX
+    refused = [f"1.2.840.99999.{number}" for number in range(count + 5)]
+    contexts = [(CT_IMAGE_STORAGE, "1.2.840.10008.1.2"), *((uid, "1.2.3") for uid in refused)]
+    for classes, last in ((contexts, "5 more"), (contexts[: 1 + count], f"{refused[count - 1]} (transfer")):
+        request = association_request(
+            presentation_contexts=tuple(
+                ProposedContext(
+                    context_id=2 * number + 1, abstract_syntax=uid, transfer_syntaxes=(transfer_syntax,)
+                )
+                for number, (uid, transfer_syntax) in enumerate([*classes, classes[-1]])
+            )
+        )
+        talk = Conversation(archive)
+        facts = talk.facts
+        decision = talk.service.negotiate(request, facts)
+        assert isinstance(decision, Accepted)
+        facts.request, facts.results = request, decision.response.presentation_contexts
+        facts.opened_at_nanoseconds, facts.closed_at_nanoseconds = 10**18, 10**18 + 1_500_000_000
+        facts.end = "released"
+        talk.send(make_instance(1))
+        with capture_logs() as logs:
+            talk.service.association_closed(facts)
+        (line,) = logs
+        assert (line["proposed"], line["instances"], line["seconds"]) == (len(classes) + 1, 1, 1.5)
+        assert line["refused"][0] == f"{refused[0]} (transfer syntaxes not supported)"
+        assert line["refused"][-1].startswith(last)
+        assert len(line["refused"]) == count + (last == "5 more")
 
 
 def test_what_is_written_of_contexts_and_names_is_bounded(archive: Archive) -> None:
@@ -192,3 +223,36 @@ def test_a_connection_that_asked_for_nothing_is_in_the_log_alone(
         talk.service.association_closed(talk.facts)
     assert [(line["what"], line["why"], line["log_level"]) for line in logs] == [(end, "why", level)]
     assert associations(archive) == []
+
+
+def test_connections_in_which_nothing_was_said_are_logged_once_for_each_address(archive: Archive) -> None:
+    talk = Conversation(archive)
+    facts = talk.facts
+    facts.end, facts.words, facts.bytes_received = "lost", "why", 0
+    with capture_logs() as logs:
+        for address in ("10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.1"):
+            facts.peer_address = address
+            talk.service.association_closed(facts)
+        facts.bytes_received = 3
+        talk.service.association_closed(facts)
+    assert [(line["address"], line.get("count")) for line in logs] == [
+        ("10.0.0.1", 1),
+        ("10.0.0.2", 1),
+        ("10.0.0.1", None),
+    ]
+    assert associations(archive) == []
+
+
+def test_the_proxy_stands_beside_the_peer(archive: Archive) -> None:
+    talk = Conversation(archive)
+    facts = talk.facts
+    facts.request, facts.end, facts.proxy_address = (
+        association_request(CT_IMAGE_STORAGE),
+        "released",
+        "10.0.0.9",
+    )
+    with capture_logs() as logs:
+        talk.service.association_opened(facts)
+        talk.service.association_closed(facts)
+    assert [(line["address"], line["proxy"]) for line in logs] == [(facts.peer_address, "10.0.0.9")] * 2
+    assert [row["peer_address"] for row in associations(archive)] == [facts.peer_address]

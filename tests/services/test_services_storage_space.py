@@ -19,7 +19,7 @@ from test_services_storage import (
     results,
 )
 
-from stowkeeper.archive.admission import DiskMarks
+from stowkeeper.archive.admission import DiskMarks, DiskPressure
 from stowkeeper.archive.archive import Archive
 from stowkeeper.durable.filesystem import FileSystem, FreeSpace
 from stowkeeper.net.handlers import StoreAnswer
@@ -128,7 +128,7 @@ def test_a_disk_that_fills_in_mid_instance_refuses_it(filling: tuple[Archive, Fi
         operation.write(memoryview(instance.data)[start : start + 1_000_000], None)
         operation.flush()
     operation.commit()
-    answer = answers.get(timeout=10)
+    answer = answers.get(timeout=30)
     operation.answered(answer)
     check_refused(talk, answer, 0xA700)
 
@@ -146,10 +146,48 @@ def test_a_refusal_for_space_ends_when_there_is_room_again(filling: tuple[Archiv
 
     archive.admission.check_space = look  # type: ignore[method-assign]  # to know when the keeper has looked
     archive.look_after_the_dead()
-    assert looked.acquire(timeout=10)
+    assert looked.acquire(timeout=30)
     assert archive.admission.refusal() == "the disk is full"
     files.free = FreeSpace(bytes=10**12, inodes=10**9)
-    assert looked.acquire(timeout=10)
-    assert looked.acquire(timeout=10)  # this look began after the change
+    assert looked.acquire(timeout=30)
+    assert looked.acquire(timeout=30)  # this look began after the change
     assert archive.admission.refusal() == ""
     assert Conversation(archive).send(make_instance(1)).status == 0
+
+
+def test_each_change_of_the_room_is_said_once(filling: tuple[Archive, Filling]) -> None:
+    archive, files = filling
+    said = []
+    rooms = [
+        FreeSpace(bytes=3_900_000_000, inodes=10**9),
+        FreeSpace(bytes=3_900_000_000, inodes=39_000),
+        FreeSpace(bytes=10**12, inodes=19_000),
+        FreeSpace(bytes=0, inodes=None),
+        FreeSpace(bytes=10**12, inodes=None),
+    ]
+    for free in rooms:
+        files.free = free
+        with capture_logs() as logs:
+            archive.admission.check_space()
+            archive.admission.check_space()
+        said.append([(line["log_level"], line["what"]) for line in logs if line["event"] == "disk"])
+    low = "the room gets short: make some before instances are refused"
+    refused = "instances are refused for want of room"
+    neither = "instances are refused, and storage is not negotiated, for want of room"
+    assert said == [
+        [("warning", low)],
+        [],
+        [("error", refused)],
+        [("error", neither)],
+        [("info", "there is room again")],
+    ]
+
+
+def test_while_room_gets_short_nothing_is_refused(filling: tuple[Archive, Filling]) -> None:
+    archive, files = filling
+    files.free = FreeSpace(bytes=2_100_000_000, inodes=10**9)
+    archive.admission.check_space()
+    assert archive.admission.pressure is DiskPressure.LOW
+    talk = Conversation(archive)
+    talk.service.negotiate(association_request(CT_IMAGE_STORAGE), talk.facts)
+    assert talk.send(make_instance(1)).status == 0

@@ -325,7 +325,7 @@ def test_a_redirect_within_the_server_is_followed(tmp_path: Path, status: int) -
     def answer(request: Request) -> Answer:
         if "/elsewhere/" in request.line:
             return store_all(request)
-        all_at_once.wait(20)
+        all_at_once.wait(30)
         return Reply(status, fields={"Location": "/elsewhere/studies/"})
 
     with scripted_server(Script(answer=answer)) as server:

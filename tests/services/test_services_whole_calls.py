@@ -2,16 +2,23 @@
 
 import asyncio
 import threading
+from concurrent.futures import Future
 
 import pytest
 
-from stowkeeper.services.whole_calls import call_to_its_end
+from stowkeeper.jobs.threads import Threads
+from stowkeeper.services.whole_calls import await_whole
 
 SECONDS_MAX = 20
 
 
+def unexpected() -> None:
+    pytest.fail("nobody was cancelled")
+
+
 async def cancelled_while_it_runs(times: int, error: Exception | None) -> None:
     began, may_end, over = threading.Event(), threading.Event(), threading.Event()
+    given_up: list[None] = []
 
     def call() -> None:
         began.set()
@@ -20,13 +27,15 @@ async def cancelled_while_it_runs(times: int, error: Exception | None) -> None:
         if error is not None:
             raise error
 
-    task = asyncio.create_task(call_to_its_end(call))
+    running = Threads("test", 1).submit(call)
+    task = asyncio.create_task(await_whole(running, lambda: given_up.append(None)))
     await asyncio.to_thread(began.wait, SECONDS_MAX)
     for _ in range(times):
         task.cancel()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert not task.done()
+    assert given_up == [None]
     may_end.set()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, SECONDS_MAX)
@@ -40,6 +49,10 @@ def test_who_is_cancelled_waits_for_the_end(times: int, error: Exception | None)
 
 
 def test_it_returns_and_raises_what_the_call_does() -> None:
-    assert asyncio.run(call_to_its_end(divmod, 7, 2)) == (3, 1)
+    done: Future[int] = Future()
+    done.set_result(3)
+    failed: Future[int] = Future()
+    failed.set_exception(ZeroDivisionError())
+    assert asyncio.run(await_whole(done, unexpected)) == 3
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(call_to_its_end(divmod, 7, 0))
+        asyncio.run(await_whole(failed, unexpected))

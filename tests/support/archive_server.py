@@ -17,7 +17,7 @@ from stowkeeper.upperlayer.negotiation import AcceptancePolicy
 from support.catalog_rows import open_database
 from support.server_thread import OPTIONS, ServerThread, serving
 
-IDLE_SECONDS = 10.0
+IDLE_SECONDS = 30.0
 RULES = Rules(ae_title="STOWKEEPER", acceptance=AcceptancePolicy(maximum_length=OPTIONS.maximum_length))
 """What a server agrees to as shipped."""
 

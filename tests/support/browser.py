@@ -90,7 +90,7 @@ class Site:
     def close(self) -> None:
         """End it."""
         self._server.shutdown()
-        self._thread.join(10)
+        self._thread.join(30)
         self._server.server_close()
 
     def visited(self, folder: Path) -> tuple[Any, list[str]]:

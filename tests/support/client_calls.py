@@ -19,7 +19,7 @@ EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 STORE_CONTEXT, ECHO_CONTEXT = 1, 3
 SOON = ClientTimeouts(connect_seconds=5, association_seconds=0.3, progress_seconds=0.3, release_seconds=0.3)
-WAIT_SECONDS = 15.0
+WAIT_SECONDS = 30.0
 
 Result = TypeVar("Result")
 Run = Callable[[Coroutine[Any, Any, Result]], Result]

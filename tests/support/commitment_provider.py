@@ -28,7 +28,7 @@ from stowkeeper.dicom.transfer_syntaxes import (
 from stowkeeper.services.peers import Peer
 from support.catalog_rows import CT_IMAGE_STORAGE, HANGING_PROTOCOL_STORAGE
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 30.0
 SYNTAXES = [IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN]
 
 

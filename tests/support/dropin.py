@@ -15,7 +15,7 @@ from support.instances import Instance, make_instance
 from support.processes import LOOPBACK, POLL_SECONDS, Program, free_port, running
 from support.raw_peer import ASSOCIATE_AC, Context, RawPeer
 
-WAIT_SECONDS = 15.0
+WAIT_SECONDS = 30.0
 _LISTENS = "0A"
 PROFILE = """
 [[TransferSyntaxes]]

@@ -28,8 +28,10 @@ _IMPORTED_LATER = (
     "stowkeeper.app.http_wiring",
     "stowkeeper.dcmtk.storescp_program",
     "stowkeeper.dcmtk.dcmrecv_program",
+    "alembic.command",
+    "anyio._backends._asyncio",
 )
-"""What the commands import when they are called, and what takes long."""
+"""What the commands, and what they use, import when they are called, and what takes long."""
 
 
 def main() -> None:

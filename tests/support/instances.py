@@ -57,6 +57,7 @@ def make_instance(
     size: int = 600,
     content: int = 0,
     sop_class_uid: str = CT_IMAGE_STORAGE,
+    instance_number: int | None = None,
 ) -> Instance:
     """Return instance `1.2.3.<number>` with about `size` bytes of pixels; another `content` is another version."""
     uid = f"1.2.3.{number}"
@@ -69,6 +70,8 @@ def make_instance(
     ]
     if study:
         elements += [(0x0020000D, b"UI", study.encode()), (0x0020000E, b"UI", series.encode())]
+    if instance_number is not None:
+        elements.append((0x00200013, b"IS", str(instance_number).encode()))
     pixels = Random(f"{number} {content}").randbytes(size)
     elements.append((0x7FE00010, b"OB", pixels))
     return Instance(

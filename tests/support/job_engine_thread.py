@@ -17,7 +17,7 @@ from stowkeeper.jobs.engine import JobEngine, JobOptions
 from stowkeeper.jobs.job import Job
 from stowkeeper.jobs.kind import JobKind
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 30.0
 _numbers = itertools.count()
 
 

@@ -21,7 +21,7 @@ from stowkeeper.jobs.times import later
 from support.catalog_rows import open_database
 
 FAST = JobOptions(poll_seconds=0.02, lease_seconds=30.0)
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 30.0
 MIDNIGHT = "2026-03-01T00:00:00.000000Z"
 
 

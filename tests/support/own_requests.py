@@ -29,7 +29,7 @@ class Awaited:
 
     def wait(self) -> Response | None:
         """Wait for the outcome."""
-        assert self._came.wait(20), "nobody said what became of the request"
+        assert self._came.wait(30), "nobody said what became of the request"
         (outcome,) = self.outcomes
         return outcome
 

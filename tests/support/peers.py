@@ -94,6 +94,7 @@ PEERS: Mapping[str, Peer] = {
         Peer(name="pynetdicom", module="pynetdicom", obtain="make test (it is one of the development tools)"),
         Peer(name="nginx", obtain="apt-get install nginx-light"),
         Peer(name="caddy", obtain="apt-get install caddy"),
+        Peer(name="haproxy", obtain="apt-get install haproxy"),
         Peer(
             name="chromium",
             others=("chromium-headless-shell", "google-chrome", "chrome"),

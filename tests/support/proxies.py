@@ -11,6 +11,8 @@ from support.processes import LOOPBACK, Program, free_port, running
 from support.tls_files import Identity
 
 PAGE = Path(__file__).parents[2] / "docs" / "proxy.md"
+BALANCER = "127.0.0.5"
+"""Where HAProxy connects from: another address than those who look whether it listens."""
 NAME = "pacs.example.org"
 """The proxy's host name on the page."""
 _NGINX = """daemon off;
@@ -75,6 +77,33 @@ def caddy_configuration(folder: Path, server_port: int, port: int, identity: Ide
         ("127.0.0.1:8042", f"{LOOPBACK}:{server_port}"),
     )
     return _CADDY.format(folder=folder, block=block)
+
+
+def haproxy_configuration(server_port: int, port: int, header: str, inter: str) -> str:
+    """Return the page's configuration of HAProxy, with `header` for the option that writes version 2 and an own address."""
+    return _replaced(
+        printed("haproxy"),
+        ("bind :104", f"bind {LOOPBACK}:{port}"),
+        ("10.0.0.10:11112", f"{LOOPBACK}:{server_port}"),
+        (" send-proxy-v2 ", f" {header} source {BALANCER} "),
+        ("inter 5s", f"inter {inter}"),
+    )
+
+
+@contextlib.contextmanager
+def balancing(
+    folder: Path, server_port: int, header: str = "send-proxy-v2", inter: str = "5s"
+) -> Iterator[tuple[Program, int]]:
+    """Run HAProxy before a DICOM port for the length of a block; give it and its port."""
+    port = free_port()
+    place = folder / f"haproxy-{header}"
+    place.mkdir()
+    configuration = place / "configuration"
+    configuration.write_text(haproxy_configuration(server_port, port, header, inter), encoding="utf-8")
+    argv = [program_path("haproxy"), "-db", "-f", str(configuration)]
+    with running("haproxy", argv, log=place / "log") as program:
+        program.wait_until_listening(port)
+        yield program, port
 
 
 @contextlib.contextmanager

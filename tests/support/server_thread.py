@@ -31,7 +31,7 @@ from stowkeeper.upperlayer.pdu import AssociateRQ
 
 Result = TypeVar("Result")
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 30.0
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,

@@ -28,7 +28,7 @@ from support.scripted_acceptor import Answer, Received
 STUDY = "1.2.10"
 """The study of `make_instance`."""
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 30.0
 QUICK = StoreOptions(back_off_seconds=0.01, write_seconds=0.02)
 
 

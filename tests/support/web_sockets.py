@@ -5,7 +5,7 @@ import socket
 
 from support.web_server import WebThread
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 SOON = 0.2
 """A bound of the server that a test shortens to so many seconds."""
 

@@ -1,11 +1,13 @@
 """A forked program is what an interpreter of its own would have been."""
 
+import contextlib
 import os
 import pty
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,11 +35,18 @@ def status_of(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(") ")[2].split()[:4]
 
 
-def serving(folder: Path, **options: object) -> "subprocess.Popen[bytes]":
-    """Start a server that waits to be ended."""
+@contextlib.contextmanager
+def serving(folder: Path, **options: object) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a server that waits to be ended, for the length of a block; one that still runs then is killed."""
     argv = [*COMMAND, "serve", "--archive", str(folder / "archive"), "--port", "0"]
     environment = {**os.environ, "STOWKEEPER_HTTP__PORT": "off", "STOWKEEPER_STORAGE__SLOT_POOL_SIZE": "4"}
-    return forked.start(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **options)
+    outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with forked.start(argv, env=environment, **outputs, **options) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +122,7 @@ def test_it_does_not_outlive_a_killed_test_run(tmp_path: Path) -> None:
     script = (
         "import os, pathlib, signal\n"
         "from tidy.test_tidy_forked import is_forked, serving\n"
-        f"process = serving(pathlib.Path({str(tmp_path)!r}))\n"
+        f"server = serving(pathlib.Path({str(tmp_path)!r})); process = server.__enter__()\n"
         "process.stdout.readline(); assert is_forked(process)\n"
         "print(process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -137,6 +137,7 @@ def test_a_missing_peer_is_skipped_and_named_in_the_summary(tmp_path: Path) -> N
     (tmp_path / "conftest.py").write_text("from support import peers\npeers.SEARCH_PATH = ''\n")
     options = ["-p", "support.peers", "-p", "no:cacheprovider", "-n", "2"]
     options += ["-W", "ignore::pytest.PytestUnknownMarkWarning"]
+    options += ["-p", "no:schemathesis"]  # which takes each of three processes a second to load
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(tests)],
         cwd=tmp_path,

@@ -1,23 +1,27 @@
-"""What runs beside the receiver of `serve`: peers, storage commitment, the job engine, and HTTP."""
+"""What runs beside the receiver of `serve`: peers, storage commitment, events, the job engine, and HTTP."""
 
 import asyncio
 import contextlib
 import os
+import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from stowkeeper.app.background import Background
 from stowkeeper.app.commands.event_loop import new_event_loop
+from stowkeeper.app.event_targets import event_targets
 from stowkeeper.app.http_place import cannot_listen
 from stowkeeper.app.peer_book import configured_peers
+from stowkeeper.app.setting_problems import SettingsError
 from stowkeeper.app.settings import Settings
 from stowkeeper.app.settings_of_services import OFF
 from stowkeeper.app.settings_of_tls import calling_tls_context
 from stowkeeper.app.wiring import commitment_options
 from stowkeeper.archive.archive import Archive
 from stowkeeper.archive.folder import JOBS
-from stowkeeper.database.engine import utc_now
+from stowkeeper.database.engine import DatabaseUnavailable, utc_now
 from stowkeeper.jobs.engine import JobEngine, JobOptions
 from stowkeeper.net.server import AssociationServer
 from stowkeeper.services.archive_jobs import archive_job_kinds
@@ -28,6 +32,9 @@ from stowkeeper.services.commitment.reporting import Reporter
 from stowkeeper.services.commitment.request_job import CommitmentRequestJob
 from stowkeeper.services.commitment.requests import CommitmentService
 from stowkeeper.services.dialing import OwnSide
+from stowkeeper.services.events.delivery_job import DELIVER, REPLAY, DeliveryJob
+from stowkeeper.services.events.desk import EventDesk
+from stowkeeper.services.events.study_watch import StudyWatch
 from stowkeeper.services.peers import PeerBook
 from stowkeeper.services.scrubbing import keep_scrubbing
 from stowkeeper.services.storage import StorageService
@@ -45,11 +52,16 @@ JOBS_STOP_SECONDS: Final = 5.0
 class Beside:
     """Everything that is not the receiver: made before it, started when it listens, stopped with it.
 
-    Raises PolicyUnknownError for a commitment policy that there is not, and DatabaseUnavailable.
+    `http_sockets` listen already, and HTTP is served on them.
+    Raises PolicyUnknownError for a commitment policy that there is not, SettingsError for an event target that cannot be
+    used, and DatabaseUnavailable.
     """
 
-    def __init__(self, archive: Archive, settings: Settings) -> None:
+    def __init__(
+        self, archive: Archive, settings: Settings, http_sockets: Sequence[socket.socket] = ()
+    ) -> None:
         self._archive = archive
+        self._http_sockets = http_sockets
         self._settings = settings
         self._options = commitment_options(settings)
         self._policy = policy_named(
@@ -68,6 +80,11 @@ class Beside:
             are_jobs_run=self.are_jobs_run,
             wake=self.wake_jobs,
         )
+        self._event_targets = event_targets(settings, archive)
+        watch = StudyWatch(archive.database, settings.events.study_quiet_seconds)
+        self._events = EventDesk(archive.database, watch, lambda: self._event_targets, self.wake_jobs)
+        self._events.begin()
+        self._telling: asyncio.Task[None] | None = None
 
     @property
     def settings(self) -> Settings:
@@ -116,6 +133,14 @@ class Beside:
         """Put in force what can be without a restart: the peers, the TLS that they are called with, and that of HTTPS."""
         self._settings = settings
         self.peers.replace_configured(configured_peers(settings))
+        try:
+            self._event_targets = event_targets(settings, self._archive)
+        except (SettingsError, DatabaseUnavailable) as error:
+            log.error(
+                "error",
+                what="the event targets were not read anew, the old ones stay",
+                reason=str(error),
+            )
         if self._web is not None:
             self._background.begin(self._renew_https(self._web, settings))
 
@@ -149,6 +174,7 @@ class Beside:
                 CommitmentJob(tools=tools, reporter=reporter),
                 self._asking,
                 StoreJob(archive, self.peers, own),
+                *(DeliveryJob(kind, database, lambda: self._event_targets) for kind in (DELIVER, REPLAY)),
                 *archive_job_kinds(archive, scrub_days=jobs.scrub_days),
             ],
             owner=archive.receiver,
@@ -164,7 +190,9 @@ class Beside:
                 keep_scrubbing(transaction, created_by="settings")
 
     async def _start_jobs(self, engine: JobEngine) -> None:
-        self._running = asyncio.get_running_loop().create_task(self._run_jobs(engine), name="jobs")
+        loop = asyncio.get_running_loop()
+        self._running = loop.create_task(self._run_jobs(engine), name="jobs")
+        self._telling = loop.create_task(self._events.run(), name="events")
 
     async def _run_jobs(self, engine: JobEngine) -> None:
         try:
@@ -180,7 +208,15 @@ class Beside:
         from stowkeeper.app.http_wiring import web_server  # noqa: PLC0415 - see above
 
         make = asyncio.to_thread(
-            web_server, self._archive, self._settings, self, server, service, dicom, started_at=utc_now()
+            web_server,
+            self._archive,
+            self._settings,
+            self,
+            server,
+            service,
+            dicom,
+            started_at=utc_now(),
+            listeners=self._http_sockets,
         )
         self._web = await make
         try:
@@ -196,6 +232,10 @@ class Beside:
     async def _stop(self) -> None:
         if self._web is not None:
             await self._web.stop()
+        if self._telling is not None:
+            self._telling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._telling
         if self._engine is not None:
             await self._engine.stop(JOBS_STOP_SECONDS)
         if self._running is not None:

@@ -7,9 +7,10 @@ from stowkeeper.app.settings_of_services import OFF
 from stowkeeper.archive.archive import CATALOG
 
 
-async def check_http_place(settings: Settings) -> None:
+async def check_http_place(settings: Settings, *, is_bound: bool = False) -> None:
     """See that HTTP could be served where the settings say, as far as that is known without an archive.
 
+    With `is_bound` a socket listens there already, for this server.
     Raises ExposureError for an archive that is still to be made, which has no credential, and OSError for an address that
     cannot be had. Both are looked at again when HTTP is started.
     """
@@ -26,6 +27,8 @@ async def check_http_place(settings: Settings) -> None:
             allowed_hosts=http.allowed_hosts,
             trusted_proxies=http.trusted_proxies,
         )
+    if is_bound:
+        return
     try:
         listeners = await bind(http.host, int(http.port))
     except OSError as error:

@@ -1,11 +1,14 @@
 """From settings and services to the HTTP server."""
 
+import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
 from stowkeeper import __version__
 from stowkeeper.app.commitment_terms import ask_terms
+from stowkeeper.app.liveness import what_is_broken
 from stowkeeper.app.settings import Settings
 from stowkeeper.app.settings_of_tls import calling_tls_context
 from stowkeeper.archive.archive import Archive
@@ -33,6 +36,7 @@ def web_server(
     dicom: tuple[str, int],
     *,
     started_at: str,
+    listeners: Sequence[socket.socket] = (),
 ) -> WebServer:
     """Make the HTTP server. Raises ExposureError, ServerTLSError, DatabaseUnavailable; blocks."""
     http = settings.http
@@ -52,6 +56,7 @@ def web_server(
         jobs_wake=beside.wake_jobs,
         are_jobs_run=beside.are_jobs_run,
         associations=server.open_associations,
+        broken=lambda: what_is_broken(archive, server, is_stopping=False),
         commitment=beside.commitment,
         calling_tls=lambda: calling_tls_context(beside.settings),
         ask_terms=ask_terms(settings),
@@ -70,6 +75,7 @@ def web_server(
         int(http.port),
         tls=https(settings),
         trusted_proxies=http.trusted_proxies,
+        listeners=listeners,
     )
 
 

@@ -143,3 +143,43 @@ BACKGROUND_THREADS_MAX = 32
 
 BACKGROUND_END_SECONDS = 5.0
 """How long the end of a server waits for those threads. Each of them takes milliseconds, where the disk answers at all."""
+
+RUN_RECORD_BYTES_MAX = 64 << 10
+"""Bytes read of a run record. It has some five hundred; what is longer was not written by us."""
+
+RUN_RECORD_NAMES_MAX = 100
+"""Names tried for a run record. One is in use only where containers of one host name and one pid share an archive."""
+
+NOTIFY_SEND_SECONDS = 1.0
+"""How long a word to the service manager may take. Its queue is emptied at once; one that hangs must not stop a server."""
+
+WATCHDOG_SECONDS_MIN = 1.0
+"""Shortest time of a watchdog that is kept to: half of less would be more work than receiving."""
+
+TAKE_OVER_GRACE_SECONDS = 60.0
+"""How long beyond its drain a server that is followed on its sockets may take to end: for its jobs, its rows and its log."""
+
+TAKE_OVER_LOOK_SECONDS = 0.1
+"""How often the server that follows looks whether it has ended."""
+
+SYSLOG_BYTES_MAX = 8192
+"""Longest message for syslog and the journal, in bytes: what rsyslog takes as shipped, and far below what a datagram
+holds. A longer line is cut."""
+
+SYSLOG_SECONDS = 5.0
+"""How long a syslog server may take to accept a connection or a message before it counts as gone."""
+
+SYSLOG_RETRY_SECONDS = 2.0
+"""How long to wait before the next try where a message could not be sent."""
+
+JOURNAL_FIELD_LETTERS_MAX = 1024
+"""Letters of a value in a field of the journal: for searching. The line has the whole value."""
+
+SETTINGS_VERSIONS_MAX = 9
+"""Older versions of a settings file that are kept beside it, as FILE.1 to FILE.9: a bad afternoon has fewer changes."""
+
+SETTINGS_LOCK_SECONDS = 10.0
+"""How long one who changes a settings file waits for another: a change takes milliseconds."""
+
+EDITOR_ROUNDS_MAX = 100
+"""How often `config edit` offers to edit again: an editor that returns at once must not make a loop without end."""

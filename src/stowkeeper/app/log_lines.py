@@ -119,6 +119,17 @@ def text_value(value: object) -> str:
     return _to_json(plain)
 
 
+def value_text(value: object) -> str:
+    """Write one value without quotes: as it is where it is text, with what is not printable escaped."""
+    plain = _plain(value)
+    return printable(plain if plain.__class__ is str else _to_json(plain))
+
+
+def head_of(event: Mapping[str, object]) -> tuple[str, str, str]:
+    """Return time, level and name of an event."""
+    return str(event.get("time", "-")), str(event.get("level", "")), str(event.get("event", ""))
+
+
 def escaped(text: str) -> str:
     r"""Replace quotes, backslashes and all that is not printable by \", \\, \n, \x1b, \u202e and the like."""
     if text.isprintable() and '"' not in text and "\\" not in text:

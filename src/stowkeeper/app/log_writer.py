@@ -1,4 +1,4 @@
-"""Log lines on their way out: a thread that writes them, to the terminal and to a file that rotates.
+"""Log lines on their way out: a thread that writes them, to the terminal and to files.
 
 Whoever logs only puts a line into a queue, so that no event loop waits for a disk or a terminal. The queue is
 bounded: when the outlets stand still, lines are dropped and counted, and the count is logged when it goes on.
@@ -6,22 +6,14 @@ Lines that wait when the process is killed are lost.
 """
 
 import contextlib
-import os
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Protocol, TextIO
 
 from stowkeeper.app.limits import LOG_CLOSE_SECONDS, LOG_GATHER_SECONDS, LOG_LINES_WAITING_MAX
 
-if sys.platform != "win32":
-    import fcntl
-
 LOG_FILE_NAME = "stowkeeper.log"
-
-_FILE_MODE = 0o640
-_FOLDER_MODE = 0o750
 
 
 class Outlet(Protocol):
@@ -58,108 +50,6 @@ class Console:
         """Do nothing."""
 
 
-class RotatingFile:
-    """A log file with numbered older ones. Several processes may write and rotate the same one.
-
-    Lines are appended whole. Before each write it is made sure that the name still leads to the open file, so
-    that a rotation by another process, or by logrotate, is followed. Rotation is done under a lock on the folder.
-    """
-
-    brief = False
-
-    def __init__(self, path: str, *, max_size: int, backups: int) -> None:
-        self.name = path
-        self._path = path
-        self._folder = os.path.dirname(path)
-        self._max_size = max_size
-        self._backups = backups
-        self._descriptor: int | None = None
-        self._torn = False
-        """Whether the last write may have ended within a line, which the next must not continue."""
-
-    def open(self) -> None:
-        """Open the file, and make it and its folder where they are missing. Raises OSError."""
-        if self._descriptor is None:
-            os.makedirs(self._folder, mode=_FOLDER_MODE, exist_ok=True)
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-            self._descriptor = os.open(self._path, flags, _FILE_MODE)
-
-    def close(self) -> None:
-        """Close the file; the next write opens what then has its name."""
-        if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
-            os.close(descriptor)
-
-    def write(self, lines: Sequence[str]) -> None:
-        """Append lines, and rotate where the next one would make the file too large. Raises OSError."""
-        pending = bytearray()
-        size = self._follow()
-        for line in lines:
-            data = line.encode("utf-8", "backslashreplace") + b"\n"
-            if size and size + len(data) > self._max_size:
-                self._append(pending)
-                pending.clear()
-                size = self._rotate()
-            pending += data
-            size += len(data)
-        self._append(pending)
-
-    def _follow(self) -> int:
-        """Open the file that has the name now, and return its size."""
-        if self._descriptor is not None and not self._is_named():
-            self.close()
-        self.open()
-        return self._size()
-
-    def _is_named(self) -> bool:
-        assert self._descriptor is not None  # noqa: S101 - for the type checker; callers looked
-        try:
-            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
-        except FileNotFoundError:
-            return False
-
-    def _size(self) -> int:
-        return 0 if self._descriptor is None else os.fstat(self._descriptor).st_size
-
-    def _append(self, data: bytearray) -> None:
-        if self._torn:
-            data = bytearray(b"\n") + data
-        with memoryview(data) as view:
-            written = 0
-            while written < len(view) and self._descriptor is not None:
-                self._torn = True
-                written += os.write(self._descriptor, view[written:])
-            self._torn = False
-
-    def _rotate(self) -> int:
-        with self._folder_lock():
-            if self._descriptor is not None and self._is_named():
-                self.close()  # before the renames: some systems rename no open file
-                self._shift()
-        return self._follow()
-
-    def _shift(self) -> None:
-        if not self._backups:
-            os.unlink(self._path)
-            return
-        for number in range(self._backups - 1, 0, -1):
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(f"{self._path}.{number}", f"{self._path}.{number + 1}")
-        os.replace(self._path, f"{self._path}.1")
-
-    @contextlib.contextmanager
-    def _folder_lock(self) -> Iterator[None]:
-        if sys.platform == "win32":  # there one process rotates its file alone
-            yield
-            return
-        folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
-
-
 Line = tuple[str, str]
 """A line, whole and brief."""
 
@@ -168,12 +58,18 @@ class LogWriter:
     """Takes lines from any thread and writes them to the outlets from a thread of its own.
 
     `notice` makes a line of its own about lost lines, from the name of the outlet or of the queue, a sentence and
-    the count.
+    the count. Where no other outlet can be told that one fails, `last_resort` is.
     """
 
-    def __init__(self, outlets: Sequence[Outlet], notice: Callable[[str, str, int], str]) -> None:
+    def __init__(
+        self,
+        outlets: Sequence[Outlet],
+        notice: Callable[[str, str, int], str],
+        last_resort: Outlet | None = None,
+    ) -> None:
         self._outlets = tuple(outlets)
         self._notice = notice
+        self._last_resort = last_resort
         self._queue: SimpleQueue[Line | Callable[[], None]] = SimpleQueue()
         self._dropped = 0
         self._lost: dict[str, int] = {}
@@ -229,6 +125,8 @@ class LogWriter:
                     entries.append(self._queue.get_nowait())
             self._work_off(entries)
         for outlet in self._outlets:
+            if count := self._lost.get(outlet.name):
+                self._tell_others(outlet, self._notice(outlet.name, "log lines were lost", count))
             outlet.close()
 
     def _work_off(self, entries: Sequence[Line | Callable[[], None]]) -> None:
@@ -269,12 +167,17 @@ class LogWriter:
             with contextlib.suppress(OSError):
                 outlet.close()
             if not lost:
-                self._tell_others(outlet, error)
+                reason = error.strerror if isinstance(error, OSError) else "it is closed"
+                words = f"log lines cannot be written: {reason}"
+                self._tell_others(outlet, self._notice(outlet.name, words, len(lines)))
 
-    def _tell_others(self, silent: Outlet, error: Exception) -> None:
-        reason = error.strerror if isinstance(error, OSError) else "it is closed"
-        line = self._notice(silent.name, f"log lines cannot be written: {reason}", self._lost[silent.name])
+    def _tell_others(self, silent: Outlet, line: str) -> None:
+        is_told = False
         for outlet in self._outlets:
             if outlet is not silent:
                 with contextlib.suppress(OSError, ValueError):
                     outlet.write([line])
+                    is_told = True
+        if not is_told and self._last_resort is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._last_resort.write([line])

@@ -1,4 +1,4 @@
-"""Logs: what every room says through structlog becomes lines on standard error and in a file that rotates.
+"""Logs: what every room says through structlog becomes lines on standard error, in files, in syslog and the journal.
 
 A room says `log = structlog.get_logger("stowkeeper.archive")` and `log.info("write", sop_instance_uid=…)`: an event
 by its name, and values. `start_logs` decides what becomes of it, for the whole process, as structlog is configured
@@ -24,6 +24,17 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from stowkeeper.app.limits import LOG_CLOSE_SECONDS
+from stowkeeper.app.log_files import (
+    FILE_MODE,
+    FOLDER_MODE,
+    TWO_FILE_NAMES,
+    DailyFile,
+    LogFile,
+    RotatingFile,
+    TwoFiles,
+    used_last,
+)
 from stowkeeper.app.log_lines import (
     LOGGED_TO,
     WITHHELD,
@@ -33,12 +44,14 @@ from stowkeeper.app.log_lines import (
     timestamp,
     without_patient_data,
 )
-from stowkeeper.app.log_writer import LOG_FILE_NAME, Console, LogWriter, Outlet, RotatingFile
+from stowkeeper.app.log_outlets import Senders, leads_to_journal, senders_of
+from stowkeeper.app.log_syslog import Encode
+from stowkeeper.app.log_writer import LOG_FILE_NAME, Console, LogWriter, Outlet
 
 if TYPE_CHECKING:  # a command that needs no event loop and no settings does not pay for them
     import asyncio
 
-    from stowkeeper.app.settings_tables import LogSettings
+    from stowkeeper.app.settings_of_log import LogSettings
 
 LEVELS: Mapping[str, int] = {
     "debug": logging.DEBUG,
@@ -107,18 +120,31 @@ class _EventSink:
 
 
 class Logs:
-    """The running log of a process. `apply` changes it (SIGHUP), `close` ends it; also a context manager."""
+    """The running log of a process. `apply` changes it (SIGHUP), `close` ends it; also a context manager.
 
-    def __init__(self, settings: "LogSettings", directory: Path, console: TextIO | None = None) -> None:
+    `modes` are the permissions of the files and folders that it makes.
+    """
+
+    def __init__(
+        self,
+        settings: "LogSettings",
+        directory: Path,
+        console: TextIO | None = None,
+        modes: tuple[int, int] = (FILE_MODE, FOLDER_MODE),
+    ) -> None:
         """Open the outlets. Raises OSError when the log file cannot be opened."""
         self._console = console
+        self._modes = modes
         self._line = text_line
         outlets = self._outlets_of(settings, directory)
         for outlet in outlets:
-            if isinstance(outlet, RotatingFile):
+            if isinstance(outlet, LogFile):
                 outlet.open()
-        self._writer = LogWriter(outlets, self._notice)
+        self._writer = LogWriter(outlets, self._notice, Console(console or sys.stderr))
         self._set(settings)
+        self._senders: Senders = ()
+        self._sends_by = ("", "", "", False)
+        self._send_by(settings)
         self._hooks = _Hooks()
         _configure(self._put)
         self._hooks.install()
@@ -128,15 +154,22 @@ class Logs:
         """Put changed settings in force, and open the log file anew, as SIGHUP asks for. Does not wait."""
         self._set(settings)
         self._writer.replace_outlets(self._outlets_of(settings, directory))
+        self._send_by(settings)
 
     def flush(self) -> bool:
-        """Wait until what was logged so far is written; return whether that was in time."""
-        return self._writer.flush()
+        """Wait until what was logged so far is written and sent; return whether that was in time."""
+        return all([self._writer.flush(), *(sender.flush() for _, sender in self._senders)])
 
     def close(self) -> None:
-        """Write what waits, then leave structlog and the hooks as they were. Repeatable."""
+        """Write and send what waits, then leave structlog and the hooks as they were. Repeatable."""
         atexit.unregister(self.close)
         self._hooks.remove()
+        senders, self._senders = self._senders, ()
+        for _, sender in senders:
+            sender.end()
+        deadline = time.monotonic() + LOG_CLOSE_SECONDS
+        for _, sender in senders:
+            sender.close(max(0.0, deadline - time.monotonic()))
         self._writer.close()
 
     def __enter__(self) -> Self:
@@ -145,13 +178,19 @@ class Logs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, Exception) and self._path:
-            # To the file alone: whoever ends the command says it on standard error, in a sentence.
+        if isinstance(error, Exception) and (self._path or self._senders):
+            # Not to standard error: whoever ends the command says it there, in a sentence.
             event: EventDict = {"event": "error", "what": "ended by an error", "exc_info": error}
             (fields,), _ = _complete(_EventSink("stowkeeper", self._put), "error", event)
             self._writer.put(_line_of(self._line, fields), "")
-            error.add_note(f"{LOGGED_TO}{self._path}")
+            self._send(fields)
+            if self._path:
+                error.add_note(f"{LOGGED_TO}{self._path}")
         self.close()
+
+    @property
+    def _path(self) -> str:
+        return "" if self._file is None else self._file.path
 
     def _put(self, fields: Fields) -> None:
         """Queue the line of an event. Where there is a file, the frames of an exception go there alone."""
@@ -161,18 +200,40 @@ class Logs:
             self._writer.put(line, _line_of(self._line, {**short, "details": self._path}))
         else:
             self._writer.put(line)
+        self._send(fields)
+
+    def _send(self, fields: Fields) -> None:
+        """Queue an event for syslog and the journal. They have the time of their own; JSON stays whole."""
+        if self._senders:
+            rest = fields if self._line is json_line else _without_time(fields)
+            line = _line_of(self._line, rest)
+            for encode, sender in self._senders:
+                sender.put(_message_of(encode, fields, line))
 
     def _set(self, settings: "LogSettings") -> None:
         _THRESHOLD.number = LEVELS[settings.level]
         self._line = json_line if settings.format == "json" else text_line
 
+    def _send_by(self, settings: "LogSettings") -> None:
+        """Send to where the settings say from now on, and let what waits for other places go there in its time."""
+        sends_by = (settings.syslog, settings.syslog_facility, settings.syslog_framing, settings.journal)
+        if sends_by == self._sends_by:
+            return
+        before, self._senders = self._senders, senders_of(settings, self._tell)
+        self._sends_by = sends_by
+        for _, sender in before:
+            sender.end()
+
+    def _tell(self, receiver: str, what: str, count: int) -> None:
+        self._writer.put(self._notice(receiver, what, count))
+
     def _outlets_of(self, settings: "LogSettings", directory: Path) -> Sequence[Outlet]:
         outlets: list[Outlet] = []
-        if settings.console:
+        if settings.console and not (settings.journal and self._console is None and leads_to_journal()):
             outlets.append(Console(self._console or sys.stderr))
-        self._path = os.path.join(directory, LOG_FILE_NAME) if settings.file else ""
-        if self._path:
-            outlets.append(RotatingFile(self._path, max_size=settings.max_size, backups=settings.backups))
+        self._file = _file_of(settings, directory, *self._modes) if settings.file else None
+        if self._file is not None:
+            outlets.append(self._file)
         return outlets
 
     def _notice(self, outlet: str, what: str, count: int) -> str:
@@ -182,12 +243,44 @@ class Logs:
         )
 
 
-def start_logs(settings: "LogSettings", directory: Path) -> Logs:
-    """Start logging for this process: to standard error and `directory`, as the settings say.
+def log_path(settings: "LogSettings", directory: Path) -> str:
+    """Return the path of the log file that is written to, of two files the one in use; empty where there is none."""
+    if not settings.file:
+        return ""
+    if settings.rotation == "two files":
+        first, second = (os.path.join(directory, name) for name in TWO_FILE_NAMES)
+        return used_last((first, second))
+    return os.path.join(directory, LOG_FILE_NAME)
 
-    Raises OSError when the log file cannot be opened.
+
+def _file_of(settings: "LogSettings", directory: Path, file_mode: int, folder_mode: int) -> LogFile:
+    if settings.rotation == "two files":
+        first, second = (os.path.join(directory, name) for name in TWO_FILE_NAMES)
+        return TwoFiles(
+            (first, second), max_size=settings.two_files_size, file_mode=file_mode, folder_mode=folder_mode
+        )
+    kind = DailyFile if settings.rotation == "daily" else RotatingFile
+    return kind(
+        os.path.join(directory, LOG_FILE_NAME),
+        max_size=settings.max_size,
+        backups=settings.backups,
+        file_mode=file_mode,
+        folder_mode=folder_mode,
+    )
+
+
+def _without_time(fields: Fields) -> Fields:
+    return {key: value for key, value in fields.items() if key != "time"}
+
+
+def start_logs(
+    settings: "LogSettings", directory: Path, modes: tuple[int, int] = (FILE_MODE, FOLDER_MODE)
+) -> Logs:
+    """Start logging for this process: to standard error, `directory`, syslog and the journal, as the settings say.
+
+    `modes` are the permissions of the log files and of their folder. Raises OSError when the log file cannot be opened.
     """
-    return Logs(settings, directory)
+    return Logs(settings, directory, modes=modes)
 
 
 def log_to_console(level: str = "warning") -> None:
@@ -248,10 +341,17 @@ def _line_of(write: Callable[[Fields], str], fields: Fields) -> str:
     try:
         return write(fields)
     except Exception as error:  # noqa: BLE001 - whoever logs must not fail because of it
-        head = {key: fields[key] for key in ("time", "level")}
+        head = {key: fields[key] for key in ("time", "level") if key in fields}
         return write(
             {**head, "event": "error", "what": "an event could not be written", **describe_exception(error)}
         )
+
+
+def _message_of(encode: Encode, fields: Fields, line: str) -> bytes:
+    try:
+        return encode(fields, line)
+    except Exception:  # noqa: BLE001 - as above; the line says what of the event can be said
+        return encode({key: fields[key] for key in ("time", "level", "event")}, line)
 
 
 def _exception_of(given: object) -> BaseException | None:

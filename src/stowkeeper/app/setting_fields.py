@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Self, cast, get_args, get_origin
+from types import NoneType
+from typing import Annotated, Literal, Self, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
@@ -20,7 +21,19 @@ from stowkeeper.dcmtk.settings_text import toml_string
 
 VARIABLE_PREFIX = "STOWKEEPER_"
 RELOADABLE = frozenset(
-    {"access", "http.certificate", "http.key", "log", "negotiation", "peers", "profiles", "tls"}
+    {
+        "access",
+        "dicom.proxy_protocol_from",
+        "event_targets",
+        "export_folders",
+        "http.certificate",
+        "http.key",
+        "log",
+        "negotiation",
+        "peers",
+        "profiles",
+        "tls",
+    }
 )
 """Tables and keys that SIGHUP puts in force without a restart."""
 
@@ -120,7 +133,7 @@ class Setting:
                 shown = format_size(cast("int", value))
                 return int(shown) if shown.isdigit() else shown
             case "mode":
-                return f"{value:04o}"
+                return "" if value is None else f"{value:04o}"
             case "list" | "paths" if not isinstance(value, str):
                 return [str(entry) for entry in cast("tuple[object, ...]", value)]
             case "number":
@@ -180,6 +193,9 @@ def _setting_of(table: str, name: str, field: FieldInfo) -> Setting:
 
 
 def _shape_of(annotation: object) -> Shape:
+    kinds = [part for part in get_args(annotation) if part is not NoneType]
+    if len(kinds) == 1 and NoneType in get_args(annotation):  # what need not be given
+        return _shape_of(get_args(kinds[0])[0] if get_origin(kinds[0]) is Annotated else kinds[0])
     if annotation is bool:
         return "truth"
     if annotation is int:

@@ -2,13 +2,14 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from stowkeeper.app.setting_fields import Setting
 from stowkeeper.app.setting_values import shown
+from stowkeeper.app.toml_positions import Path, position_of, positions_of
 
 CLOSE_ENOUGH = 0.6
 """How alike two names must be for a guess (difflib's ratio): high enough that guesses are not silly."""
@@ -16,13 +17,25 @@ CLOSE_ENOUGH = 0.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that is wrong: where a person mends it, and what it is."""
+    """One thing that is wrong: where a person mends it, and what it is.
+
+    `path` is the key in the settings file, empty where it is not of one; `line` and `column` are where it stands, 0 where that
+    is not known.
+    """
 
     place: str
     text: str
+    path: Path = ()
+    line: int = 0
+    column: int = 0
 
     def __str__(self) -> str:
         return f"{self.place}: {self.text}"
+
+    @property
+    def sentence(self) -> str:
+        """The problem with its line and column."""
+        return f"{self} (line {self.line}, column {self.column})" if self.line else str(self)
 
 
 class SettingsError(Exception):
@@ -31,7 +44,20 @@ class SettingsError(Exception):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         count = "one problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__("\n  ".join([f"{count} in the settings:", *map(str, self.problems)]))
+        sentences = [problem.sentence for problem in self.problems]
+        super().__init__("\n  ".join([f"{count} in the settings:", *sentences]))
+
+
+def located(problems: Iterable[Problem], text: str) -> Iterator[Problem]:
+    """Give the problems of a settings file, whose text this is, their lines and columns."""
+    positions: dict[Path, tuple[int, int]] | None = None
+    for problem in problems:
+        if not problem.path or not text:
+            yield problem
+            continue
+        positions = positions_of(text) if positions is None else positions
+        line, column = position_of(problem.path, positions) or (0, 0)
+        yield replace(problem, line=line, column=column)
 
 
 def problems_of(
@@ -48,10 +74,11 @@ def problems_of(
         location = detail["loc"]
         table = str(location[0])
         if table in entries and len(location) > 1:
-            yield _entry_problem(detail, location[1:], place_of(table), table, entries)
-            continue
-        key = ".".join(str(part) for part in location if isinstance(part, str))
-        yield Problem(place=place_of(key), text=_text_of(detail, settings[key]))
+            found = _entry_problem(detail, location[1:], place_of(table), table, entries)
+        else:
+            key = ".".join(str(part) for part in location if isinstance(part, str))
+            found = Problem(place=place_of(key), text=_text_of(detail, settings[key]))
+        yield replace(found, path=location)
 
 
 def unknown_setting(table: str, name: str, known: Sequence[Setting]) -> str:

@@ -8,7 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from stowkeeper.app.setting_fields import (
     describe_entry,
 )
 from stowkeeper.app.setting_problems import Problem, guess_setting, problems_of, unknown_setting
+from stowkeeper.app.settings_of_events import EventTargetSettings, ExportFolderSettings
 from stowkeeper.app.settings_of_peers import Peer
 from stowkeeper.app.settings_of_profiles import Profile, ProfileContext
 from stowkeeper.app.settings_tables import Settings
@@ -65,12 +66,14 @@ def entry_settings() -> Mapping[str, Mapping[str, Setting]]:
         "profiles": describe_entry(Profile),
         "profiles.contexts": describe_entry(ProfileContext),
         "peers": describe_entry(Peer),
+        "event_targets": describe_entry(EventTargetSettings),
+        "export_folders": describe_entry(ExportFolderSettings),
     }
 
 
 @dataclass(slots=True)
 class Source:
-    """What one source gives: values by dotted key, and where each stands.
+    """What one source gives: values by dotted key, and where each stands; of a file its text too.
 
     Relative paths among the values count from `folder`.
     """
@@ -79,6 +82,7 @@ class Source:
     folder: str
     values: dict[str, object] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
+    text: str = ""
 
     def add(self, setting: Setting, value: object, name: str) -> None:
         """Take a value in; `name` is that of the file, the variable or the flag."""
@@ -113,7 +117,8 @@ class Source:
         try:
             Settings.model_validate(nested(self.values))
         except ValidationError as error:
-            yield from problems_of(error, self.place_of, all_settings(), entry_settings())
+            for problem in problems_of(error, self.place_of, all_settings(), entry_settings()):
+                yield problem if self.kind is OriginKind.FILE else replace(problem, path=())
 
 
 def nested(values: Mapping[str, object]) -> dict[str, object]:
@@ -132,7 +137,7 @@ def read_flags(overrides: Mapping[str, object]) -> Source:
     for key, value in overrides.items():
         if value is not None:
             setting = all_settings()[key]
-            read = _value_of_text(value, setting) if isinstance(value, str) else value
+            read = value_of_text(value, setting) if isinstance(value, str) else value
             source.add(setting, read, setting.flag or key)
     return source
 
@@ -146,7 +151,7 @@ def read_variables(environment: Mapping[str, str], problems: list[Problem]) -> S
             continue
         if name in by_variable:
             setting = by_variable[name]
-            source.add(setting, _value_of_text(text, setting), name)
+            source.add(setting, value_of_text(text, setting), name)
         elif not _is_from_kubernetes(name, text):
             problems.append(Problem(place=name, text=_unknown_variable(name)))
     return source
@@ -171,8 +176,8 @@ def _unknown_variable(name: str) -> str:
     return "there is no such setting; a variable is STOWKEEPER_TABLE__KEY, such as STOWKEEPER_DICOM__PORT"
 
 
-def _value_of_text(text: str, setting: Setting) -> object:
-    """Read the text of a variable or a flag as the kind of value that the setting has.
+def value_of_text(text: str, setting: Setting) -> object:
+    """Read the text of a variable, a flag or a command as the kind of value that the setting has.
 
     Text that is none of the kind is given back as it is: the check then says what is allowed.
     """
@@ -210,13 +215,19 @@ def _list_of(text: str, setting: Setting) -> object:
     return [entry.strip() for entry in text.split(",") if entry.strip()]
 
 
-def read_file(path: Path | None, problems: list[Problem], *, may_name_archive: bool) -> Source:
-    """Read a settings file, if there is one; add a problem for what is unknown or cannot be read."""
+def read_file(
+    path: Path | None, problems: list[Problem], *, may_name_archive: bool, content: bytes | None = None
+) -> Source:
+    """Read a settings file, if there is one; add a problem for what is unknown or cannot be read.
+
+    `content` stands for what the file holds, where it is not to be read.
+    """
     source = Source(OriginKind.FILE, str(path.parent) if path else "")
     if path is None:
         return source
     try:
-        tables = _parse_file(path)
+        source.text = text_of(read_content(path) if content is None else content)
+        tables = parse(source.text)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         problems.append(Problem(place=str(path), text=f"it cannot be read: {reason}"))
@@ -225,14 +236,16 @@ def read_file(path: Path | None, problems: list[Problem], *, may_name_archive: b
     table_names = {setting.table for setting in known if setting.table}
     for table, name, value in _entries_of(tables, table_names):
         key = f"{table}.{name}" if table else name
-        place = f"{path}: {key}"
+        text = ""
         if name in table_names and not table:
-            problems.append(Problem(place=place, text=f"it is a table: write [{name}], and its keys below"))
+            text = f"it is a table: write [{name}], and its keys below"
         elif key not in all_settings():
-            problems.append(Problem(place=place, text=unknown_setting(table, name, known)))
+            text = unknown_setting(table, name, known)
         elif key == "archive" and not may_name_archive:
             text = "this file was found by the archive folder it lies in, so it cannot name one: use --config"
-            problems.append(Problem(place=place, text=text))
+        if text:
+            within = (table, name) if table else (name,)
+            problems.append(Problem(place=f"{path}: {key}", text=text, path=within))
         else:
             source.add(all_settings()[key], value, str(path))
     return source
@@ -251,15 +264,25 @@ def _entries_of(tables: Mapping[str, object], table_names: set[str]) -> Iterator
             yield "", name, value
 
 
-def _parse_file(path: Path) -> dict[str, object]:
+def read_content(path: Path) -> bytes:
+    """Return what a settings file holds. Raises OSError, and ValueError where it is too large for one."""
     with open(path, "rb") as stream:
         content = stream.read(CONFIG_FILE_BYTES_MAX + 1)
     if len(content) > CONFIG_FILE_BYTES_MAX:
         raise ValueError(f"it has more than {CONFIG_FILE_BYTES_MAX} bytes, it is no settings file")
+    return content
+
+
+def text_of(content: bytes) -> str:
+    """Return the text of a settings file, without a byte order mark. Raises ValueError where it is not UTF-8."""
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not UTF-8, as TOML must be") from None
+
+
+def parse(text: str) -> dict[str, object]:
+    """Return what a settings file says. Raises ValueError, which names line and column, where it is not TOML."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -7,7 +7,7 @@ what the program works with.
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Literal
 
@@ -42,9 +42,13 @@ _SHOWN_UNITS = sorted(
 )
 _SIZE = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,3}))? ?([A-Za-z]{0,3})")
 _MODE = re.compile(r"0?[0-7]{3}")
+_FILE_MODES = {"owner": 0o600, "group": 0o640, "world": 0o644}
+_FOLDER_MODES = {"owner": 0o700, "group": 0o750, "world": 0o755}
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _READ_AND_WRITE_BITS = 0o666
 _OWNER_BITS = 0o600
+_FOLDER_OWNER_BITS = 0o700
+_READ_BITS = 0o444
 
 
 def shown(value: object) -> str:
@@ -105,17 +109,34 @@ def _check_maximum_length(length: int) -> int:
     return length
 
 
-def _parse_mode(value: object) -> object:
+def _octal_mode(value: object, words: Mapping[str, int]) -> int:
     # A bare 444 in TOML is not what a person means by it, so only text is read.
+    if isinstance(value, str) and value in words:
+        return words[value]
     if not isinstance(value, str) or not _MODE.fullmatch(value):
         raise ValueError(f"{shown(value)} is no file mode")
-    mode = int(value, 8)
+    return int(value, 8)
+
+
+def _parse_mode(value: object) -> object:
+    mode = _octal_mode(value, _FILE_MODES)
     if mode & ~_READ_AND_WRITE_BITS:
         raise ValueError(f"{shown(value)} would make files that can be executed")
     if mode & _OWNER_BITS != _OWNER_BITS:
         raise ValueError(
             f"{shown(value)} would keep the server, their owner, from reading and writing its files"
         )
+    return mode
+
+
+def _parse_folder_mode(value: object) -> object:
+    if value == "" or value is None:
+        return None
+    mode = _octal_mode(value, _FOLDER_MODES)
+    if mode & _FOLDER_OWNER_BITS != _FOLDER_OWNER_BITS:
+        raise ValueError(f"{shown(value)} would keep the server, their owner, out of its folders")
+    if (mode & _READ_BITS) >> 2 & ~mode:
+        raise ValueError(f"{shown(value)} would make folders that can be listed and not entered")
     return mode
 
 
@@ -218,6 +239,9 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 
 FileMode = Annotated[int, BeforeValidator(_parse_mode)]
 """Permission bits of a file, as os.fchmod takes them."""
+
+FolderModeOrNone = Annotated[int | None, BeforeValidator(_parse_folder_mode)]
+"""Permission bits of a folder, or nothing."""
 
 FilePath = Annotated[str, AfterValidator(_check_path)]
 """A path, or nothing."""

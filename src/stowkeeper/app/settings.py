@@ -7,12 +7,12 @@ at once.
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
-from stowkeeper.app.setting_fields import RELOADABLE, Origin, Setting
-from stowkeeper.app.setting_problems import Problem, SettingsError
+from stowkeeper.app.setting_fields import RELOADABLE, Origin, OriginKind, Setting
+from stowkeeper.app.setting_problems import Problem, SettingsError, located
 from stowkeeper.app.setting_sources import (
     CONFIG_VARIABLE,
     all_settings,
@@ -21,6 +21,7 @@ from stowkeeper.app.setting_sources import (
     read_flags,
     read_variables,
 )
+from stowkeeper.app.settings_of_events import event_contradictions
 from stowkeeper.app.settings_of_profiles import profile_contradictions, profile_warnings
 from stowkeeper.app.settings_of_services import services_contradictions
 from stowkeeper.app.settings_of_tls import tls_contradictions, tls_warnings
@@ -43,14 +44,19 @@ CONFIG_FILE_NAME = "stowkeeper.toml"
 
 
 def load_settings(
-    config_file: str | None, overrides: Mapping[str, object], environment: Mapping[str, str]
+    config_file: str | None,
+    overrides: Mapping[str, object],
+    environment: Mapping[str, str],
+    *,
+    content: bytes | None = None,
 ) -> Settings:
     """Read, check and freeze the settings.
 
     `config_file` is the file that was asked for; without one STOWKEEPER_CONFIG names it, and without that
     `stowkeeper.toml` in the archive folder is read if it is there. `overrides` holds what the flags say, by
     dotted key (`{"dicom.port": "0"}`), as text or as a value; None means that a flag was not given. Relative
-    paths count from the folder of the file that names them, elsewhere from the working directory.
+    paths count from the folder of the file that names them, elsewhere from the working directory. `content` stands for what
+    the file holds, which need not be there then.
 
     Raises SettingsError, with all problems.
     """
@@ -60,13 +66,15 @@ def load_settings(
     archive = str(flags.values.get("archive") or variables.values.get("archive") or Settings().archive)
     named = config_file if config_file is not None else environment.get(CONFIG_VARIABLE)
     path = _choose_file(named, archive)
-    file = read_file(path, problems, may_name_archive=named is not None)
+    if path is None and content is not None:
+        path = Path(archive, CONFIG_FILE_NAME).absolute()
+    file = read_file(path, problems, may_name_archive=named is not None, content=content)
 
     sources = (file, variables, flags)
     for source in sources:
         problems.extend(source.check())
     if problems:
-        raise SettingsError(problems)
+        raise SettingsError(tuple(located(problems, file.text)))
 
     values: dict[str, object] = {"archive": os.path.abspath(Settings().archive)}
     origins: dict[str, Origin] = {}
@@ -77,7 +85,7 @@ def load_settings(
     settings = Settings.model_validate(nested(values), context=context)
     problems.extend(_contradictions(settings))
     if problems:
-        raise SettingsError(problems)
+        raise SettingsError(tuple(located(problems, file.text)))
     return settings
 
 
@@ -141,6 +149,11 @@ def warnings_of(settings: Settings) -> Iterator[str]:
             f"anyone who reaches {settings.dicom.host} may store: set access.addresses, access.calling_ae_titles"
             " or access.only_known_peers"
         )
+    if any(network.prefixlen == 0 for network in settings.dicom.proxy_protocol_from):
+        yield (
+            "dicom.proxy_protocol_from trusts everyone: whoever connects can give any address as the peer's; name the"
+            " proxies alone"
+        )
     if not settings.sync:
         yield (
             "instances are not synced (sync = false): a power cut can lose what was answered with Success, and the"
@@ -181,15 +194,26 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
         yield _problem(settings, f"tls.{name}", text)
     for key, text in services_contradictions(settings):
         yield _problem(settings, key, text)
-    for key, within, text in profile_contradictions(settings):
-        yield Problem(place=settings.origin_of(key).place_of(key) + within, text=text)
+    for key, text in event_contradictions(settings):
+        yield _problem(settings, key, text)
+    for key, number, text in profile_contradictions(settings):
+        problem = _problem(settings, key, text)
+        if number is not None:
+            place, path = f"{problem.place}, entry {number + 1}: profile", (*problem.path, number, "profile")
+            problem = replace(problem, place=place, path=path if problem.path else ())
+        yield problem
     names = [peer.name for peer in settings.peers]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield _problem(settings, "peers", f'several peers have the name "{name}"')
 
 
 def _problem(settings: Settings, key: str, text: str) -> Problem:
-    return Problem(place=settings.origin_of(key).place_of(key), text=text)
+    return Problem(place=settings.origin_of(key).place_of(key), text=text, path=_path(settings, key))
+
+
+def _path(settings: Settings, key: str) -> tuple[str, ...]:
+    """Return the path of a key in the file, if its value is from there."""
+    return tuple(key.split(".")) if settings.origin_of(key).kind is OriginKind.FILE else ()
 
 
 def _choose_file(named: str | None, archive: str) -> Path | None:

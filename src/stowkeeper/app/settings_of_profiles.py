@@ -97,22 +97,18 @@ class Profile(Table):
         return self
 
 
-def profile_contradictions(settings: "Settings") -> Iterator[tuple[str, str, str]]:
-    """Yield what contradicts the profiles there are: the key, the place within it, and how."""
+def profile_contradictions(settings: "Settings") -> Iterator[tuple[str, int | None, str]]:
+    """Yield what contradicts the profiles there are: the key, of a list of peers the number of the one, and how."""
     names = [profile.name for profile in settings.profiles]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield "profiles", "", f'several profiles have the name "{name}"'
+        yield "profiles", None, f'several profiles have the name "{name}"'
     known = f"[[profiles]] has {', '.join(names)}" if names else "add it as a [[profiles]] entry"
     if settings.negotiation.profile and settings.negotiation.profile not in names:
         text = f'there is no profile "{settings.negotiation.profile}"; {known}'
-        yield "negotiation.profile", "", text
-    for number, peer in enumerate(settings.peers, start=1):
+        yield "negotiation.profile", None, text
+    for number, peer in enumerate(settings.peers):
         if peer.profile is not None and peer.profile not in names:
-            yield (
-                "peers",
-                f", entry {number}: profile",
-                f'there is no profile "{peer.profile}"; {known}',
-            )
+            yield "peers", number, f'there is no profile "{peer.profile}"; {known}'
 
 
 def profile_warnings(settings: "Settings") -> Iterator[str]:

@@ -20,7 +20,7 @@ from stowkeeper.app.setting_values import (
     AETitle,
     AETitles,
     FileMode,
-    FilePath,
+    FolderModeOrNone,
     Host,
     MaximumLength,
     Networks,
@@ -32,11 +32,14 @@ from stowkeeper.app.setting_values import (
     entries,
 )
 from stowkeeper.app.settings_of_dicomweb import DICOMwebSettings
+from stowkeeper.app.settings_of_events import EventsSettings, EventTargetSettings, ExportFolderSettings
+from stowkeeper.app.settings_of_log import LogSettings
 from stowkeeper.app.settings_of_peers import AE_TITLE_TEXT, NETWORKS_TEXT, DuplicatesPolicy, Peer
 from stowkeeper.app.settings_of_profiles import Profile
 from stowkeeper.app.settings_of_services import CommitmentSettings, HTTPSettings, JobsSettings
 from stowkeeper.app.settings_of_tls import TLSSettings
 from stowkeeper.archive.limits import SYNC_EVERY_BYTES, UNCATALOGUED_MAX, WORKER_THREADS
+from stowkeeper.archive.modes import folder_mode
 from stowkeeper.durable.limits import RESERVE_SIZE, SLOT_POOL_SIZE
 from stowkeeper.net.limits import (
     KEEP_ALIVE_IDLE_SECONDS,
@@ -45,7 +48,6 @@ from stowkeeper.net.limits import (
     SLOW_PROGRESS_BYTES_PER_SECOND,
 )
 
-MB = 10**6
 GB = 10**9
 
 Seconds = Annotated[float, Field(ge=limits.SECONDS_MIN, le=limits.SECONDS_MAX, allow_inf_nan=False)]
@@ -140,6 +142,15 @@ class DicomSettings(Table):
             " Then they are aborted."
         ),
     ] = 30.0
+    proxy_protocol_from: Annotated[
+        Networks,
+        About(
+            "Where proxies connect from that tell the address of their client by the PROXY protocol, version 1 or 2. That"
+            " address then counts as the peer's everywhere. A connection from here that does not begin with such a header"
+            " is closed; one from elsewhere that does is aborted. Empty: there is no such proxy. See [proxy.md](proxy.md).",
+            allowed=NETWORKS_TEXT,
+        ),
+    ] = ()
     tcp_keep_alive_seconds: Annotated[
         int,
         Field(ge=0, le=int(limits.SECONDS_MAX)),
@@ -283,15 +294,27 @@ class StorageSettings(Table):
             "Empty files prepared for instances to come. A burst of more small instances than this is slower."
         ),
     ] = SLOT_POOL_SIZE
-    slot_mode: Annotated[
+    file_mode: Annotated[
         FileMode,
         About(
-            "Permissions of stored files, as chmod takes them. `0644` lets every user of the machine read them. A new"
-            " archive's folders and catalog follow it; those of an archive that is there follow its folder `objects`.",
-            allowed='text of octal digits, such as `"0640"`: the owner reads and writes, nobody executes',
+            "Permissions of new files, whatever the umask says: stored files, log files, and the catalog of a new archive."
+            " `owner` is 0600, `group` 0640, `world` 0644, which lets every user of the machine read them.",
+            allowed='`"owner"`, `"group"`, `"world"`, or text of octal digits, such as `"0640"`: the owner reads and writes,'
+            " nobody executes",
             shape="mode",
         ),
     ] = 0o640
+    folder_mode: Annotated[
+        FolderModeOrNone,
+        About(
+            "Permissions of new folders: those of a new archive and of its log. `owner` is 0700, `group` 0750, `world` 0755."
+            " Empty: as `file_mode`, with the right to enter for whoever may read. In an archive that is there new folders and"
+            " a new catalog follow its folder `objects`; the depot is always the owner's alone.",
+            allowed='`""`, `"owner"`, `"group"`, `"world"`, or text of octal digits, such as `"0750"`: the owner reads, writes'
+            " and enters",
+            shape="mode",
+        ),
+    ] = None
     uncatalogued_max: Annotated[
         int,
         Field(ge=1, le=limits.UNCATALOGUED_MAX_HIGHEST),
@@ -354,34 +377,10 @@ class StorageSettings(Table):
         ),
     ] = WORKER_THREADS
 
-
-class LogSettings(Table):
-    """What is logged, and where. Patient data is in no log line at any level."""
-
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"],
-        About("Events below this level are left out."),
-    ] = "info"
-    format: Annotated[
-        Literal["text", "json"],
-        About("A line of words and `key=value`, or one JSON object a line."),
-    ] = "text"
-    console: Annotated[bool, About("Write to standard error.")] = True
-    file: Annotated[bool, About("Write to `stowkeeper.log` in the folder below.")] = True
-    directory: Annotated[
-        FilePath,
-        About("Folder of the log files. Empty: `log` in the archive folder.", allowed="a path", shape="path"),
-    ] = ""
-    max_size: Annotated[
-        Size,
-        Field(ge=limits.LOG_SIZE_MIN, le=limits.LOG_SIZE_MAX),
-        About("Size at which the log file becomes `stowkeeper.log.1` and a new one is begun.", shape="size"),
-    ] = 10 * MB
-    backups: Annotated[
-        int,
-        Field(ge=0, le=limits.LOG_BACKUPS_MAX),
-        About("Older log files that are kept; 0 keeps none."),
-    ] = 10
+    @property
+    def modes(self) -> tuple[int, int]:
+        """Permissions of new files and of the folders in which they stand."""
+        return self.file_mode, folder_mode(self.file_mode) if self.folder_mode is None else self.folder_mode
 
 
 class Settings(Table):
@@ -419,6 +418,7 @@ class Settings(Table):
     dicomweb: DICOMwebSettings = DICOMwebSettings()
     jobs: JobsSettings = JobsSettings()
     commitment: CommitmentSettings = CommitmentSettings()
+    events: EventsSettings = EventsSettings()
     log: LogSettings = LogSettings()
     profiles: Annotated[
         tuple[Profile, ...],
@@ -429,6 +429,18 @@ class Settings(Table):
         tuple[Peer, ...],
         BeforeValidator(entries),
         About("Peers with rules of their own, one `[[peers]]` table each.", allowed="tables"),
+    ] = ()
+    event_targets: Annotated[
+        tuple[EventTargetSettings, ...],
+        BeforeValidator(entries),
+        About("Who is told of events, one `[[event_targets]]` table each.", allowed="tables"),
+    ] = ()
+    export_folders: Annotated[
+        tuple[ExportFolderSettings, ...],
+        BeforeValidator(entries),
+        About(
+            "Folders with a copy of what is received, one `[[export_folders]]` table each.", allowed="tables"
+        ),
     ] = ()
 
     _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)

@@ -30,7 +30,8 @@ def archive_options(settings: Settings) -> ArchiveOptions:
         sync=settings.sync,
         shared=settings.shared,
         slot_pool_size=storage.slot_pool_size,
-        slot_mode=storage.slot_mode,
+        slot_mode=storage.file_mode,
+        folder_mode=storage.folder_mode,
         uncatalogued_max=storage.uncatalogued_max,
         reserve_size=storage.reserve_size,
         sync_every_bytes=storage.sync_every,
@@ -61,6 +62,7 @@ def server_options(settings: Settings) -> ServerOptions:
         tcp_keep_alive_seconds=dicom.tcp_keep_alive_seconds,
         tcp_keep_alive_interval_seconds=dicom.tcp_keep_alive_interval_seconds,
         tcp_keep_alive_probes=dicom.tcp_keep_alive_probes,
+        proxies=dicom.proxy_protocol_from,
     )
 
 

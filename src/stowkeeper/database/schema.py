@@ -379,7 +379,8 @@ changes = Table(
         nullable=False,
         comment="received: a receipt was finished (once a receipt; a first version is current from here on). current:"
         " the pointer moved. superseded, removing, removed, damaged: the version's state. held, released: its holds."
-        " patient: the study moved to another patient",
+        " patient: the study moved to another patient. study_started, study_quiet, study_late: see study_events; the"
+        " receipt and the version are those that arrived last",
     ),
     Column(
         "receipt_key", Integer, ForeignKey("receipts.receipt_key"), nullable=False, comment="what it came by"
@@ -398,6 +399,41 @@ changes = Table(
     Column("detail", Text, comment="the reason in words, without patient data"),
     Index("changes_received", "receipt_key", unique=True, sqlite_where=text("kind = 'received'")),
     sqlite_autoincrement=True,
+)
+
+# Events: what follows from the changes, for other systems.
+
+consumers = Table(
+    "consumers",
+    metadata,
+    Column("name", Text, primary_key=True, comment="who follows the changes: studies, or target:NAME"),
+    Column("seq", Integer, nullable=False, comment="number of the last change that it has dealt with"),
+    sqlite_with_rowid=False,
+)
+
+study_watches = Table(
+    "study_watches",
+    metadata,
+    Column("study_key", Integer, ForeignKey("studies.study_key"), primary_key=True),
+    Column("revision", Integer, nullable=False, comment="1, and one more with each late arrival"),
+    Column("revision_began_at", Text, nullable=False, comment="first arrival of this revision"),
+    Column("last_arrival_at", Text, nullable=False, comment="when the last arrival was listed"),
+    Column("last_version_key", Integer, nullable=False, comment="what arrived last"),
+    Column("arrivals", Integer, nullable=False, comment="versions that came in this revision"),
+    Column("quiet_due_at", Text, comment="when it is quiet, unless more comes; null once that was told"),
+    Index("study_watches_due", "quiet_due_at", sqlite_where=text("quiet_due_at IS NOT NULL")),
+)
+
+study_events = Table(
+    "study_events",
+    metadata,
+    Column("seq", Integer, ForeignKey("changes.seq"), primary_key=True, comment="of its change"),
+    Column("study_key", Integer, ForeignKey("studies.study_key"), nullable=False),
+    Column("revision", Integer, nullable=False, comment="of the study, as study_watches counts it"),
+    Column(
+        "evidence", Text, nullable=False, comment="JSON object: what it is based on, without patient data"
+    ),
+    Index("study_events_of_study", "study_key", "seq"),
 )
 
 # The ledger: who came, and every request seen. Only rows know it; a kill can lose the last batch.

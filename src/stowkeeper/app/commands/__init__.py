@@ -36,6 +36,9 @@ class CommandEntry(NamedTuple):
 
 COMMANDS: dict[str, CommandEntry] = {
     "serve": CommandEntry("serve", "Receive instances over DICOM and keep them."),
+    "status": CommandEntry("status", "Tell whether a server runs on the archive, and how it is."),
+    "doctor": CommandEntry("doctor", "Look for what is wrong, and name the command that mends it."),
+    "service": CommandEntry("service", "Run the server as a service of this machine."),
     "send": CommandEntry("send", "Send files and folders to a DICOM server."),
     "stow": CommandEntry("stow", "Send files and folders to a DICOMweb server (STOW-RS)."),
     "echo": CommandEntry("echo", "Ask a DICOM server whether it answers."),
@@ -53,6 +56,9 @@ COMMANDS: dict[str, CommandEntry] = {
         "commitments", "Look at storage commitments, and have them reported or asked for again."
     ),
     "jobs": CommandEntry("jobs", "Look at jobs, and pause, resume, cancel or retry them."),
+    "events": CommandEntry(
+        "events", "Look at events: instances received, studies that begin, are quiet, or go on late."
+    ),
     "peers": CommandEntry("peers", "List, add, remove and ask peers."),
     "audit": CommandEntry("audit", "Look at the audit trail: who did by hand what no policy does."),
     "token": CommandEntry("token", "Say who may use the HTTP interface."),
@@ -62,6 +68,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "dcmrecv": CommandEntry(
         "dcmrecv", "Receive into a folder as DCMTK's dcmrecv does, by its command line.", logs=False
     ),
+    "config": CommandEntry("config", "Look at the settings, and change the settings file.", logs=False),
     "check-config": CommandEntry(
         "check_config", "Show the settings in force and where each value came from.", logs=False
     ),

@@ -30,27 +30,41 @@ def check_config(*, settings_arguments: SettingsArguments, as_json: bool) -> Exi
     once, then the first one in the files that [tls] names, then those in the files of [[profiles]]; warnings do not
     count as problems.
     """
+    return show_settings(settings_arguments, as_json=as_json)
+
+
+def show_settings(settings_arguments: SettingsArguments, *, as_json: bool) -> ExitCode:
+    """Print the settings in force, and the warnings; all problems instead where they cannot be used."""
     try:
         settings = settings_arguments.load()
-        tls = tls_context(settings)
-        profiles = negotiation_profiles(settings)
+        warnings = all_warnings(settings)
     except SettingsError as error:
         if not as_json:
             raise
         click.echo(json.dumps({"valid": False, "problems": _problems(error)}, indent=2))
         return ExitCode.SETTINGS
-    warnings = (*warnings_of(settings), *(tls.warnings if tls is not None else ()), *profiles.warnings)
     if as_json:
         click.echo(json.dumps(_report(settings, warnings), indent=2))
     else:
-        click.echo("\n".join(_toml_lines(settings)))
+        click.echo("\n".join(toml_lines(settings)))
         for warning in warnings:
             click.echo(f"warning: {warning}", err=True)
     return ExitCode.OK
 
 
-def _problems(error: SettingsError) -> list[dict[str, str]]:
-    return [{"place": problem.place, "text": problem.text} for problem in error.problems]
+def all_warnings(settings: Settings) -> tuple[str, ...]:
+    """Look into the files that settings name; return what is allowed and deserves a word. Raises SettingsError."""
+    tls = tls_context(settings)
+    profiles = negotiation_profiles(settings)
+    return (*warnings_of(settings), *(tls.warnings if tls is not None else ()), *profiles.warnings)
+
+
+def _problems(error: SettingsError) -> list[dict[str, object]]:
+    return [
+        {"place": problem.place, "text": problem.text}
+        | ({"line": problem.line, "column": problem.column} if problem.line else {})
+        for problem in error.problems
+    ]
 
 
 def _report(settings: Settings, warnings: tuple[str, ...]) -> dict[str, object]:
@@ -73,7 +87,8 @@ def _report(settings: Settings, warnings: tuple[str, ...]) -> dict[str, object]:
     }
 
 
-def _toml_lines(settings: Settings) -> Iterator[str]:
+def toml_lines(settings: Settings) -> Iterator[str]:
+    """Yield the settings in force as a settings file, the origin of each value as a comment."""
     yield f"# settings file: {settings.settings_file or 'none'}"
     table = ""
     for setting in all_settings().values():
@@ -90,10 +105,10 @@ def _toml_lines(settings: Settings) -> Iterator[str]:
     for setting in all_settings().values():
         if setting.shape == "tables":
             for entry in cast("list[dict[str, object]]", plain_value(settings, setting)):
-                yield from _entry_lines(setting.name, entry)
+                yield from entry_lines(setting.name, entry)
 
 
-def _entry_lines(table: str, entry: Mapping[str, object]) -> Iterator[str]:
+def entry_lines(table: str, entry: Mapping[str, object]) -> Iterator[str]:
     """Write a table that stands in a list, and behind its own keys the tables in lists below it."""
     yield from ("", f"[[{table}]]")
     within = {name: value for name, value in entry.items() if f"{table}.{name}" in entry_settings()}
@@ -102,4 +117,4 @@ def _entry_lines(table: str, entry: Mapping[str, object]) -> Iterator[str]:
             yield f"{name} = {toml_text(value)}"
     for name, inner_entries in within.items():
         for inner in cast("list[dict[str, object]]", inner_entries):
-            yield from _entry_lines(f"{table}.{name}", inner)
+            yield from entry_lines(f"{table}.{name}", inner)

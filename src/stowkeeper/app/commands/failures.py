@@ -21,6 +21,7 @@ from stowkeeper.app.exit_codes import ExitCode
 
 KNOWN_ERRORS: Mapping[str, ExitCode] = {
     "stowkeeper.app.setting_problems.SettingsError": ExitCode.SETTINGS,
+    "stowkeeper.app.socket_activation.InheritedSocketError": ExitCode.SETTINGS,
     "stowkeeper.archive.archive.ArchiveRefusedError": ExitCode.NO_INPUT,
     "stowkeeper.database.errors.DatabaseDamaged": ExitCode.IO_ERROR,
     "stowkeeper.database.errors.DatabaseError": ExitCode.IO_ERROR,
@@ -162,10 +163,10 @@ def _noted_place(error: BaseException) -> str | None:
 
 
 def _write_details(error: BaseException, invocation: Invocation) -> str:
-    """Append a line about an error to the log of the archive, or to a file of its own where that fails."""
+    """Append a line about an error to a file beside the server's log, or to one of its own where that fails."""
     from stowkeeper.app.limits import LOG_SIZE_MAX  # noqa: PLC0415 - as in _say
+    from stowkeeper.app.log_files import COMMANDS_FILE_NAME, RotatingFile  # noqa: PLC0415 - likewise
     from stowkeeper.app.log_lines import describe_exception, text_line, timestamp  # noqa: PLC0415 - likewise
-    from stowkeeper.app.log_writer import LOG_FILE_NAME, RotatingFile  # noqa: PLC0415 - likewise
 
     line = text_line(
         {
@@ -178,7 +179,7 @@ def _write_details(error: BaseException, invocation: Invocation) -> str:
         }
     )
     if invocation.log_directory is not None:
-        path = os.path.join(invocation.log_directory, LOG_FILE_NAME)
+        path = os.path.join(invocation.log_directory, COMMANDS_FILE_NAME)
         file = RotatingFile(path, max_size=LOG_SIZE_MAX, backups=0)
         try:
             file.write([line])

@@ -44,7 +44,7 @@ def archive_option(command: Callable[..., R]) -> Callable[..., R]:
 
 
 def remember_log_directory(archive: Path, directory: Path) -> None:
-    """Let the details of a fault go to the log of the archive, if there is an archive."""
+    """Let the details of a fault go to the log folder of the archive, if there is an archive."""
     invocation = click.get_current_context().find_object(Invocation)
     if invocation is not None and os.path.isdir(archive):
         invocation.log_directory = directory

@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import os
+import socket
 import sys
+import time
 
 import click
 import structlog
@@ -11,19 +14,27 @@ from stowkeeper import __version__
 from stowkeeper.app.beside import Beside
 from stowkeeper.app.commands.archive_folder import check_archive_folder
 from stowkeeper.app.commands.event_loop import event_loop
+from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.held_signals import HeldSignals
 from stowkeeper.app.commands.options import SettingsArguments, settings_options
+from stowkeeper.app.doctor.at_start import findings_at_start, missing_right
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.http_place import check_http_place
+from stowkeeper.app.limits import TAKE_OVER_GRACE_SECONDS, TAKE_OVER_LOOK_SECONDS
+from stowkeeper.app.liveness import what_is_broken
 from stowkeeper.app.logs import Logs, log_loop_exception, start_logs
 from stowkeeper.app.negotiation_profiles import NegotiationProfiles, negotiation_profiles
 from stowkeeper.app.open_files import open_files_needed, raise_open_files_limit
+from stowkeeper.app.running import RunRecord
 from stowkeeper.app.setting_problems import SettingsError
 from stowkeeper.app.settings import Settings, warnings_of
 from stowkeeper.app.settings_of_tls import tls_context
+from stowkeeper.app.socket_activation import inherited_sockets
+from stowkeeper.app.supervision import ServiceManager
 from stowkeeper.app.wiring import archive_options, server_options, storage_rules
 from stowkeeper.archive.archive import Archive
 from stowkeeper.archive.arrival import DuplicatePolicy
+from stowkeeper.durable.server_lock import ArchiveInUseError
 from stowkeeper.net.server import AssociationServer
 from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.services.storage import StorageService
@@ -50,30 +61,51 @@ def serve(*, settings_arguments: SettingsArguments) -> ExitCode:
     reads access rules, peers, negotiation profiles, keys and certificates, and the log level anew.
     """
     with HeldSignals() as signals:
-        settings = settings_arguments.load()
+        # One that takes rights from the owner would lock the server out of its own files.
+        os.umask(os.umask(0o077) & 0o077)
+        manager = ServiceManager.from_environment(os.environ)
+        sockets = inherited_sockets(os.environ)
+        settings = sockets.in_settings(settings_arguments.load())
         check_archive_folder(settings.archive_path)
-        asyncio.run(check_http_place(settings))
+        if words := missing_right(settings):
+            raise CommandError(words, ExitCode.IO_ERROR)
+        asyncio.run(check_http_place(settings, is_bound=bool(sockets.http)))
         tls = tls_context(settings)
         profiles = negotiation_profiles(settings)
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         too_few_files = raise_open_files_limit(open_files_needed(settings))
-        with start_logs(settings.log, settings.log_directory) as logs:
+        with start_logs(settings.log, settings.log_directory, settings.storage.modes) as logs:
             if too_few_files:
                 log.warning("start", what=too_few_files)
-            archive = Archive(settings.archive, archive_options(settings))
+            for finding in findings_at_start(settings):
+                log.warning("start", what=finding.words, advice=finding.mend)
+            archive = _open_archive(settings, manager, signals, follows_another=bool(sockets))
+            if archive is None:
+                log.info("stop", what="told to stop before it was ready")
+                return ExitCode.OK
+            record = RunRecord(archive.root)
             try:
-                beside = Beside(archive, settings)
+                beside = Beside(archive, settings, sockets.http)
                 try:
                     with event_loop() as runner:
                         serving = _Serving(
-                            archive, beside, settings, profiles, settings_arguments, logs, signals
+                            archive,
+                            beside,
+                            settings,
+                            profiles,
+                            settings_arguments,
+                            logs,
+                            signals,
+                            record,
+                            manager,
                         )
-                        runner.run(serving.run(tls))
+                        runner.run(serving.run(tls, sockets.dicom))
                 finally:
                     beside.close()
             finally:
                 archive.close()
-                log.info("start", what="stopped")
+                record.close()
+                log.info("stop", what="stopped")
     return ExitCode.OK
 
 
@@ -89,7 +121,11 @@ class _Serving:
         settings_arguments: SettingsArguments,
         logs: Logs,
         signals: HeldSignals,
+        record: RunRecord,
+        manager: ServiceManager,
     ) -> None:
+        self._manager = manager
+        self._record = record
         self._archive = archive
         self._beside = beside
         self._settings = settings
@@ -102,27 +138,55 @@ class _Serving:
         )
         self._stop = asyncio.Event()
         self._server: AssociationServer | None = None
+        self._place = ""
 
-    async def run(self, tls: TLSContext | None) -> None:
+    async def run(self, tls: TLSContext | None, listener: socket.socket | None) -> None:
         asyncio.get_running_loop().set_exception_handler(log_loop_exception)
         if self._signals.say_stop:
-            log.info("start", what="told to stop before it was ready")
+            log.info("stop", what="told to stop before it was ready")
             return
         settings = self._settings
         self._server = server = AssociationServer(self._service, server_options(settings), tls)
-        host, port = await server.start(settings.dicom.host, settings.dicom.port)
+        host, port = await server.start(settings.dicom.host, settings.dicom.port, listener)
+        self._place = _shown(host, port)
         try:
             http = await self._beside.start(server, self._service, (host, port))
             _leave_the_start_uncollected()
             with self._signals.heard(stop=self._stop.set, reload=self._reload):
+                self._record.announce(
+                    self._archive, settings, (host, port), http, is_tls=server.tls is not None
+                )
                 self._announce(host, port, http)
                 self._archive.look_after_the_dead(self._duplicates_of)
-                await self._stop.wait()
-                log.info("start", what="stopping", associations=server.associations)
-                await asyncio.gather(server.stop(), self._beside.stop())
+                await self._until_drained(server)
         finally:
             await server.stop()
             await self._beside.stop()
+
+    async def _until_drained(self, server: AssociationServer) -> None:
+        """Serve until the server is told to stop, and then until what is in flight is answered."""
+        manager = self._manager
+        manager.tell_ready(self._status())
+        alive = asyncio.create_task(manager.keep_telling_alive(self._what_is_broken, self._status))
+        try:
+            await self._stop.wait()
+            open_associations = server.associations
+            log.info("stop", what="stopping", associations=open_associations)
+            manager.tell_stopping(self._status())
+            await asyncio.gather(server.stop(), self._beside.stop())
+        finally:
+            alive.cancel()
+
+    def _status(self) -> str:
+        """Say for the service manager what the server does now."""
+        open_associations = 0 if self._server is None else self._server.associations
+        counted = "1 association" if open_associations == 1 else f"{open_associations} associations"
+        if self._stop.is_set():
+            return f"Stopping: {counted} to end"
+        return f"Receiving on {self._place} as {self._settings.dicom.ae_title}, {counted}"
+
+    def _what_is_broken(self) -> str:
+        return what_is_broken(self._archive, self._server, is_stopping=self._stop.is_set())
 
     def _duplicates_of(self, calling_ae_title: str, address: str) -> DuplicatePolicy:
         """Return the policy by the rules in force at this moment; called on the archive's own thread."""
@@ -157,6 +221,13 @@ class _Serving:
 
     def _reload(self) -> None:
         """Put new access rules, profiles, keys and the log's settings in force; what needs a restart is named."""
+        self._manager.tell_reloading()
+        try:
+            self._take_settings()
+        finally:
+            self._manager.tell_ready(self._status())
+
+    def _take_settings(self) -> None:
         try:
             reload = self._arguments.reload(self._settings)
             tls = tls_context(reload.settings)
@@ -169,6 +240,7 @@ class _Serving:
         self._service.rules = storage_rules(reload.settings, profiles, self._beside.peers.matching)
         if self._server is not None:
             self._server.tls = tls
+            self._server.proxies = reload.settings.dicom.proxy_protocol_from
         self._logs.apply(reload.settings.log, reload.settings.log_directory)
         log.info(
             "start",
@@ -178,6 +250,31 @@ class _Serving:
         )
         for warning in (*_warnings_of_tls(tls), *profiles.warnings):
             log.warning("start", what=warning)
+
+
+def _open_archive(
+    settings: Settings, manager: ServiceManager, signals: HeldSignals, *, follows_another: bool
+) -> Archive | None:
+    """Open the archive; where this server follows another on its sockets, as soon as that one has ended.
+
+    Returns None when told to stop meanwhile. Raises what Archive raises.
+    """
+    deadline = time.monotonic() + settings.dicom.drain_seconds + TAKE_OVER_GRACE_SECONDS
+    manager.tell_status("Opening the archive")
+    has_told = False
+    while True:
+        try:
+            return Archive(settings.archive, archive_options(settings))
+        except ArchiveInUseError:
+            if not follows_another or time.monotonic() > deadline:
+                raise
+        if signals.say_stop:
+            return None
+        if not has_told:
+            has_told = True
+            manager.tell_status("Waiting for the server before this one to end")
+            log.info("start", what="waiting for the server before this one to end")
+        time.sleep(TAKE_OVER_LOOK_SECONDS)
 
 
 def _shown(host: str, port: int) -> str:

@@ -185,7 +185,6 @@ def _opened(archive: Path) -> "Iterator[ArchiveReader]":
 def _opened_or_made(archive: Path, config: str | None) -> "Iterator[ArchiveReader]":
     """Open the archive, and make one where there is none, with the modes that its settings say."""
     from stowkeeper.archive.archive import ArchiveReader  # noqa: PLC0415 - needs the database
-    from stowkeeper.archive.modes import folder_mode  # noqa: PLC0415 - likewise
     from stowkeeper.archive.shelf_lock import OBJECTS  # noqa: PLC0415 - likewise
     from stowkeeper.durable.filesystem import FileSystem  # noqa: PLC0415 - likewise
     from stowkeeper.durable.write_once import make_folders  # noqa: PLC0415 - likewise
@@ -194,7 +193,7 @@ def _opened_or_made(archive: Path, config: str | None) -> "Iterator[ArchiveReade
     if not os.path.isdir(objects):
         check_archive_folder(archive)
         settings = SettingsArguments(config_file=config, overrides={"archive": str(archive)}).load()
-        make_folders(FileSystem(), objects, mode=folder_mode(settings.storage.slot_mode))
+        make_folders(FileSystem(), objects, mode=settings.storage.modes[1])
     with closing(ArchiveReader(str(archive), create=True)) as reader:
         yield reader
 

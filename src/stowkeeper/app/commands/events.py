@@ -1,0 +1,211 @@
+"""`stowkeeper events`: what other systems are told, who is told, and telling it once more; with a server and without."""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from sqlalchemy import func, select
+
+from stowkeeper.app.commands.acting_user import acting_user
+from stowkeeper.app.commands.columns import Column, lay_out
+from stowkeeper.app.commands.failures import CommandError
+from stowkeeper.app.commands.options import archive_option, json_option
+from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.archive import audit, catalog
+from stowkeeper.archive.archive import ArchiveReader
+from stowkeeper.database.engine import Database
+from stowkeeper.database.schema import changes, consumers
+from stowkeeper.jobs.submission import submit
+from stowkeeper.services.events.delivery_job import replay_request, target_of
+from stowkeeper.services.events.document import event_object
+from stowkeeper.services.events.feed import (
+    EVERY_KIND,
+    Event,
+    EventKind,
+    events_after,
+    newest_change,
+    newest_events,
+)
+
+FOLLOW_SECONDS = 0.5
+"""How often `tail --follow` looks for more."""
+
+PAGE_EVENTS = 500
+"""Events read at a time."""
+
+
+@click.group(epilog="docs/events.md tells more.")
+def events() -> None:
+    """Look at events: instances received, studies that begin, are quiet, or go on late.
+
+    The settings say who is told of them, in [[event_targets]]: a command, a URL, or a folder.
+    """
+
+
+_kinds_option = click.option(
+    "--event",
+    "words",
+    type=click.Choice([kind.value for kind in EventKind]),
+    multiple=True,
+    help="Only events of this kind; several may be named.",
+)
+_study_option = click.option("--study", metavar="UID", default="", help="Only events of this study.")
+
+
+@events.command("tail", epilog="Example: stowkeeper events tail --follow --event study.quiet --json")
+@archive_option
+@click.option("-n", "--limit", type=click.IntRange(0), default=20, show_default=True, help="Show the last N.")
+@click.option("--after", type=click.IntRange(0), help="Show all after the event of this number instead.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C, with each event as it happens.")
+@_kinds_option
+@_study_option
+@json_option
+def tail(
+    *,
+    archive: Path,
+    limit: int,
+    after: int | None,
+    follow: bool,
+    words: tuple[str, ...],
+    study: str,
+    as_json: bool,
+) -> None:
+    """Show the last events, the newest last."""
+    kinds = [EventKind(word) for word in words] or EVERY_KIND
+    with closing(ArchiveReader(str(archive), to_read=True)) as reader:
+        with reader.database.read() as connection:
+            archive_id = catalog.archive_id(connection) or ""
+            seq = newest_change(connection) if after is None else after
+            found = []
+            if after is None:
+                found = newest_events(connection, limit, kinds=kinds, study_instance_uid=study)
+        shown = 0
+        for event in found:
+            _show(archive_id, event, as_json=as_json)
+            shown += 1
+        while True:
+            for event in _after(reader.database, seq, kinds, study):
+                _show(archive_id, event, as_json=as_json)
+                seq = event.seq
+                shown += 1
+            if not follow:
+                break
+            time.sleep(FOLLOW_SECONDS)
+    if not shown:
+        click.echo("There are no such events.", err=True)
+
+
+def _after(database: Database, seq: int, kinds: Any, study: str) -> Iterator[Event]:  # noqa: ANN401 - a sequence of kinds
+    while True:
+        with database.read() as connection:
+            found = events_after(connection, seq, PAGE_EVENTS, kinds=kinds, study_instance_uid=study)
+        yield from found
+        if len(found) < PAGE_EVENTS:
+            return
+        seq = found[-1].seq
+
+
+def _show(archive_id: str, event: Event, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(event_object(archive_id, event)))
+        return
+    subject = event.study_instance_uid if event.revision else event.sop_instance_uid
+    words = f"  {event.words}" if event.words else ""
+    click.echo(f"{event.seq:>8}  {event.at[:19].replace('T', ' ')}  {event.kind:<17}  {subject}{words}")
+
+
+_COLUMNS = (
+    Column(title="Target", text=lambda row: row["target"]),
+    Column(title="Told up to", text=lambda row: str(row["told_to"]), right=True),
+    Column(title="Behind", text=lambda row: str(row["behind"]), right=True),
+)
+
+
+@events.command("targets", epilog="Example: stowkeeper events targets")
+@archive_option
+@json_option
+def targets(*, archive: Path, as_json: bool) -> None:
+    """List who was told of events, and how many changes each is behind. `stowkeeper jobs ls --kind deliver` tells why."""
+    query = select(consumers.c.name, consumers.c.seq).order_by(consumers.c.name)
+    with (
+        closing(ArchiveReader(str(archive), to_read=True)) as reader,
+        reader.database.read() as connection,
+    ):
+        newest = newest_change(connection)
+        rows = [
+            {"target": name, "told_to": seq, "behind": newest - seq}
+            for consumer, seq in connection.execute(query)
+            if (name := target_of(consumer))
+        ]
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row))
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in lay_out(_COLUMNS, rows, width):
+        click.echo(line)
+    if not rows:
+        click.echo("Nobody was told of events yet: the settings name no [[event_targets]].", err=True)
+
+
+@events.command("replay", epilog="Example: stowkeeper events replay router --since 2026-03-01T00:00")
+@archive_option
+@click.argument("target")
+@click.option("--after", type=click.IntRange(0), help="From the event behind this number on.")
+@click.option("--since", metavar="TIME", help="From this time on: 2026-03-01 or 2026-03-01T08:00, UTC.")
+@_study_option
+@json_option
+def replay(
+    *, archive: Path, target: str, after: int | None, since: str | None, study: str, as_json: bool
+) -> ExitCode:
+    """Tell TARGET once more what it was told, or what happened before it was there.
+
+    The events keep their ids. A server of the archive delivers them, in their order, as a job.
+    """
+    if (after is None) == (since is None):
+        raise click.UsageError("Say where to begin: either --after NUMBER or --since TIME.")
+    with closing(ArchiveReader(str(archive))) as reader:
+        with reader.database.read() as connection:
+            known = [target_of(name) for name in connection.execute(select(consumers.c.name)).scalars()]
+            until = newest_change(connection)
+            first = after if after is not None else _before(connection, _moment(since or ""))
+        if target not in known:
+            there = ", ".join(sorted(filter(None, known))) or "none"
+            raise CommandError(
+                f"No target {target} was told of events yet; there is {there}.", ExitCode.FINDINGS
+            )
+        request = replay_request(
+            target, after=first, until=until, study_instance_uid=study, created_by=acting_user()
+        )
+        with reader.database.write() as transaction:
+            job = submit(transaction, request)
+            detail = f"after change {first} up to {until}" + (f", study {study}" if study else "")
+            audit.note(transaction, acting_user(), "events replayed", target, detail)
+    if as_json:
+        click.echo(json.dumps({"job_id": job.job_id, "after": first, "until": until}))
+    else:
+        click.echo(f"Job {job.job_id} tells {target} of the events after {first}, up to {until}.")
+    return ExitCode.OK
+
+
+def _moment(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"{text!r} is no time; write 2026-03-01 or 2026-03-01T08:00.") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _before(connection: Any, at: str) -> int:  # noqa: ANN401 - a connection of SQLAlchemy
+    """Return the number of the last change before a time."""
+    first = connection.execute(select(func.min(changes.c.seq)).where(changes.c.at >= at)).scalar()
+    return newest_change(connection) if first is None else int(first) - 1

@@ -1,0 +1,77 @@
+"""`stowkeeper status`: whether a server runs on an archive, and how it is, in one screen."""
+
+import json
+import os
+from dataclasses import asdict, replace
+
+import click
+
+from stowkeeper.app.commands.failures import CommandError
+from stowkeeper.app.commands.options import DEFAULT_ARCHIVE, SettingsArguments, json_option
+from stowkeeper.app.commands.settings_or_shipped import load_or_shipped
+from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.app.log_lines import printable
+from stowkeeper.app.setting_problems import SettingsError
+from stowkeeper.app.status.gathering import Gathering
+from stowkeeper.app.status.screen import lines
+from stowkeeper.app.status.state import ArchiveState, ToDo
+
+
+@click.command(
+    epilog="Exit code 0 when a server runs and nothing is to be acted on, 1 when something is, 69 when none runs, 66 when"
+    " there is no archive. docs/operations.md tells more."
+)
+@click.option(
+    "--archive",
+    metavar="DIR",
+    help=f"Folder of the archive.  [env var: STOWKEEPER_ARCHIVE; default: {DEFAULT_ARCHIVE}]",
+)
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="Settings file (TOML). Not given: STOWKEEPER_CONFIG, or stowkeeper.toml in the archive if it is there.",
+)
+@json_option
+def status(*, archive: str | None, config: str | None, as_json: bool) -> ExitCode:
+    """Tell whether a server runs on the archive, and how it is.
+
+    One screen: since when and where it listens, open associations, the last instance received, what is kept, the disk
+    and when it will be full, jobs, storage commitments, and what is to be acted on. It asks no server: it reads what
+    each leaves in the archive, also where none runs.
+    """
+    loaded = load_or_shipped(SettingsArguments(config_file=config, overrides={"archive": archive}))
+    settings = loaded.settings
+    if not os.path.isdir(settings.archive):
+        raise CommandError(
+            f"there is no archive in {settings.archive}: name its folder with --archive", ExitCode.NO_INPUT
+        )
+    try:
+        state = Gathering(settings).state()
+    except OSError as error:
+        raise CommandError(
+            f"whether a server runs cannot be told, {error.filename or settings.archive}: {error.strerror}. Run this as the"
+            " user who owns the archive.",
+            ExitCode.IO_ERROR,
+        ) from error
+    to_do = (*_of_settings(loaded.problem), *state.to_do)
+    _print(state, to_do, as_json=as_json)
+    if not state.servers:
+        return ExitCode.UNAVAILABLE
+    return ExitCode.FINDINGS if to_do else ExitCode.OK
+
+
+def _of_settings(problem: SettingsError | None) -> list[ToDo]:
+    if problem is None:
+        return []
+    first = problem.problems[0]
+    words = f"the settings cannot be used, and the next start is refused: {first.place}: {first.text}"
+    return [ToDo(words=words, mend="stowkeeper check-config")]
+
+
+def _print(state: ArchiveState, to_do: tuple[ToDo, ...], *, as_json: bool) -> None:
+    state = replace(state, to_do=to_do)
+    if as_json:
+        click.echo(json.dumps({"is_running": bool(state.servers), **asdict(state)}, indent=2))
+        return
+    for line in lines(state):
+        click.echo(printable(line))

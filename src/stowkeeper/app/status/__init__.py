@@ -1,0 +1,1 @@
+"""How an archive and its servers are now: what `stowkeeper status` shows."""

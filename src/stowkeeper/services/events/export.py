@@ -1,0 +1,145 @@
+"""The export folder: a copy of each instance for programs that watch a folder, under a name of their liking.
+
+A copy and never a link: who reads it may write into it, and the archive's file stays as it was received. It appears whole or not
+at all. An instance that comes once more, or as another version, replaces the former copy, there and only there.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from stowkeeper.archive import catalog
+from stowkeeper.archive.catalog_values import VersionState
+from stowkeeper.archive.shelf import escape
+from stowkeeper.database.engine import Database, DatabaseUnavailable
+from stowkeeper.durable.copying import CopyStoppedError, copy_into
+from stowkeeper.durable.filesystem import FileSystem
+from stowkeeper.services.events.feed import Event
+from stowkeeper.services.events.targets import DeliveryError
+
+EXPORT_PLACES: Final = (
+    "sop_instance_uid",
+    "series_instance_uid",
+    "study_instance_uid",
+    "sop_class_uid",
+    "calling_ae_title",
+    "called_ae_title",
+    "peer_address",
+    "received_date",
+    "ext",
+)
+"""The names that a template may use in braces."""
+
+_FOLDER_MODE: Final = 0o777
+"""Mode of the folders that a template makes, less the umask: who watches the folder may have to delete in them."""
+
+
+class ExportWay:
+    """Copies the file of each instance into `folder`, which has to be there, under a name by `template`.
+
+    `mode` is that of the copies.
+    """
+
+    def __init__(
+        self,
+        files: FileSystem,
+        root: str,
+        database: Database,
+        *,
+        folder: str,
+        template: str,
+        extension: str,
+        mode: int,
+    ) -> None:
+        self._files = files
+        self._root = root
+        self._database = database
+        self._folder = folder
+        self._template = template
+        self._extension = extension
+        self._mode = mode
+
+    def deliver(self, event: Event, is_over: Callable[[], bool]) -> None:
+        """Copy the instance of an event; one that was removed meanwhile is passed over. Raises DeliveryError."""
+        try:
+            source = self._files.open_for_reading(os.path.join(self._root, event.path))
+        except FileNotFoundError:
+            if self._is_gone(event):
+                return
+            raise DeliveryError(f"{event.path} is not there: run stowkeeper verify") from None
+        except OSError as error:
+            raise DeliveryError(f"{event.path} cannot be read: {error.strerror}") from error
+        try:
+            self._copy(source, os.path.join(self._folder, self.name_of(event)), is_over)
+        except CopyStoppedError:
+            raise DeliveryError("the copy was given up, since the delivery was stopped") from None
+        except OSError as error:
+            raise DeliveryError(f"{self._folder} cannot be written: {error.strerror}") from error
+        finally:
+            self._files.close(source)
+
+    def close(self) -> None:
+        """Do nothing: nothing is held open."""
+
+    def name_of(self, event: Event) -> str:
+        """Return the path of the copy of an instance, relative to the folder."""
+        return filled_path(
+            self._template,
+            {
+                "sop_instance_uid": event.sop_instance_uid,
+                "series_instance_uid": event.series_instance_uid,
+                "study_instance_uid": event.study_instance_uid,
+                "sop_class_uid": event.sop_class_uid,
+                "calling_ae_title": event.calling_ae_title,
+                "called_ae_title": event.called_ae_title,
+                "peer_address": event.peer_address,
+                "received_date": event.received_at[:10].replace("-", ""),
+            },
+            self._extension,
+        )
+
+    def _copy(self, source: int, path: str, is_over: Callable[[], bool]) -> None:
+        folder, name = os.path.split(path)
+        self._make_folders(folder)
+        hidden = os.path.join(folder, f".{name}.part")
+        with contextlib.suppress(FileNotFoundError):
+            self._files.unlink(hidden)  # what a crash left, or somebody put there
+        target = self._files.create(hidden, self._mode)
+        try:
+            copy_into(source, target, is_over)
+            self._files.synchronize(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._files.unlink(hidden)
+            raise
+        finally:
+            self._files.close(target)
+        os.replace(hidden, path)
+        self._files.synchronize_directory(folder)
+
+    def _make_folders(self, folder: str) -> None:
+        """Make the folders that the template asks for, durably; never the export folder itself, whose disk may be away."""
+        if folder == self._folder or os.path.isdir(folder):
+            return
+        parent = os.path.dirname(folder)
+        self._make_folders(parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, _FOLDER_MODE)
+        self._files.synchronize_directory(parent)
+
+    def _is_gone(self, event: Event) -> bool:
+        """Tell whether the version of an event has left the shelf by what the catalog says."""
+        try:
+            with self._database.read() as connection:
+                version = catalog.find_version_by_receipt(connection, event.receipt_id)
+        except DatabaseUnavailable as error:
+            raise DeliveryError(f"the catalog cannot be read: {error}") from error
+        return version is None or version.state not in (VersionState.KEPT, VersionState.SUPERSEDED)
+
+
+def filled_path(template: str, values: Mapping[str, str], extension: str) -> str:
+    """Return a path by a template: every value is one name in it, whatever letters a peer put into it; `-` where there is none."""
+    for name, value in values.items():
+        template = template.replace(f"{{{name}}}", escape(value) if value else "-")
+    return template.replace("{ext}", extension)

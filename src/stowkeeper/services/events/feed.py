@@ -1,0 +1,188 @@
+"""The events: what other systems are told, made of the change rows, in their order."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select
+
+from stowkeeper.archive.changes import ChangeKind
+from stowkeeper.database.schema import changes, instances, receipts, series, studies, study_events, versions
+
+
+class EventKind(StrEnum):
+    """What can be told. *Repeated* is the same bytes once more, which made no new version."""
+
+    INSTANCE_RECEIVED = "instance.received"
+    INSTANCE_REPEATED = "instance.repeated"
+    INSTANCE_REMOVED = "instance.removed"
+    INSTANCE_DAMAGED = "instance.damaged"
+    STUDY_STARTED = "study.started"
+    STUDY_QUIET = "study.quiet"
+    STUDY_LATE = "study.late"
+
+
+EVERY_KIND: Final = tuple(EventKind)
+
+_CHANGES: Final[Mapping[EventKind, ChangeKind]] = {
+    EventKind.INSTANCE_RECEIVED: ChangeKind.RECEIVED,
+    EventKind.INSTANCE_REPEATED: ChangeKind.RECEIVED,
+    EventKind.INSTANCE_REMOVED: ChangeKind.REMOVED,
+    EventKind.INSTANCE_DAMAGED: ChangeKind.DAMAGED,
+    EventKind.STUDY_STARTED: ChangeKind.STUDY_STARTED,
+    EventKind.STUDY_QUIET: ChangeKind.STUDY_QUIET,
+    EventKind.STUDY_LATE: ChangeKind.STUDY_LATE,
+}
+_KINDS: Final = {change: kind for kind, change in _CHANGES.items() if kind is not EventKind.INSTANCE_REPEATED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event. `seq` is the number of its change: it grows, and names the event for ever.
+
+    `at` is when it was written, UTC in ISO 8601. Of an event of a study the instance is the one that arrived last, `revision`
+    counts from 1, `words` say it in a sentence and `evidence` is what it is based on. `path` is that of the file, relative to
+    the archive; the bytes counted in `data_set_length` are those of its data set. Nothing in it identifies a patient.
+    """
+
+    seq: int
+    at: str
+    kind: EventKind
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    path: str
+    receipt_id: str
+    digest: str
+    data_set_length: int
+    received_at: str
+    received_by: str
+    calling_ae_title: str
+    called_ae_title: str
+    peer_address: str
+    revision: int
+    words: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> str:
+        """Return the UID of what has to be told in order: the study, or the instance where it is in none."""
+        return self.study_instance_uid or self.sop_instance_uid
+
+
+def events_after(
+    connection: Connection,
+    seq: int,
+    limit: int,
+    *,
+    kinds: Collection[EventKind] = EVERY_KIND,
+    study_instance_uid: str = "",
+    without: Collection[str] = (),
+) -> list[Event]:
+    """Return the events of some kinds after the change of a number, in order; `limit` at most.
+
+    Those of a study, or of an instance outside of studies, whose UID is in `without` are left out.
+    """
+    query = _events(kinds, study_instance_uid).where(changes.c.seq > seq).order_by(changes.c.seq).limit(limit)
+    if without:
+        about = func.coalesce(studies.c.study_instance_uid, instances.c.sop_instance_uid)
+        query = query.where(about.not_in(without))
+    return [_event(row) for row in connection.execute(query)]
+
+
+def newest_events(
+    connection: Connection,
+    limit: int,
+    *,
+    kinds: Collection[EventKind] = EVERY_KIND,
+    study_instance_uid: str = "",
+) -> list[Event]:
+    """Return the last events of some kinds, in order; `limit` at most."""
+    query = _events(kinds, study_instance_uid).order_by(changes.c.seq.desc()).limit(limit)
+    return [_event(row) for row in connection.execute(query)][::-1]
+
+
+def newest_change(connection: Connection) -> int:
+    """Return the number of the newest change, 0 where there is none."""
+    return int(connection.execute(select(func.max(changes.c.seq))).scalar() or 0)
+
+
+def _events(kinds: Collection[EventKind], study_instance_uid: str) -> Select[Any]:
+    # Named one by one: looking for all that is not received would pass over the index of nothing.
+    of_change = [kind for kind in kinds if _CHANGES[kind] is not ChangeKind.RECEIVED]
+    wanted: list[ColumnElement[bool]] = [changes.c.kind.in_([_CHANGES[kind].value for kind in of_change])]
+    is_received = changes.c.kind == ChangeKind.RECEIVED.value
+    if EventKind.INSTANCE_RECEIVED in kinds:
+        wanted.append(and_(is_received, receipts.c.outcome != "identical"))
+    if EventKind.INSTANCE_REPEATED in kinds:
+        wanted.append(and_(is_received, receipts.c.outcome == "identical"))
+    query = (
+        select(
+            changes.c.seq,
+            changes.c.at,
+            changes.c.kind,
+            changes.c.detail,
+            func.coalesce(studies.c.study_instance_uid, "").label("study_instance_uid"),
+            func.coalesce(series.c.series_instance_uid, "").label("series_instance_uid"),
+            instances.c.sop_instance_uid,
+            versions.c.sop_class_uid,
+            versions.c.transfer_syntax_uid,
+            versions.c.path,
+            receipts.c.receipt_id,
+            receipts.c.outcome,
+            receipts.c.digest,
+            receipts.c.data_set_length,
+            receipts.c.received_at,
+            receipts.c.received_by,
+            receipts.c.calling_ae_title,
+            receipts.c.called_ae_title,
+            receipts.c.peer_address,
+            study_events.c.revision,
+            study_events.c.evidence,
+        )
+        .select_from(changes)
+        .join(receipts, receipts.c.receipt_key == changes.c.receipt_key)
+        .join(
+            versions, versions.c.version_key == func.coalesce(changes.c.version_key, receipts.c.version_key)
+        )
+        .join(instances, instances.c.instance_key == versions.c.instance_key)
+        .outerjoin(series, series.c.series_key == versions.c.series_key)
+        .outerjoin(studies, studies.c.study_key == series.c.study_key)
+        .outerjoin(study_events, study_events.c.seq == changes.c.seq)
+        .where(or_(*wanted))
+    )
+    if study_instance_uid:
+        query = query.where(studies.c.study_instance_uid == study_instance_uid)
+    return query
+
+
+def _event(row: Row[Any]) -> Event:
+    kind: EventKind = _KINDS[ChangeKind(row.kind)]
+    if kind is EventKind.INSTANCE_RECEIVED and row.outcome == "identical":
+        kind = EventKind.INSTANCE_REPEATED
+    return Event(
+        seq=row.seq,
+        at=row.at,
+        kind=kind,
+        study_instance_uid=row.study_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        sop_instance_uid=row.sop_instance_uid,
+        sop_class_uid=row.sop_class_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        path=row.path,
+        receipt_id=row.receipt_id,
+        digest=row.digest,
+        data_set_length=row.data_set_length,
+        received_at=row.received_at,
+        received_by=row.received_by,
+        calling_ae_title=row.calling_ae_title,
+        called_ae_title=row.called_ae_title,
+        peer_address=row.peer_address,
+        revision=row.revision or 0,
+        words=row.detail or "",
+        evidence=json.loads(row.evidence) if row.evidence else {},
+    )
