@@ -5,6 +5,7 @@ import plistlib
 import re
 import shutil
 import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.app.service import systemd_unit
 from stowkeeper.app.service.launchd import property_list
 from stowkeeper.app.service.plan import ServicePlan, plan_of, service_arguments, service_settings
 from stowkeeper.app.service.systemd import Systemd
@@ -147,12 +149,27 @@ def test_a_reload_is_waited_for_where_systemd_can() -> None:
     assert (new["Type"], new["ExecReload"]) == (["notify-reload"], [])
 
 
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the program lie where programs do, wherever the tests are run."""
+    monkeypatch.setattr(sys, "prefix", "/opt/stowkeeper")
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    monkeypatch.setattr(systemd_unit, "__file__", "/opt/stowkeeper/lib/systemd_unit.py")
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_interpreter_in_a_home_stays_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "base_prefix", "/root/.pyenv/versions/3.11.7")
+    assert directives(service_unit(plan(), version=252))["ProtectHome"] == ["read-only"]
+
+
+@pytest.mark.usefixtures("installed")
 def test_what_the_sandbox_would_hide_stays_visible() -> None:
     at_home = plan(read=(Path("/home/anna/tls/key.pem"),))
     temporary = plan(archive=Path("/tmp/archive"), log_directory=Path("/tmp/archive/log"))
     plain, home, temp = (directives(service_unit(made, version=252)) for made in (plan(), at_home, temporary))
     assert (home["ProtectHome"], temp["PrivateTmp"]) == (["read-only"], ["no"])
-    assert plain["PrivateTmp"] == ["yes"]
+    assert (plain["ProtectHome"], plain["PrivateTmp"]) == (["yes"], ["yes"])
 
 
 def test_the_service_stops_later_than_its_drain_and_is_not_restarted_for_nothing(tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ _OWN_PATHS = (
     "/changes",
     "/instances",
     "/jobs",
+    "/livez",
     "/metrics",
     "/modalities",
     "/patients",
+    "/readyz",
     "/series",
     "/statistics",
     "/storage-commitment",
@@ -27,7 +29,7 @@ _OWN_PATHS = (
     "/system",
     "/tools",
 )
-"""Where the native interface and that in the shape of Orthanc's begin."""
+"""Where the native interface, that in the shape of Orthanc's and the probes begin."""
 
 
 def _check_base_path(value: str) -> str:

@@ -208,7 +208,9 @@ def _sandbox_lines(plan: ServicePlan, *, is_socket_activated: bool, of_user: boo
 
 
 def _is_any_below(plan: ServicePlan, folders: Sequence[Path]) -> bool:
-    needed = (Path(plan.command[0]), Path(sys.prefix), Path(__file__), *plan.written, *plan.read)
+    # A virtual environment leads to an interpreter that may lie in somebody's home.
+    code = (plan.command[0], sys.prefix, sys.base_prefix, __file__)
+    needed = (*map(Path, code), *plan.written, *plan.read)
     return any(path.is_relative_to(folder) for path in needed for folder in folders)
 
 
