@@ -149,7 +149,7 @@ def test_a_reload_is_waited_for_where_systemd_can() -> None:
     assert (new["Type"], new["ExecReload"]) == (["notify-reload"], [])
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the program lie where programs do, wherever the tests are run."""
     monkeypatch.setattr(sys, "prefix", "/opt/stowkeeper")
@@ -157,13 +157,11 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(systemd_unit, "__file__", "/opt/stowkeeper/lib/systemd_unit.py")
 
 
-@pytest.mark.usefixtures("installed")
 def test_an_interpreter_in_a_home_stays_visible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "base_prefix", "/root/.pyenv/versions/3.11.7")
     assert directives(service_unit(plan(), version=252))["ProtectHome"] == ["read-only"]
 
 
-@pytest.mark.usefixtures("installed")
 def test_what_the_sandbox_would_hide_stays_visible() -> None:
     at_home = plan(read=(Path("/home/anna/tls/key.pem"),))
     temporary = plan(archive=Path("/tmp/archive"), log_directory=Path("/tmp/archive/log"))
