@@ -11,6 +11,7 @@ from support.processes import LOOPBACK, Program, free_port, running
 from support.tls_files import Identity
 
 PAGE = Path(__file__).parents[2] / "docs" / "proxy.md"
+HTTP_PART, _, DICOM_PART = PAGE.read_text("utf-8").partition("## The DICOM port")
 BALANCER = "127.0.0.5"
 """Where HAProxy connects from: another address than those who look whether it listens."""
 NAME = "pacs.example.org"
@@ -40,9 +41,9 @@ _CADDY = """{{
 """
 
 
-def printed(language: str) -> str:
-    """Return the one block of the page that is in a language."""
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+def printed(language: str, part: str = HTTP_PART) -> str:
+    """Return the one block of a part of the page that is in a language."""
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
     return str(block)
 
 
@@ -82,7 +83,7 @@ def caddy_configuration(folder: Path, server_port: int, port: int, identity: Ide
 def haproxy_configuration(server_port: int, port: int, header: str, inter: str) -> str:
     """Return the page's configuration of HAProxy, with `header` for the option that writes version 2 and an own address."""
     return _replaced(
-        printed("haproxy"),
+        printed("haproxy", DICOM_PART),
         ("bind :104", f"bind {LOOPBACK}:{port}"),
         ("10.0.0.10:11112", f"{LOOPBACK}:{server_port}"),
         (" send-proxy-v2 ", f" {header} source {BALANCER} "),

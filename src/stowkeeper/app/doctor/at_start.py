@@ -38,7 +38,7 @@ def missing_right(settings: Settings) -> str:
     root = os.path.abspath(settings.archive)
     use = os.R_OK | os.W_OK
     wanted = [
-        *((os.path.join(root, name), use | os.X_OK) for name in _FOLDERS),
+        *((os.path.join(root, name), use | os.X_OK) for name in _FOLDERS if _is_folder(root, name)),
         *((os.path.join(root, name), use) for name in _FILES),
         (os.path.join(root, ARCHIVE_ID_NAME), os.R_OK),
     ]
@@ -53,6 +53,11 @@ def missing_right(settings: Settings) -> str:
             mend = give_to(os.geteuid(), within)
             return f"{path}{whose(path)} cannot be used by {ourselves()}: `{mend}` mends it."
     return ""
+
+
+def _is_folder(root: str, name: str) -> bool:
+    """Tell whether a folder of the archive is one: what is none is another fault, and told by whoever needs it."""
+    return os.path.isdir(os.path.join(root, name))
 
 
 def findings_at_start(settings: Settings) -> list[Finding]:
