@@ -70,9 +70,11 @@ def test_the_client_of_the_proxy_is_the_peer(server: ServerProcess, tmp_path: Pa
         lambda: len(association_rows(server.archive)) > before, "before the ledger's line"
     )
     assert {row["peer_address"] for row in association_rows(server.archive)[before:]} <= {CLIENT, OTHER}
-    text = server.log_text()
-    assert re.search(rf"what=accepted .*address={CLIENT} proxy={PROXY}", text)
-    assert re.search(rf"what=rejected .*address={OTHER} proxy={PROXY}", text)
+    for line in (
+        rf"what=accepted .*address={CLIENT} proxy={PROXY}",
+        rf"what=rejected .*address={OTHER} proxy={PROXY}",
+    ):
+        server.program.wait_until(lambda line=line: re.search(line, server.log_text()), f"before {line}")
 
 
 def test_the_setting_changes_at_reload(server: ServerProcess, folder: Path, tmp_path: Path) -> None:
