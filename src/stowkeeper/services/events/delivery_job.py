@@ -5,7 +5,6 @@ fails holds up its study alone: what is delivered behind it is remembered, up to
 Where the process dies an event may come a second time, with the same id, and none is left out.
 """
 
-import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -134,12 +133,10 @@ class DeliveryJob:
             return Finished(f"the settings name no target {name} any more")
         turn = _Turn(run, self._database, target, is_live=self._kind == DELIVER)
         try:
-            while True:
-                portion = await run.in_thread(turn.read)
-                came = await turn.deliver(portion.events)
-                ending = await run.in_thread(turn.note, portion, came)
-                if ending is not None:
-                    return ending
+            # In one call: who is told to stop writes down what was delivered before that.
+            while (ending := await run.in_thread(turn.deliver_portion)) is None:
+                pass
+            return ending
         finally:
             turn.close()
 
@@ -165,10 +162,15 @@ class _Turn:
         while self._idle:
             self._idle.pop().close()
 
+    def deliver_portion(self) -> Ending | None:
+        """Deliver the next events, and write down how far it came; return how the run ends, None when it goes on. Blocks."""
+        portion = self.read()
+        return self.note(portion, self.deliver(portion.events))
+
     # What is next.
 
     def read(self) -> _Portion:
-        """Return the next events, but none of what failed just now. Blocks."""
+        """Return the next events, but none of what failed just now."""
         arguments, checkpoint = self._run.job.arguments, self._run.job.checkpoint
         cursor = int(checkpoint.get("seq", 0))
         beyond = _numbers(checkpoint.get("beyond"))
@@ -197,18 +199,15 @@ class _Turn:
 
     # Delivering.
 
-    async def deliver(self, events: Sequence[Event]) -> list[_Came]:
+    def deliver(self, events: Sequence[Event]) -> list[_Came]:
         """Deliver events, each study's in order and the studies beside each other; return what became of each study's."""
         studies: defaultdict[str, list[Event]] = defaultdict(list)
         for event in events:
             studies[event.subject].append(event)
         self._failures_in_a_row = 0
         end = time.monotonic() + DELIVERY_SECONDS
-        works = [
-            asyncio.wrap_future(self._threads.submit(partial(self._deliver_study, some, end)))
-            for some in studies.values()
-        ]
-        return list(await asyncio.gather(*works))
+        works = [self._threads.submit(partial(self._deliver_study, some, end)) for some in studies.values()]
+        return [work.result() for work in works]
 
     def _deliver_study(self, events: Sequence[Event], end: float) -> _Came:
         """Deliver the events of one study until one fails, or it is time to write down how far it came.
@@ -241,7 +240,7 @@ class _Turn:
     # Writing down.
 
     def note(self, portion: _Portion, came: Sequence[_Came]) -> Ending | None:
-        """Write down how far it came, and return how the run ends; None when it goes on. Blocks."""
+        """Write down how far it came, and return how the run ends; None when it goes on."""
         checkpoint = self._run.job.checkpoint
         done = _numbers(checkpoint.get("beyond"))
         failing = _failing(checkpoint.get("failing"))
