@@ -227,6 +227,34 @@ def test_what_fails_is_not_tried_again_at_once_while_others_are_told(delivering,
     assert listener.attempts.count("1.2.3.1") == 1
 
 
+def test_a_fault_holds_up_its_study_alone_and_is_passed_by_in_the_end(rig, tmp_path, monkeypatch):
+    delivering = Delivering(rig, tmp_path, monkeypatch, give_up_hours=0.0)
+    delivering.listener.fails_for = {"1.2.3.2": RuntimeError("ours")}
+    rig.keep(1, 2, 3)
+    with capture_logs() as lines:
+        delivering.run(lambda: len(delivering.listener.told) == 2, "the two others")
+    assert delivering.listener.uids() == told_of([1, 3])
+    assert [line["why"] for line in lines if "why" in line and "passed by" in line["what"]] == [
+        "a fault: RuntimeError"
+    ]
+
+
+def test_what_a_target_is_not_told_of_any_more_holds_up_nothing(delivering):
+    listener = delivering.listener
+    listener.fails_for = {"1.2.3.1": DeliveryError("not now")}
+    delivering.rig.keep(1)
+    delivering.run(lambda: listener.attempts, "a try")
+    others = frozenset({EventKind.INSTANCE_REMOVED})
+    delivering.targets["router"] = EventTarget(name="router", kinds=others, open_way=listener.open_way)
+    delivering.run(
+        lambda: [job.state for job in delivering.jobs()].count(JobState.SUCCESS) == len(delivering.jobs()),
+        "its end",
+    )
+    (job, *_) = delivering.jobs()
+    assert job.checkpoint["failing"] == {}
+    assert job.checkpoint["seq"] >= delivering.rig.events()[0].seq
+
+
 def test_who_has_too_many_behind_one_that_fails_waits_for_that(delivering, monkeypatch):
     monkeypatch.setattr(delivery_job, "BEYOND_MAX", 3)
     monkeypatch.setattr(delivery_job, "DELIVERY_EVENTS", 2)

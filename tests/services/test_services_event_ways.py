@@ -12,6 +12,7 @@ import ssl
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,14 @@ def test_a_program_that_fails_has_not_delivered():
 def test_a_program_that_is_not_there_is_named():
     with pytest.raises(DeliveryError, match="no-such-program cannot be started"):
         command("/no/such/no-such-program").deliver(EVENT, never)
+
+
+@pytest.mark.parametrize("title", ["CT\0", "CT\udcff\ud800"])
+def test_a_value_that_no_program_can_be_given_is_told_in_words(title):
+    with pytest.raises(DeliveryError, match="a character that no argument may have"):
+        command(sys.executable, "-c", "pass", "{calling_ae_title}").deliver(
+            replace(EVENT, calling_ae_title=title), never
+        )
 
 
 def test_a_program_may_write_what_it_likes():

@@ -4,14 +4,13 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from stowkeeper.app.commands.acting_user import acting_user
 from stowkeeper.app.commands.columns import Column, lay_out
@@ -102,7 +101,7 @@ def tail(
         click.echo("There are no such events.", err=True)
 
 
-def _after(database: Database, seq: int, kinds: Any, study: str) -> Iterator[Event]:  # noqa: ANN401 - a sequence of kinds
+def _after(database: Database, seq: int, kinds: Collection[EventKind], study: str) -> Iterator[Event]:
     while True:
         with database.read() as connection:
             found = events_after(connection, seq, PAGE_EVENTS, kinds=kinds, study_instance_uid=study)
@@ -205,7 +204,7 @@ def _moment(text: str) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _before(connection: Any, at: str) -> int:  # noqa: ANN401 - a connection of SQLAlchemy
+def _before(connection: Connection, at: str) -> int:
     """Return the number of the last change before a time."""
     first = connection.execute(select(func.min(changes.c.seq)).where(changes.c.at >= at)).scalar()
     return newest_change(connection) if first is None else int(first) - 1

@@ -52,6 +52,9 @@ class CommandWay:
                 )
             except OSError as error:
                 raise DeliveryError(f"{program} cannot be started: {error.strerror}") from error
+            except ValueError as error:
+                words = "a value of the event has a character that no argument may have"
+                raise DeliveryError(f"{program} cannot be started: {words}") from error
         with process:
             try:
                 self._wait(process, program, is_over)

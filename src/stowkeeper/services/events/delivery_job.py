@@ -82,12 +82,14 @@ def _request(kind: str, target_name: str, arguments: JSON, checkpoint: JSON, cre
 class _Portion:
     """The next events of a target. `seqs` are the numbers of all that were found, those delivered before, too.
 
-    `reaches_to` is the number that the cursor may go on to when all of them are dealt with.
+    `reaches_to` is the number that the cursor may go on to when all of them are dealt with. `held` are the numbers of events
+    that failed just now, for which their studies were left out.
     """
 
     events: Sequence[Event]
     seqs: Sequence[int]
     reaches_to: int
+    held: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +154,8 @@ class _Turn:
         self._threads = Threads(f"events of {target.name}", target.at_once)
         self._idle: list[Way] = []
         self._failures_in_a_row = 0
-        self._held: dict[
-            str, float
-        ] = {}  # subjects that fail, and when by the monotonic clock each is tried again
+        # What failed: the number of its event, with its subject, and when by the monotonic clock it is tried again.
+        self._held: dict[int, tuple[str, float]] = {}
 
     def close(self) -> None:
         """Let go of the ways that nobody uses any more, and of the threads."""
@@ -178,6 +179,7 @@ class _Turn:
         if len(beyond) >= BEYOND_MAX:
             until = max(beyond)  # what was not delivered before that, and nothing new
         now = time.monotonic()
+        held = {seq: subject for seq, (subject, again_at) in self._held.items() if again_at > now}
         with self._database.read() as connection:
             newest = min(newest_change(connection), until)
             limit = DELIVERY_EVENTS + len(beyond)
@@ -187,7 +189,7 @@ class _Turn:
                 limit,
                 kinds=self._target.kinds,
                 study_instance_uid=str(arguments.get("study_instance_uid", "")),
-                without=[subject for subject, again_at in self._held.items() if again_at > now],
+                without=set(held.values()),
             )
         events = [event for event in found if event.seq <= newest]
         is_all = len(events) < limit
@@ -195,6 +197,7 @@ class _Turn:
             events=[event for event in events if event.seq not in beyond],
             seqs=[event.seq for event in events],
             reaches_to=max(newest if is_all else events[-1].seq, cursor),
+            held=frozenset(held),
         )
 
     # Delivering.
@@ -231,6 +234,13 @@ class _Turn:
                 except DeliveryError as error:
                     self._failures_in_a_row += 1
                     return _Came(delivered=delivered, failed=event, error=error)
+                except Exception as fault:
+                    # It must not keep the target from all other events for ever.
+                    log.exception(
+                        "error", what="an event met a fault", target=self._target.name, seq=event.seq
+                    )
+                    words = DeliveryError(f"a fault: {type(fault).__name__}")
+                    return _Came(delivered=delivered, failed=event, error=words)
                 self._failures_in_a_row = 0
                 delivered.append(event.seq)
             return _Came(delivered=delivered)
@@ -249,7 +259,14 @@ class _Turn:
             done.update(one.delivered)
             if one.failed is not None and one.error is not None:
                 self._note_failure(one.failed, one.error, failing, done)
-        failing = {seq: fails for seq, fails in failing.items() if seq not in done}
+        # One that was not found any more is none: the target is told of other kinds now.
+        looked_through = range(portion.reaches_to + 1)
+        still = {*portion.seqs, *portion.held}
+        failing = {
+            seq: fails
+            for seq, fails in failing.items()
+            if seq not in done and (seq in still or seq not in looked_through)
+        }
         cursor = portion.reaches_to
         for before, seq in zip((int(checkpoint.get("seq", 0)), *portion.seqs), portion.seqs, strict=False):
             if seq not in done:
@@ -279,12 +296,12 @@ class _Turn:
         before = failing.get(event.seq, _Failing(since=utc_now(), times=0))
         fails = replace(before, times=before.times + 1)
         failing[event.seq] = fails
-        self._held[event.subject] = time.monotonic() + _pause(fails)
+        self._held[event.seq] = (event.subject, time.monotonic() + _pause(fails))
         age = (datetime.now(UTC) - datetime.fromisoformat(fails.since)).total_seconds()
         if age < self._target.give_up_hours * _SECONDS_AN_HOUR:
             return
         done.add(event.seq)
-        self._held.pop(event.subject)
+        del self._held[event.seq]
         log.error(
             "error",
             what="an event was passed by: it could not be delivered",
