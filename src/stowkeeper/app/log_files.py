@@ -132,6 +132,20 @@ class LogFile:
         finally:
             os.close(folder)
 
+    def _fill(self, lines: Sequence[str], max_size: int, turn: Callable[[], int]) -> None:
+        """Append lines; where the next one would make the file too large `turn` gives another, and returns its size."""
+        pending = bytearray()
+        size = self._follow()
+        for line in lines:
+            data = _bytes_of(line)
+            if size and size + len(data) > max_size:
+                self._append(pending)
+                pending.clear()
+                size = turn()
+            pending += data
+            size += len(data)
+        self._append(pending)
+
 
 class RotatingFile(LogFile):
     """A log file with older ones, numbered from 1 for the newest of them."""
@@ -151,17 +165,7 @@ class RotatingFile(LogFile):
 
     def write(self, lines: Sequence[str]) -> None:
         """Append lines, and rotate where the next one would make the file too large. Raises OSError."""
-        pending = bytearray()
-        size = self._follow()
-        for line in lines:
-            data = _bytes_of(line)
-            if size and size + len(data) > self._max_size:
-                self._append(pending)
-                pending.clear()
-                size = self._rotate()
-            pending += data
-            size += len(data)
-        self._append(pending)
+        self._fill(lines, self._max_size, self._rotate)
 
     def _rotate(self) -> int:
         with self._folder_lock():
@@ -271,17 +275,7 @@ class TwoFiles(LogFile):
         with self._folder_lock():
             if used_last(self._paths) != self._path:
                 self.close()
-            pending = bytearray()
-            size = self._follow()
-            for line in lines:
-                data = _bytes_of(line)
-                if size and size + len(data) > self._max_size:
-                    self._append(pending)
-                    pending.clear()
-                    size = self._go_over()
-                pending += data
-                size += len(data)
-            self._append(pending)
+            self._fill(lines, self._max_size, self._go_over)
             self._be_the_newer()
 
     def _go_over(self) -> int:
