@@ -7,8 +7,9 @@ from fastapi import APIRouter
 from pydantic import Field
 from sqlalchemy import Connection, Select, func, select, text
 
+from stowkeeper.archive.counting import current_by_series
 from stowkeeper.database.engine import Database, utc_now
-from stowkeeper.database.schema import DAMAGED, changes, holds, instances, receipts, series, studies, versions
+from stowkeeper.database.schema import DAMAGED, changes, holds, receipts, series, studies, versions
 from stowkeeper.jobs import rows as jobs
 from stowkeeper.jobs.states import JobState
 from stowkeeper.services.commitment import rows as commitments
@@ -110,20 +111,7 @@ class CountedArchive:
 
 
 def _count(connection: Connection) -> dict[str, int]:
-    current = (
-        select(
-            versions.c.series_key,
-            func.count().label("instances"),
-            func.sum(versions.c.file_size).label("bytes"),
-        )
-        .join(
-            instances,
-            (instances.c.instance_key == versions.c.instance_key)
-            & (instances.c.current_version_key == versions.c.version_key),
-        )
-        .group_by(versions.c.series_key)
-        .subquery()
-    )
+    current = current_by_series()
     row = connection.execute(
         select(
             func.count(studies.c.study_key.distinct()).label("studies"),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, case, func, select, text
 
 from stowkeeper.app.status.state import Arrival, CommitmentsState, JobsState, JobState, Kept
+from stowkeeper.archive.counting import current_by_series
 from stowkeeper.database.schema import (
     DAMAGED,
     ON_SHELF,
@@ -71,20 +72,7 @@ def kept_since(connection: Connection, at: str) -> int:
 
 def kept(connection: Connection) -> Kept:
     """Count what is kept."""
-    current = (
-        select(
-            versions.c.series_key,
-            func.count().label("instances"),
-            func.sum(versions.c.file_size).label("bytes"),
-        )
-        .join(
-            instances,
-            (instances.c.instance_key == versions.c.instance_key)
-            & (instances.c.current_version_key == versions.c.version_key),
-        )
-        .group_by(versions.c.series_key)
-        .subquery()
-    )
+    current = current_by_series()
     row = connection.execute(
         select(
             func.coalesce(func.sum(current.c.instances), 0).label("instances"),
