@@ -20,11 +20,15 @@ from stowkeeper.app.setting_fields import Setting, Table, toml_text
 from stowkeeper.app.setting_sources import all_settings, entry_settings
 from stowkeeper.app.settings_of_dicomweb import DICOMwebSettings
 from stowkeeper.app.settings_of_events import EventsSettings, EventTargetSettings, ExportFolderSettings
+from stowkeeper.app.settings_of_forwarding import ForwardingRuleSettings
 from stowkeeper.app.settings_of_log import LogSettings
+from stowkeeper.app.settings_of_origin_servers import OriginServerSettings
 from stowkeeper.app.settings_of_peers import Peer
 from stowkeeper.app.settings_of_profiles import Profile, ProfileContext
+from stowkeeper.app.settings_of_retention import RetentionRuleSettings
 from stowkeeper.app.settings_of_services import CommitmentSettings, HTTPSettings, JobsSettings
 from stowkeeper.app.settings_of_tls import TLSSettings
+from stowkeeper.app.settings_of_tracing import TracingSettings
 from stowkeeper.app.settings_tables import (
     AccessSettings,
     DicomSettings,
@@ -47,6 +51,7 @@ from stowkeeper.dicom.uid import (
     IMPLEMENTATION_VERSION_NAME,
 )
 from stowkeeper.net.tls_profiles import PROFILES, ProfileRules, TLSVersion
+from stowkeeper.services.arrivals import COLUMNS, KEYWORDS
 from stowkeeper.upperlayer.negotiation import is_accepted_as_shipped
 
 FOLDER = Path(__file__).resolve().parent
@@ -144,12 +149,16 @@ _SETTINGS_TABLES: Mapping[str, type[Table]] = {
     "jobs": JobsSettings,
     "commitment": CommitmentSettings,
     "events": EventsSettings,
+    "tracing": TracingSettings,
     "log": LogSettings,
 }
 _ENTRIES: Mapping[str, type[Table]] = {
     "profiles": Profile,
     "profiles.contexts": ProfileContext,
     "peers": Peer,
+    "origin_servers": OriginServerSettings,
+    "retention_rules": RetentionRuleSettings,
+    "forwarding_rules": ForwardingRuleSettings,
     "event_targets": EventTargetSettings,
     "export_folders": ExportFolderSettings,
 }
@@ -220,6 +229,25 @@ def _tls_profiles() -> str:
         for profile, rules in PROFILES.items()
     )
     return _table(("Name", "Profile of PS3.15", "TLS", "Cipher suites up to TLS 1.2", "May be added"), rows)
+
+
+# The page of forwarding.
+
+
+_LEVELS = {
+    "patients": "of the patient",
+    "studies": "of the study",
+    "series": "of the series",
+    "instances": "of the instance",
+    "versions": "of the instance",
+}
+
+
+def _condition_keywords() -> str:
+    found: dict[str, list[str]] = {level: [] for level in _LEVELS.values()}
+    for keyword in KEYWORDS:
+        found[_LEVELS[COLUMNS[keyword].table.name]].append(f"`{keyword}`")
+    return _table(("Attributes", "Keywords"), [(level, ", ".join(names)) for level, names in found.items()])
 
 
 # The page of the drop-in commands.
@@ -311,6 +339,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "settings": _settings,
     "exit-codes": _exit_codes,
     "tls-profiles": _tls_profiles,
+    "condition-keywords": _condition_keywords,
     "storescp-options": lambda: _options(storescp_table()),
     "dcmrecv-options": lambda: _options(dcmrecv_table()),
     "dcmtk-storage-classes": _dcmtk_storage_classes,

@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("steady")
 
 share_compiled_statements()
 
-LONGEST = ("test_web_schemathesis.py", "test_crash_power_cut.py")
+LONGEST = ("test_soak_mixed_load.py", "test_web_schemathesis.py", "test_crash_power_cut.py")
 
 pytest_plugins = ("support.peers", "support.tls_fixtures")
 
@@ -57,7 +57,8 @@ def pytest_collection() -> Generator[None, object, object]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest tests: the run would wait for one that begins last."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(autouse=True)

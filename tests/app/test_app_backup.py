@@ -184,7 +184,7 @@ def test_a_dry_run_of_a_migration_says_all_and_does_nothing(old: CommandLine) ->
     assert "  0005  What the last echo of each peer came to" in ended.out
     assert f"It would be copied first to {old.archive}/catalog.sqlite.before-{migrations.HEAD}" in ended.out
     (line,) = old("migrate", "--dry-run", "--json").lines
-    assert [step["schema"] for step in line["steps"]] == ["0003", "0004", "0005", "0006"]
+    assert [step["schema"] for step in line["steps"]] == ["0003", "0004", "0005", "0006", "0007", "0008"]
     assert (line["schema"], line["dry_run"], line["bytes"]) == ("0002", True, len(before))
     assert (old.archive / "catalog.sqlite").read_bytes() == before
     assert list(old.archive.glob("*.before*")) == []

@@ -59,6 +59,7 @@ def test_the_output_is_a_settings_file_that_says_the_same(
         "http",
         "dicomweb",
         "events",
+        "tracing",
         "jobs",
         "commitment",
         "access",

@@ -235,6 +235,20 @@ def test_without_the_right_to_write_it_says_whose_it_is(
     assert site.read_text() == SITE
 
 
+def test_bytes_that_are_no_text_are_no_value(tried: Config, site: Path) -> None:
+    assert tried("set", "log.directory", "/srv/\udcff") == ExitCode.USAGE
+    assert tried.err == "Error: log.directory: the value has bytes that are no UTF-8.\n"
+    assert site.read_text() == SITE
+
+
+def test_links_in_a_circle_are_told(tried: Config, site: Path) -> None:
+    site.unlink()
+    site.symlink_to(site)
+    assert tried("set", "dicom.port", "104") == ExitCode.IO_ERROR
+    assert f"{site}: Too many levels of symbolic links" in tried.err
+    assert site.is_symlink()
+
+
 # Editing.
 
 
@@ -290,6 +304,21 @@ def test_who_gives_up_keeps_the_draft(
     assert Path(found[1]).read_text() == "[dicom]\nprot = 1\n"
     assert stat.S_IMODE(Path(found[1]).stat().st_mode) == 0o600
     assert site.read_text() == SITE
+
+
+def test_who_may_not_write_is_told_before_the_editor_opens(
+    tried: Config, site: Path, editor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.access
+
+    def refuse(path: object, mode: int, **more: bool) -> bool:
+        return not (str(path) == str(site.parent) and mode & os.W_OK) and real(path, mode, **more)  # type: ignore[arg-type]  # handed on
+
+    monkeypatch.setattr(os, "access", refuse)
+    monkeypatch.setattr(os, "supports_effective_ids", {refuse})
+    assert tried("edit") == ExitCode.NO_PERMISSION
+    assert "may not write into this folder" in tried.err
+    assert not list(editor.glob("seen*"))
 
 
 def test_edit_without_a_change_writes_nothing(tried: Config, site: Path, editor: Path) -> None:

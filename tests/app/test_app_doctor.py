@@ -449,9 +449,15 @@ def test_broken_settings_are_a_finding_among_others(doctor: CommandLine) -> None
     settings = [one for one in report["findings"] if one["check"] == "settings"]
     assert [one["level"] for one in settings] == ["failure", "warning"]
     assert "stowkeeper.toml" in settings[0]["words"]
+    assert settings[0]["mend"] == f"stowkeeper check-config --archive {doctor.archive}"
     assert {"rights", "sync", "catalog"} <= {one["check"] for one in report["findings"]}
     with_file = doctor("doctor", "--config", str(doctor.archive / "stowkeeper.toml"))
     assert with_file.code == ExitCode.FINDINGS
+    elsewhere = doctor.archive.parent / "site.toml"
+    elsewhere.write_text("[dicom\n")
+    named = json.loads(doctor("doctor", "--config", str(elsewhere), "--json").out)["findings"]
+    mends = {one["mend"] for one in named if one["check"] == "settings"}
+    assert mends == {f"stowkeeper check-config --config {elsewhere} --archive {doctor.archive}"}
 
 
 def test_an_old_schema_is_told_and_left_as_it_is(tmp_path: Path) -> None:

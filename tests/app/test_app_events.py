@@ -9,12 +9,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.setting_problems import SettingsError
 from stowkeeper.app.settings import load_settings
-from stowkeeper.database.schema import consumers
+from stowkeeper.database.schema import consumers, instances
 from stowkeeper.jobs import rows as job_rows
 from stowkeeper.jobs.job import JobFilter
 from support.catalog_rows import open_database
@@ -62,13 +62,17 @@ def test_a_target_is_read_from_the_settings(tmp_path):
         ('events = ["study.quiet"]\nurl = "http://u:p@a/"', "url holds a user or a password"),
         ('events = ["study.quiet"]\nfolder = "/a"\nsecret_file = "/b"', "secret_file is for what is posted"),
         (
+            'events = ["study.quiet"]\nfolder = "archive/objects"',
+            'the folder of "router" is within the archive: name one outside of it',
+        ),
+        (
             'events = ["study.quiet"]\ncommand = ["a", "{patient_name}"]',
             "{patient_name} is none of the values there are: id, event, seq",
         ),
     ],
 )
 def test_a_target_that_makes_no_sense_is_refused_in_words(tmp_path, text, words):
-    found = problems_of(tmp_path, f'[[event_targets]]\nname = "router"\n{text}\n')
+    found = problems_of(tmp_path, f'archive = "archive"\n[[event_targets]]\nname = "router"\n{text}\n')
     assert words in found.replace('"study.ended"', "'study.ended'")
 
 
@@ -114,6 +118,16 @@ def test_tail_shows_the_last_events(stow):
     assert "1.2.3.2" in stow("events tail").out
 
 
+def test_a_terminal_gets_nothing_that_a_peer_made_up(stow):
+    strange = "1.2.\x07\u202e3"
+    with open_database(stow.archive) as database, database.write() as transaction:
+        transaction.execute(
+            update(instances).values(sop_instance_uid=strange).where(instances.c.instance_key == 1)
+        )
+    assert "  1.2.\\x07\\u202e3\n" in stow("events tail").out
+    assert strange in {event["sop_instance_uid"] for event in stow("events tail", "--json").lines}
+
+
 def test_a_target_that_nobody_knows_is_not_told_again(stow):
     result = stow("events replay", "router", "--after", "0")
     assert result.code == ExitCode.FINDINGS
@@ -132,6 +146,27 @@ def test_a_replay_is_a_job_and_a_line_of_the_audit_trail(stow):
     assert job.checkpoint == {"seq": 0}
     (line,) = stow("audit ls", "--json").lines
     assert (line["action"], line["subject"]) == ("events replayed", "router")
+
+
+def test_a_target_is_behind_by_what_it_is_to_be_told_alone(stow):
+    (stow.archive / "stowkeeper.toml").write_text(
+        """
+        [[event_targets]]
+        name = "router"
+        events = ["study.quiet"]
+        url = "http://127.0.0.1:9/"
+        [[export_folders]]
+        name = "station"
+        folder = "/srv/incoming"
+        """
+    )
+    with open_database(stow.archive) as database, database.write() as transaction:
+        for name in ("router", "station", "gone"):
+            transaction.execute(consumers.insert().values(name=f"target:{name}", seq=0))
+    behind = {row["target"]: row["behind"] for row in stow("events targets", "--json").lines}
+    assert behind == {"router": 0, "station": 2, "gone": 2}
+    (stow.archive / "stowkeeper.toml").write_text("[dicom\n")
+    assert stow("events targets").code == ExitCode.OK
 
 
 @pytest.mark.parametrize(

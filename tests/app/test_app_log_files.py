@@ -292,6 +292,28 @@ def test_the_place_of_a_disk_that_is_gone_gets_no_log(
     assert not list(folder.iterdir())
 
 
+def test_a_disk_that_comes_back_as_another_device_has_the_log_again(tmp_path: Path) -> None:
+    for again in ("log", "."):  # below the place where the disk is mounted, or at it
+        place = tmp_path / f"of {again}"
+        place.mkdir()
+        file = RotatingFile(str(place / "small-tmpfs" / again / "stowkeeper.log"), max_size=1000, backups=1)
+        with small_filesystem(place, size=1 << 20, inodes=50):
+            file.write(["before"])
+            file.close()
+        with pytest.raises(OSError, match="the disk of the log folder is gone"):
+            file.write(["lost"])
+        (place / "small-tmpfs").rmdir()
+        # The first one takes the number of the device that is gone.
+        with (
+            small_filesystem(tmp_path, size=1 << 20, inodes=9),
+            small_filesystem(place, size=1 << 20, inodes=50) as disk,
+        ):
+            file.write(["back"])
+            file.close()
+            assert (disk / again / "stowkeeper.log").read_text() == "back\n"
+        (tmp_path / "small-tmpfs").rmdir()
+
+
 class Told:
     """An outlet that keeps what it is told."""
 

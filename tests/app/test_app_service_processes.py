@@ -13,11 +13,16 @@ from pathlib import Path
 import pytest
 
 from stowkeeper.app.exit_codes import ExitCode
-from stowkeeper.app.service.daemon import Daemon
+from stowkeeper.app.service.daemon import PID_FILE, Daemon
+from stowkeeper.database.engine import Database
+from stowkeeper.database.migration_plan import plan_migration
+from stowkeeper.database.migrations import HEAD
+from stowkeeper.durable.server_lock import ServerLock
 from support import forked
 from support.command_line import CommandLine, environment, program, serving
 from support.crash_checks import depot_files, until
 from support.instances import make_instance
+from support.older_databases import make_database_of
 from support.processes import Program
 from support.raw_peer import COMMAND, LAST, RawPeer, data_set_pdus, p_data, store_command
 from support.server_process import kept_instances
@@ -157,6 +162,39 @@ def test_nobody_is_refused_while_one_server_follows_another(tmp_path: Path) -> N
     assert depot_files(archive) == []
 
 
+def test_a_newer_version_changes_the_schema_only_when_the_server_before_it_has_ended(tmp_path: Path) -> None:
+    """That one still writes what it answers, by the schema that it knows. Here the test itself holds its place."""
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    catalog = archive / "catalog.sqlite"
+    make_database_of("0004", catalog)
+
+    def revision() -> str | None:
+        with contextlib.closing(
+            Database.open_as_it_is(str(catalog), lock_path=f"{catalog}.lock")
+        ) as database:
+            return plan_migration(database).revision
+
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=50))
+        before = ServerLock(str(archive / "server.lock"), shared=False)
+        stack.callback(before.release)
+        new = stack.enter_context(activated(archive, tmp_path / "new.log", listener))
+        late = stack.enter_context(RawPeer(listener.getsockname()[1]))
+        until(lambda: "waiting for the server before this one to end" in new.log_text())
+        assert revision() == "0004"
+        assert list(archive.glob("catalog.sqlite.before-*")) == []
+        before.release()
+        late.associate()
+        assert late.store("1.2.3.1", make_instance(1).data).status == 0
+        late.release()
+        assert revision() == HEAD
+        assert len(list(archive.glob("catalog.sqlite.before-*"))) == 1
+        new.process.send_signal(signal.SIGTERM)
+        assert new.process.wait(30) == 0
+    assert set(kept_instances(archive)) == {"1.2.3.1"}
+
+
 # The detached server
 
 
@@ -169,13 +207,20 @@ def line(tmp_path: Path, capfd: pytest.CaptureFixture[str], small: None) -> Iter
         os.kill(number, signal.SIGKILL)
 
 
-def test_a_detached_server_from_its_start_to_its_end(line: CommandLine) -> None:
+def test_a_detached_server_from_its_start_to_its_end(
+    line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     daemon = Daemon(line.archive)
-    assert line("service stop", "--daemon").code == ExitCode.OK
+    nothing = line("service stop", "--daemon")
+    assert nothing.code == ExitCode.OK
+    assert "if its disk is away, a server of it may run all the same" in nothing.out
+    monkeypatch.setenv("STOWKEEPER_STORAGE__FOLDER_MODE", "0710")
     started = line("service start", "--daemon", "--port", "0", "--ae-title", "DAEMON")
     assert started.code == ExitCode.OK, started.err
     first = daemon.process_id()
     assert f"runs as process {first}" in started.out
+    made = (line.archive, line.archive / "run", line.archive / "log", line.archive / "objects")
+    assert [folder.stat().st_mode & 0o777 for folder in made] == [0o710] * 4
     assert os.getsid(first or 0) == first, "its own session: the end of a terminal is not its end"
     assert "aet=DAEMON" in (line.archive / "log" / "daemon.out").read_text()
     until(lambda: "what=ready" in line("service logs", "--daemon").out)
@@ -185,6 +230,8 @@ def test_a_detached_server_from_its_start_to_its_end(line: CommandLine) -> None:
     assert f"runs already, as process {first}" in refused.err
     assert daemon.process_id() == first
 
+    with (line.archive / "log" / "daemon.out").open("a") as output:
+        output.write("the words of a crash\n")
     os.kill(first or 0, signal.SIGKILL)
     until(lambda: daemon.process_id() is None)
     status = line("service status", "--daemon")
@@ -198,12 +245,26 @@ def test_a_detached_server_from_its_start_to_its_end(line: CommandLine) -> None:
     assert "aet=DAEMON" in (line.archive / "log" / "daemon.out").read_text(), (
         "with the options of the last start"
     )
+    assert "the words of a crash" in (line.archive / "log" / "daemon.out.1").read_text()
     assert f"Detached: process {second}." in line("service status", "--daemon").out
 
     stopped = line("service stop", "--daemon")
     assert (stopped.code, stopped.out) == (ExitCode.OK, f"The server, process {second}, has ended.\n")
     assert daemon.process_id() is None
     assert "what=stopped" in line("service logs", "--daemon", "-n", "1").out
+
+
+def test_a_pid_file_of_a_dead_process_names_nobody_even_when_its_number_lives_again(
+    line: CommandLine,
+) -> None:
+    """The number of a dead process is given to another one sooner or later: here to this one."""
+    daemon = Daemon(line.archive)
+    daemon.folder.mkdir(parents=True)
+    (daemon.folder / PID_FILE).write_text(f"{os.getpid()}\n")
+    assert daemon.process_id() is None
+    stopped = line("service stop", "--daemon")
+    assert stopped.code == ExitCode.OK, "nobody was signalled: this test still runs"
+    assert line("service status", "--daemon").out.startswith("Detached: no process.\n")
 
 
 def test_a_server_that_does_not_get_ready_is_reported_with_its_words(line: CommandLine) -> None:
@@ -216,3 +277,17 @@ def test_a_server_that_does_not_get_ready_is_reported_with_its_words(line: Comma
     assert Daemon(line.archive).process_id() is None
     (line.archive / "stowkeeper.toml").write_text("[dicom]\nport = 'x'\n")
     assert line("service start", "--daemon").code == ExitCode.SETTINGS
+
+
+def test_a_server_that_is_told_to_stop_while_it_starts_has_no_fault(
+    line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As one that does not hear of signals yet.
+    monkeypatch.setattr(
+        "stowkeeper.app.service.daemon.program", lambda: ("/bin/sh", "-c", "kill -TERM $$; sleep 60")
+    )
+    ended = line("service start", "--daemon")
+    assert (ended.code, ended.err) == (
+        ExitCode.TRY_AGAIN,
+        "Error: the server was told to stop before it was ready, and has ended.\n",
+    )

@@ -13,6 +13,7 @@ import pytest
 
 from stowkeeper.app.commands import run
 from stowkeeper.app.commands import service as service_module
+from stowkeeper.app.commands import status as _status_module  # noqa: F401 - a child may not read it any more
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.service import installing, rights
@@ -85,6 +86,19 @@ def test_a_stop_of_the_process_of_another_names_the_owner(place: Path) -> None:
         os.close(holder)
     assert code == ExitCode.NO_PERMISSION, said
     assert f"process {os.getpid()} belongs to root, and user nobody may not stop it: run `sudo " in said
+
+
+@pytest.mark.parametrize("verb", ["status", "stop", "restart"])
+@pytest.mark.parametrize("shut", ["archive", "archive/run"])
+def test_who_may_not_look_into_the_archive_is_told_who_may(place: Path, verb: str, shut: str) -> None:
+    archive = place / "archive"
+    (archive / "run").mkdir(parents=True)
+    (archive / "run" / "stowkeeper.pid").write_text("1\n")
+    (place / shut).chmod(0o700)
+    code, said = as_nobody("service", verb, "--daemon", "--archive", archive)
+    assert code == ExitCode.NO_PERMISSION, said
+    words = f"only root may see whether a server of {archive} runs, and this is user nobody: run `sudo "
+    assert words in said
 
 
 def test_a_pid_file_cannot_make_root_stop_what_is_not_its_owners(place: Path) -> None:

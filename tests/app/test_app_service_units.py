@@ -170,6 +170,57 @@ def test_what_the_sandbox_would_hide_stays_visible() -> None:
     assert (plain["ProtectHome"], plain["PrivateTmp"]) == (["yes"], ["yes"])
 
 
+def test_the_sandbox_lets_events_and_copies_out(tmp_path: Path) -> None:
+    (tmp_path / "stowkeeper.toml").write_text(
+        """
+        [[event_targets]]
+        name = "files"
+        events = ["study.quiet"]
+        folder = "/srv/my events 100%"
+        [[event_targets]]
+        name = "program"
+        events = ["study.quiet"]
+        command = ["/home/anna/route", "{study_instance_uid}"]
+        [[event_targets]]
+        name = "searched for"
+        events = ["study.quiet"]
+        command = ["route"]
+        [[event_targets]]
+        name = "posts"
+        events = ["study.quiet"]
+        url = "https://viewer.example/"
+        secret_file = "viewer.secret"
+        ca_file = "/etc/ssl/viewer.pem"
+        [[export_folders]]
+        name = "workstation"
+        folder = "/tmp/incoming"
+        """
+    )
+    found_settings = service_settings(None, tmp_path)
+    made = plan_of(found_settings, service_arguments(found_settings, None), user="a")
+    found = directives(service_unit(made, version=252))
+    assert list(words_of(found["ReadWritePaths"][0], has_variables=False)) == [
+        str(tmp_path),
+        "-/srv/my events 100%",
+        "-/tmp/incoming",
+    ]
+    assert list(words_of(found["RequiresMountsFor"][0], has_variables=False)) == [str(tmp_path)]
+    assert (found["ProtectHome"], found["PrivateTmp"]) == (["read-only"], ["no"])
+    assert set(map(str, made.read)) == {
+        str(tmp_path / "stowkeeper.toml"),
+        str(tmp_path / "viewer.secret"),
+        "/etc/ssl/viewer.pem",
+    }
+
+
+def test_every_file_of_tls_has_to_be_readable(tmp_path: Path) -> None:
+    names = ["certificate.pem", "key.pem", "password", "ca.pem"]
+    table = 'certificate = "certificate.pem"\nkey = "key.pem"\nkey_password_file = "password"\nca_files = ["ca.pem"]\n'
+    (tmp_path / "stowkeeper.toml").write_text(f"[tls]\n{table}")
+    made = plan_of(service_settings(None, tmp_path), ())
+    assert set(made.read) == {tmp_path / name for name in ("stowkeeper.toml", *names)}
+
+
 def test_the_service_stops_later_than_its_drain_and_is_not_restarted_for_nothing(tmp_path: Path) -> None:
     (tmp_path / "stowkeeper.toml").write_text("[dicom]\ndrain_seconds = 300.0\nassociations_max = 20000\n")
     found_settings = service_settings(None, tmp_path)
@@ -240,6 +291,7 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path, kind: str) -> None:
         command=(str(python), "-P", "-m", "stowkeeper", "serve", "--archive", str(archive)),
         archive=archive,
         log_directory=Path("/var/log/stow keeper"),
+        outlets=(Path("/srv/my events 100%"), Path("/srv/incoming")),
         user="root",
         group="root",
     )

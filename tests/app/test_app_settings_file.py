@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from stowkeeper.app import settings_file
 from stowkeeper.app.commands import run
+from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.limits import SETTINGS_VERSIONS_MAX
 from stowkeeper.app.settings_file import (
     SettingsFileBusyError,
@@ -23,6 +24,7 @@ from stowkeeper.app.settings_file import (
     with_value,
     without_value,
 )
+from support.small_filesystem import small_filesystem
 
 SITE = b"""# Site settings
 sync = true
@@ -222,6 +224,20 @@ def test_a_failure_leaves_nothing_behind(path: Path, monkeypatch: pytest.MonkeyP
         replace_file(path, b"# new\n", SITE)
     assert path.read_bytes() == SITE
     assert [file.name for file in path.parent.iterdir()] == ["site.toml"]
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with small_filesystem(tmp_path, size=16 << 10, inodes=20) as disk:
+        (disk / "stowkeeper.toml").write_text("[dicom]\n")
+        with contextlib.suppress(OSError):
+            (disk / "filler").write_bytes(bytes(16 << 10))
+        with contextlib.suppress(OSError), (disk / "filler").open("ab", buffering=0) as filler:
+            while filler.write(bytes(4096)):
+                pass
+        assert run(["config", "set", "--archive", str(disk), "dicom.port", "104"]) == ExitCode.IO_ERROR
+        assert capsys.readouterr().err == f"Error: {disk / 'stowkeeper.toml'}: No space left on device\n"
+        assert sorted(file.name for file in disk.iterdir()) == ["filler", "stowkeeper.toml"]
+        assert (disk / "stowkeeper.toml").read_text() == "[dicom]\n"
 
 
 def test_the_new_file_and_the_folder_are_synced_around_the_rename(

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from support.catalog_rows import open_database
 from support.command_line import CommandLine, keep, serving
 from support.instances import CT_IMAGE_STORAGE, make_instance
 from support.raw_peer import RawPeer
+from support.small_filesystem import small_filesystem
 
 NOW = "2026-03-10T12:00:00.000000Z"
 MIDNIGHT = "2026-03-01T00:00:00.000000Z"
@@ -179,6 +181,23 @@ def test_beside_a_record_it_is_well_and_says_where_it_listens(running: CommandLi
     assert "running since  2026-03-01 00:00:00 UTC, for " in ended.out
 
 
+def test_a_log_that_has_no_place_is_something_to_act_on(running: CommandLine, tmp_path: Path) -> None:
+    (first,) = running_servers(running.archive)
+    with small_filesystem(tmp_path, size=2 << 20, inodes=20) as disk:
+        folder = disk / "log"
+        folder.mkdir()
+        another = RunRecord(str(running.archive))
+        another.write(replace(first, log_file=str(folder / "stowkeeper.log")))
+        try:
+            assert state_of(running)["to_do"] == []
+            (disk / "filler").write_bytes(bytes(3 << 19))
+            assert f"the disk of the log folder {folder} is full, and log lines are lost" in to_do(running)
+            folder.rmdir()
+            assert f"the log folder {folder} is gone, so what the server logs is lost" in to_do(running)
+        finally:
+            another.close()
+
+
 def test_several_servers_of_a_shared_archive_are_told(running: CommandLine) -> None:
     (first,) = running_servers(running.archive)
     second = RunRecord(str(running.archive))
@@ -305,7 +324,9 @@ def test_settings_that_were_broken_while_the_server_runs_are_something_to_act_on
 ) -> None:
     (running.archive / "stowkeeper.toml").write_text("[dicom\n")
     # The marks are those of a new installation then, and the disk of the tests may be below them.
-    assert "the settings cannot be used" in state_of(running)["to_do"][0]["words"]
+    first = state_of(running)["to_do"][0]
+    assert "the settings cannot be used" in first["words"]
+    assert first["mend"] == f"stowkeeper check-config --archive {running.archive}"
     assert running("status").code == ExitCode.FINDINGS
     assert running("status", "--config", str(running.archive / "stowkeeper.toml")).code == ExitCode.FINDINGS
 

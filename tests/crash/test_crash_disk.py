@@ -339,8 +339,9 @@ def files() -> FailingFileSystem:
     return FailingFileSystem()
 
 
-@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
-@pytest.mark.parametrize("flushes", [0, 3])
+@pytest.mark.parametrize(
+    ("error", "flushes"), [(errno.EIO, 0), (errno.EIO, 3), (errno.ENOSPC, 0), (errno.EDQUOT, 3)]
+)
 def test_a_sync_that_fails_once_closes_the_door_until_a_probe_succeeds(
     tmp_path: Path, files: FailingFileSystem, error: int, flushes: int
 ) -> None:

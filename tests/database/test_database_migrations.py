@@ -286,7 +286,7 @@ def test_a_dry_run_tells_the_steps_the_copy_and_the_room_and_does_nothing(old: P
     with Database.open_as_it_is(str(old), lock_path=f"{old}.lock") as database:
         plan = plan_migration(database)
     assert (plan.revision, plan.head, plan.is_newer) == ("0001", migrations.HEAD, False)
-    assert [step.revision for step in plan.steps] == ["0002", "0003", "0004", "0005", "0006"]
+    assert [step.revision for step in plan.steps] == ["0002", "0003", "0004", "0005", "0006", "0007", "0008"]
     assert plan.steps[-1].revision == migrations.HEAD
     assert plan.steps[0].words == "The ledger tells on whose behalf a peer called."
     assert plan.backup == f"{old}.before-{migrations.HEAD}"

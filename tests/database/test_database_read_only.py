@@ -1,6 +1,7 @@
 """Reading a database that we may not write: beside a server, after one, and after one that was killed."""
 
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -64,6 +65,17 @@ class Nobody:
 
     def __exit__(self, *_: object) -> None:
         os.seteuid(0)
+
+
+@needs_root
+@pytest.mark.parametrize("shut", [".", "catalog.sqlite"])
+def test_who_may_not_read_is_told_so(place: Path, shut: str) -> None:
+    with open_database(place):
+        pass
+    (place / shut).chmod(0o700 if shut == "." else 0o600)
+    words = f"{place / 'catalog.sqlite'} cannot be read by this user: run this as the user who owns"
+    with Nobody(), pytest.raises(DatabaseForbidden, match=re.escape(words)):
+        ReadOnlyDatabase.open_to_read(str(place / "catalog.sqlite"))
 
 
 @needs_root

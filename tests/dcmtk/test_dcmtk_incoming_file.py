@@ -128,6 +128,35 @@ def test_all_unfinished_files_go_when_the_process_ends(tmp_path: Path) -> None:
     assert names(tmp_path) == ["CT.1"]
 
 
+def test_a_file_that_was_made_in_this_moment_goes_with_the_process_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal may come when the system has made a file and nobody here knows it yet."""
+    made = os.open
+
+    def interrupted(path: str, *more: int) -> int:
+        descriptor = made(path, *more)
+        discard_unfinished()
+        assert names(tmp_path) == []
+        return descriptor
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", interrupted)
+        file = IncomingFile(str(tmp_path), synchronizes=False)
+    file.discard()
+    discard_unfinished()
+    assert incoming_file._being_made == []
+
+
+def test_what_has_the_name_of_a_file_in_the_making_is_let_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incoming_file, "_being_made", [str(tmp_path / "of another")])
+    (tmp_path / "of another").write_bytes(b"some bytes")
+    discard_unfinished()
+    assert names(tmp_path) == ["of another"]
+
+
 def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:

@@ -7,7 +7,7 @@ import pytest
 
 from support.generated_pages import DOCS, generate
 
-PAGES = ("conformance.md", "dcmtk.md", "exit-codes.md", "settings.md", "tls.md")
+PAGES = ("conformance.md", "dcmtk.md", "exit-codes.md", "forwarding.md", "settings.md", "tls.md")
 
 
 def test_these_pages_have_generated_parts() -> None:

@@ -2,11 +2,13 @@
 
 import threading
 import time
+import weakref
 from concurrent.futures import CancelledError
 
 import pytest
 
 from stowkeeper.jobs.threads import Threads
+from support.job_engine_thread import wait_until
 
 SECONDS = 10.0
 
@@ -175,4 +177,21 @@ def test_giving_work_up_where_the_system_gives_no_thread_leaves_the_rest_to_the_
     assert threads.submit(lambda: "next").result(SECONDS) == "next"
     assert waiting.result(SECONDS) == "waited"
     release.set()
+    threads.close()
+
+
+def test_a_thread_that_waits_keeps_nothing_of_its_last_work() -> None:
+    class Large:
+        """What work holds, and what it returns."""
+
+    threads = Threads("forgetful", 1)
+    held, returned = Large(), Large()
+    seen = [weakref.ref(held), weakref.ref(returned)]
+
+    def work(_held: Large, returned: Large) -> Large:
+        return returned
+
+    threads.submit(lambda held=held, returned=returned: work(held, returned)).result(SECONDS)
+    del held, returned
+    wait_until(lambda: [one() for one in seen] == [None, None], "the end of both")
     threads.close()

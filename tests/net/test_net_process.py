@@ -149,17 +149,6 @@ def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path: Path) -> None:
 # A disk without room, by marks that no disk reaches
 
 
-def test_below_the_first_mark_each_instance_is_refused(tmp_path: Path) -> None:
-    settings = '[storage]\nrefuse_instance_below = "1000TB"\nrefuse_association_below = 0\n'
-    with serve_process(tmp_path, settings=settings) as server, RawPeer(server.port) as peer:
-        assert peer.associate().kind == ASSOCIATE_AC
-        answer = peer.store(INSTANCE.sop_instance_uid, INSTANCE.data)
-        assert (answer.status, answer.comment) == (0xA700, "the disk is full")
-        assert peer.echo().status == 0
-        server.wait_for_log("A700H")
-        assert kept_instances(server.archive) == {}
-
-
 def test_below_the_second_mark_storage_is_not_negotiated_and_echo_goes_on(tmp_path: Path) -> None:
     settings = '[storage]\nrefuse_instance_below = "1000TB"\nrefuse_association_below = "1000TB"\n'
     with serve_process(tmp_path, settings=settings) as server:

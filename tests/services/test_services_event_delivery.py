@@ -11,6 +11,7 @@ from stowkeeper.database.engine import utc_now
 from stowkeeper.database.schema import jobs
 from stowkeeper.jobs import rows as job_rows
 from stowkeeper.jobs.job import JobFilter
+from stowkeeper.jobs.limits import JOB_THREADS_MAX
 from stowkeeper.jobs.states import JobState
 from stowkeeper.services.events import delivery_job
 from stowkeeper.services.events.delivery_job import DELIVER, REPLAY, DeliveryJob, replay_request
@@ -151,6 +152,14 @@ def test_there_is_one_job_however_much_is_to_be_told(delivering):
     delivering.rig.keep(2)
     delivering.look()
     assert len(delivering.jobs()) == 1
+
+
+def test_what_was_told_leaves_no_more_than_one_job_behind(delivering):
+    for number in range(1, 4):
+        delivering.rig.keep(number)
+        delivering.run(lambda wanted=number: len(delivering.listener.told) == wanted, "one more event")
+        delivering.run(lambda: delivering.jobs()[0].is_finished, "its end")
+    assert [job.state for job in delivering.jobs()] == [JobState.SUCCESS]
 
 
 def test_more_than_a_portion_is_told(delivering, monkeypatch):
@@ -322,6 +331,56 @@ def test_what_was_told_before_a_death_is_told_again_at_most_and_nothing_is_left_
 
 def job_due_now():
     return update(jobs).values(due_at="2020-01-01T00:00:00.000000Z")
+
+
+def test_who_tells_rests_while_many_instances_arrive(delivering, monkeypatch):
+    """It rests after the second portion, since it knows by then how fast they come; whoever stops it does not wait for that."""
+    listener = delivering.listener
+    deliver = listener.deliver
+
+    def deliver_while_more_arrive(event, is_over):
+        deliver(event, is_over)
+        delivering.rig.keep(100 + len(listener.told))
+
+    monkeypatch.setattr(delivery_job, "DELIVERY_EVENTS", 3)
+    delivering.rig.keep(*range(3))
+    with monkeypatch.context() as patched:
+        patched.setattr(listener, "deliver", deliver_while_more_arrive)
+        patched.setattr(delivery_job, "MANY_CHANGES_A_SECOND", 0.001)
+        patched.setattr(delivery_job, "REST_FACTOR", 1e12)
+        patched.setattr(delivery_job, "REST_SECONDS_MAX", 3600.0)
+        delivering.run(
+            lambda: len(listener.told) == 6 and delivering.jobs()[0].items_done == 6, "two portions"
+        )
+    assert len(listener.told) == 6
+    delivering.run(lambda: len(listener.told) == 9, "the rest of them")
+    assert listener.uids() == told_of([0, 1, 2, *range(101, 107)])
+
+
+def test_targets_that_hang_keep_no_other_from_the_threads(rig, tmp_path, monkeypatch):
+    """More of them than the engine has threads hang, and one more is told."""
+    delivering = Delivering(rig, tmp_path, monkeypatch)
+    hanging = Listener()
+    hanging.gate.clear()
+    for number in range(JOB_THREADS_MAX + 1):
+        name = f"hanging {number}"
+        delivering.targets[name] = EventTarget(name=name, kinds=RECEIVED_ALONE, open_way=hanging.open_way)
+    delivering.look()
+    rig.keep(1)
+    delivering.run(
+        lambda: hanging.at_work == JOB_THREADS_MAX + 1 and delivering.listener.told, "the one that listens"
+    )
+    assert hanging.told == []
+
+
+@pytest.mark.parametrize(
+    ("processor_seconds", "changes_a_second", "rest"),
+    [(0.05, 99.0, 0.0), (0.05, 100.0, 0.8), (0.0, 5000.0, 0.0), (60.0, 5000.0, 5.0)],
+)
+def test_a_rest_is_as_long_as_telling_was_dear_and_no_longer_than_its_bound(
+    processor_seconds, changes_a_second, rest
+):
+    assert delivery_job.rest_after(processor_seconds, changes_a_second) == pytest.approx(rest)
 
 
 def test_a_target_that_left_the_settings_ends_its_job(delivering):

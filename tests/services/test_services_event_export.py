@@ -132,6 +132,31 @@ def test_nothing_is_written_through_a_link_that_somebody_put_there(rig, folder, 
     assert not (folder / "1.2.3.1.dcm").is_symlink()
 
 
+def test_no_folder_that_is_a_link_is_written_into(rig, folder, tmp_path):
+    rig.keep(1)
+    (event,) = rig.events()
+    private = tmp_path / "private"
+    (private / "1.2.10").mkdir(parents=True)
+    template = "{calling_ae_title}/{study_instance_uid}/{sop_instance_uid}{ext}"
+    (folder / "SCANNER").symlink_to(private)
+    with pytest.raises(DeliveryError, match="SCANNER is in the way, which is no folder, or a link"):
+        way(rig, folder, template).deliver(event, never)
+    (folder / "SCANNER").unlink()
+    (folder / "SCANNER").mkdir()
+    (folder / "SCANNER" / "1.2.10").symlink_to(private / "1.2.10")
+    with pytest.raises(DeliveryError, match=r"1\.2\.10 is in the way"):
+        way(rig, folder, template).deliver(event, never)
+    assert names_in(private) == []
+    (folder / "SCANNER" / "1.2.10").unlink()
+    (folder / "SCANNER" / "1.2.10").write_text("")
+    with pytest.raises(DeliveryError, match=r"1\.2\.10 is in the way"):
+        way(rig, folder, template).deliver(event, never)
+    linked = tmp_path / "linked"
+    linked.symlink_to(private)  # the export folder itself is named by the settings
+    way(rig, linked, template).deliver(event, never)
+    assert names_in(private) == ["SCANNER/1.2.10/1.2.3.1.dcm"]
+
+
 class Full(FileSystem):
     def synchronize(self, descriptor):
         raise OSError(28, "No space left on device")

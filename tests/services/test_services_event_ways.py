@@ -26,6 +26,7 @@ from stowkeeper.services.events.event_folder import FolderWay
 from stowkeeper.services.events.feed import Event, EventKind
 from stowkeeper.services.events.targets import DeliveryError
 from stowkeeper.services.events.webhook import SecretError, WebhookWay, secret_key
+from support.tls_files import Authority, Keys
 
 ARCHIVE_ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 EVENT = Event(
@@ -79,6 +80,11 @@ def test_every_place_has_a_value():
 @given(st.text())
 def test_what_is_no_name_in_braces_stays(text):
     assert filled(text.replace("{", "("), {"seq": "42"}) == text.replace("{", "(")
+
+
+def test_nothing_is_put_into_what_was_put_in():
+    values = {"calling_ae_title": "{words}", "words": "three words", "archive": "/srv/{words}"}
+    assert filled("{archive} {calling_ae_title} {unknown}", values) == "/srv/{words} {words} {unknown}"
 
 
 # A program
@@ -356,6 +362,25 @@ def test_a_server_that_drips_is_left_when_its_time_is_over():
         assert time.monotonic() - started < 20
 
 
+def drip_a_handshake(connection, _number):
+    connection.recv(65536)
+    with contextlib.suppress(OSError):
+        connection.sendall(b"\x16\x03\x03\x40\x00")  # a record of a handshake, of 16 KiB
+        for _ in range(2000):
+            connection.sendall(b"\x02")
+            time.sleep(0.02)  # likewise
+
+
+@pytest.mark.parametrize(("seconds", "is_over"), [(0.5, never), (600, at_once)])
+def test_a_server_that_drips_its_handshake_is_left_likewise(seconds, is_over):
+    with raw_server(drip_a_handshake) as (url, _):
+        started = time.monotonic()
+        way = webhook(url.replace("http:", "https:"), tls=ssl.create_default_context(), seconds=seconds)
+        with pytest.raises(DeliveryError):
+            way.deliver(EVENT, is_over)
+        assert time.monotonic() - started < 20
+
+
 def test_who_stops_waits_for_no_answer():
     with raw_server(drip) as (url, _), pytest.raises(DeliveryError):
         webhook(url, seconds=600).deliver(EVENT, at_once)
@@ -390,16 +415,45 @@ def test_nobody_there_is_said_in_words():
         webhook(f"http://127.0.0.1:{port}/").deliver(EVENT, never)
 
 
-@pytest.mark.parametrize("garbage", [b"\xff" * 100, b"HTTP/1.1 abc\r\n\r\n", b"\r\n" * 10, b""])
-def test_an_answer_that_is_none_is_a_failure(garbage):
+@pytest.mark.parametrize(
+    ("garbage", "words"),
+    [
+        (b"\x1b[31mRed\r\n\r\n", r"answered what is no HTTP \(BadStatusLine\)$"),
+        (b"HTTP/1.1 abc\r\n\r\n", "answered what is no HTTP"),
+        (b"\r\n" * 10, "answered what is no HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200, "answered what is no HTTP"),
+        (b"", "cannot be reached"),
+    ],
+)
+def test_an_answer_that_is_none_is_a_failure(garbage, words):
     def answer(connection, _number):
         connection.recv(65536)
         with contextlib.suppress(OSError):
             connection.sendall(garbage)
             connection.shutdown(socket.SHUT_RDWR)
 
-    with raw_server(answer) as (url, _), pytest.raises(DeliveryError, match="cannot be reached"):
+    with raw_server(answer) as (url, _), pytest.raises(DeliveryError, match=words):
         webhook(url, seconds=5).deliver(EVENT, never)
+
+
+@pytest.mark.peer("openssl")
+def test_an_endpoint_by_https_is_known_by_its_authority_and_its_name(endpoint, tmp_path):
+    authority = Authority(tmp_path / "authority", Keys(tmp_path))
+    here, elsewhere = authority.issue("here"), authority.issue("elsewhere", names=("DNS:elsewhere",))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(here.certificate, here.key)
+    endpoint.server.socket = context.wrap_socket(endpoint.server.socket, server_side=True)
+    url = endpoint.url.replace("http://", "https://")
+    trusting = ssl.create_default_context(cafile=authority.certificate)
+    with contextlib.closing(webhook(url, tls=trusting)) as way:
+        way.deliver(EVENT, never)
+        way.deliver(EVENT, never)
+    assert (len(endpoint.posts), len(endpoint.connections)) == (2, 1)
+    assert endpoint.posts[0][1]["Host"] == f"127.0.0.1:{endpoint.server.server_address[1]}"
+    context.load_cert_chain(elsewhere.certificate, elsewhere.key)
+    with pytest.raises(DeliveryError, match="cannot be reached"):
+        webhook(url, tls=trusting).deliver(EVENT, never)
+    assert len(endpoint.posts) == 2
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(endpoint):

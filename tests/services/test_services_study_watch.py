@@ -74,6 +74,7 @@ def test_quiet_comes_with_what_it_is_based_on(rig):
         "instances": 3,
         "series_count": 2,
         "numbers_missing": 2,
+        "instances_expected": None,
         "series": [
             {
                 "series_instance_uid": "1.2.10.1",
@@ -82,6 +83,7 @@ def test_quiet_comes_with_what_it_is_based_on(rig):
                 "lowest_number": 1,
                 "highest_number": 4,
                 "numbers_missing": 2,
+                "instances_expected": None,
             },
             {
                 "series_instance_uid": "1.2.10.2",
@@ -90,9 +92,53 @@ def test_quiet_comes_with_what_it_is_based_on(rig):
                 "lowest_number": None,
                 "highest_number": None,
                 "numbers_missing": 0,
+                "instances_expected": None,
             },
         ],
     }
+
+
+ACQUISITION_NUMBER, IMAGES_IN_ACQUISITION, OF_STUDY, OF_SERIES = (
+    0x00200012,
+    0x00201002,
+    0x00201208,
+    0x00201209,
+)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "other", "of_series", "of_study"),
+    [
+        ({}, {}, {}, [None, None], None),
+        ({OF_SERIES: 40}, {OF_SERIES: 41}, {OF_SERIES: 3}, [41, 3], 44),
+        ({OF_SERIES: 40}, {}, {}, [40, None], None),
+        ({OF_STUDY: 90}, {}, {OF_SERIES: 3}, [None, 3], 90),
+        ({IMAGES_IN_ACQUISITION: 20}, {IMAGES_IN_ACQUISITION: 20}, {OF_SERIES: 1}, [20, 1], 21),
+        (
+            {ACQUISITION_NUMBER: 1, IMAGES_IN_ACQUISITION: 20},
+            {ACQUISITION_NUMBER: 2, IMAGES_IN_ACQUISITION: 30},
+            {},
+            [50, None],
+            None,
+        ),
+        ({ACQUISITION_NUMBER: 1, IMAGES_IN_ACQUISITION: 20}, {ACQUISITION_NUMBER: 2}, {}, [None, None], None),
+        ({IMAGES_IN_ACQUISITION: 20, OF_SERIES: 60}, {}, {}, [60, None], None),
+        ({OF_SERIES: -1, OF_STUDY: 0}, {}, {}, [None, None], None),
+    ],
+)
+def test_quiet_says_how_many_were_expected_where_instances_say_so(
+    rig, first, second, other, of_series, of_study
+):
+    rig.keep(1, integers=first)
+    rig.keep(2, integers=second)
+    rig.keep(3, series="1.2.10.2", integers=other)
+    rig.look()
+    rig.clocks.pass_(QUIET_SECONDS)
+    rig.look()
+    quiet = rig.events()[-1]
+    assert [one["instances_expected"] for one in quiet.evidence["series"]] == of_series
+    assert quiet.evidence["instances_expected"] == of_study
+    assert f"3 instances{f' of {of_study} expected' if of_study else ''} in 2 series" in quiet.words
 
 
 def test_what_comes_after_quiet_is_a_new_revision(rig):

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 
 from stowkeeper.archive.archive import Archive
-from stowkeeper.database.engine import Database
+from stowkeeper.database.engine import Database, Transaction
 from stowkeeper.database.schema import job_lanes, jobs
 from stowkeeper.dicom.commitment_information import EventInformation, decode_event_information
 from stowkeeper.dicom.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN
@@ -206,8 +206,7 @@ class CommitmentServer:
 
     def _hurried(self) -> bool:
         with self.database.write() as transaction:
-            running = select(func.count()).where(jobs.c.state == JobState.RUNNING)
-            if transaction.execute(running).scalar_one():
+            if _is_one_running(transaction):
                 return False
             transaction.execute(delete(job_lanes))
             transaction.execute(
@@ -218,15 +217,25 @@ class CommitmentServer:
         return True
 
     def fail_often(self, since: str = "") -> None:
-        """Let it seem that every job has failed some times in a row, for ages; `since` is when the request came, or another time."""
+        """Let it seem that every job has failed some times in a row, for ages; `since` is when the request came, or another time.
+
+        A job that is at work is waited for first: what it writes at its end would undo this.
+        """
         failing = {
             "since": since or self.commitment(UID).requested_at,
             "seconds": 1e9,
             "last": seconds_ago(1),
         }
-        with self.database.write() as transaction:
-            checkpoint = func.json_set(jobs.c.checkpoint, "$.failing", func.json(json.dumps(failing)))
-            transaction.execute(update(jobs).values(failures=5, checkpoint=checkpoint))
+        checkpoint = func.json_set(jobs.c.checkpoint, "$.failing", func.json(json.dumps(failing)))
+
+        def failed() -> bool:
+            with self.database.write() as transaction:
+                if _is_one_running(transaction):
+                    return False
+                transaction.execute(update(jobs).values(failures=5, checkpoint=checkpoint))
+            return True
+
+        self.wait(failed, "every job to rest")
 
     def set_back(self, uid: str, **columns: Any) -> None:
         """Write columns of a transaction, such as times that lie longer ago."""
@@ -327,3 +336,8 @@ def silent_port() -> Iterator[int]:
         bound.bind(("127.0.0.1", 0))
         bound.listen(64)
         yield bound.getsockname()[1]
+
+
+def _is_one_running(transaction: Transaction) -> bool:
+    running = select(func.count()).where(jobs.c.state == JobState.RUNNING)
+    return bool(transaction.execute(running).scalar_one())

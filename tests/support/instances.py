@@ -1,8 +1,10 @@
 """Instances to send: small, well-formed data sets made from a few words each, and what a sender says of them."""
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from random import Random
+from types import MappingProxyType
 from typing import Self
 
 from stowkeeper.archive.arrival import Arrival, DuplicatePolicy
@@ -58,8 +60,12 @@ def make_instance(
     content: int = 0,
     sop_class_uid: str = CT_IMAGE_STORAGE,
     instance_number: int | None = None,
+    integers: Mapping[int, int] = MappingProxyType({}),
 ) -> Instance:
-    """Return instance `1.2.3.<number>` with about `size` bytes of pixels; another `content` is another version."""
+    """Return instance `1.2.3.<number>` with about `size` bytes of pixels; another `content` is another version.
+
+    `integers` are more elements of VR IS, by their tags, of the groups up to 7FDF.
+    """
     uid = f"1.2.3.{number}"
     elements = [
         (0x00080016, b"UI", sop_class_uid.encode()),
@@ -72,6 +78,8 @@ def make_instance(
         elements += [(0x0020000D, b"UI", study.encode()), (0x0020000E, b"UI", series.encode())]
     if instance_number is not None:
         elements.append((0x00200013, b"IS", str(instance_number).encode()))
+    elements += [(tag, b"IS", str(value).encode()) for tag, value in integers.items()]
+    elements.sort(key=lambda element: element[0])
     pixels = Random(f"{number} {content}").randbytes(size)
     elements.append((0x7FE00010, b"OB", pixels))
     return Instance(

@@ -5,7 +5,9 @@ tied to the process that started it (`tethered.py`), so that a killed test run l
 """
 
 import contextlib
+import itertools
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,6 +24,10 @@ START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 15.0
 """How long a program may take to end after SIGTERM before it is killed."""
 POLL_SECONDS = 0.01
+PORTS_FIRST = 20_000
+"""The ports that are given by name begin here, below those that systems give by themselves (32768 on Linux, 49152 elsewhere)."""
+PORTS_A_PROCESS = 750
+"""So many has each process of a test run to choose from, the same ones in turn; sixteen processes have ports of their own."""
 
 
 class ProgramFailed(Exception):  # noqa: N818 - the name says what happened, as the test report shows it
@@ -124,12 +130,29 @@ def running(
         program.stop()
 
 
+def _own_ports() -> Iterator[int]:
+    """Give the ports of this process in turn, for ever; where it begins is chance, so that two test runs seldom meet."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    place = int(worker) if worker.isdecimal() else os.getpid()
+    first = PORTS_FIRST + place % 16 * PORTS_A_PROCESS
+    begin = secrets.randbelow(PORTS_A_PROCESS)
+    return itertools.cycle([*range(first + begin, first + PORTS_A_PROCESS), *range(first, first + begin)])
+
+
+_ports = _own_ports()
+
+
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port of the loopback interface that was free a moment ago, and that nobody is given by chance.
+
+    One that the system chooses, it may choose for a connection of another test before the program that is to have it listens.
+    """
+    for _ in range(PORTS_A_PROCESS):
+        port = next(_ports)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
+    raise ProgramFailed(f"none of {PORTS_A_PROCESS} ports is free")
 
 
 def is_listening(port: int) -> bool:

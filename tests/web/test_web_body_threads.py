@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from stowkeeper.durable.filesystem import FileSystem
+from stowkeeper.services.store_request import StoreRequest
 from stowkeeper.web import connection, socket_body, studies_routes
 from stowkeeper.web import server as web_server
 from stowkeeper.web.body_threads import BodyThreads
@@ -313,6 +314,27 @@ def test_a_body_that_stands_still_on_its_thread_is_given_up(
         answer = read_all(sock)
     assert status_of(answer) == 408
     assert b"nothing of the body came" in answer
+
+
+def test_lines_that_take_long_to_write_keep_no_thread_of_other_requests(
+    server: StoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a hundred thousand parts wait for the finisher a hundred times."""
+    monkeypatch.setattr(web_server, "THREADS_MAX", 1)
+    held, closes = threading.Event(), StoreRequest.close
+
+    def close(store: StoreRequest, *, is_answered: bool) -> None:
+        assert held.wait(30)
+        closes(store, is_answered=is_answered)
+
+    monkeypatch.setattr(StoreRequest, "close", close)
+    body = body_of(FILES[0])
+    with web_serving(server.rig.application) as thread, connect(thread) as sock, connect(thread) as other:
+        sock.sendall(head(len(body)) + body)
+        assert stored_of(read_one(sock)) == UIDS[:1]
+        other.sendall(b"GET /api/instances HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert status_of(read_one(other)) == 200
+        held.set()
 
 
 def test_syncs_of_the_parts_of_a_request_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,26 @@ def test_the_same_again_is_success_and_kept_once(storing: Storing) -> None:
     assert storing.kept() == UIDS[:1]
 
 
+def test_the_same_again_mends_what_was_damaged_meanwhile(storing: Storing) -> None:
+    assert storing.post(body_of(FILES[0]))[0] == 200
+    (row,) = instances(storing.archive)
+    path = Path(storing.archive.root) / row["path"]
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(damaged)
+    assert storing.post(body_of(FILES[0]))[0] == 200
+
+    def put_away() -> list[Path]:
+        found = (Path(storing.archive.root) / "quarantine").rglob("*.dcm")
+        return [one for one in found if one.read_bytes() == damaged]
+
+    wait_until(lambda: bool(put_away()), "the damaged file is in quarantine")
+    wait_until(lambda: instances(storing.archive)[0]["path"] != row["path"], "the new one is current")
+    (mended,) = instances(storing.archive)
+    assert data_set_of(storing.archive, mended) == make_instance(1).data
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from stowkeeper.dicom import header
-from stowkeeper.services import spooled_body
+from stowkeeper.services import spooled_body, store_request
 from stowkeeper.services.file_terms import FileTerms
 from stowkeeper.services.store_request import StoreRequest
 from stowkeeper.services.store_request_limits import REFUSALS_LOGGED_MAX
@@ -339,6 +339,26 @@ def test_what_comes_behind_the_last_part_that_is_allowed_is_not_waited_for(tmp_p
 def storing(tmp_path: Path) -> Iterator[Storing]:
     with web_client(tmp_path / "archive") as (client, rig):
         yield Storing(client, rig)
+
+
+def test_parts_that_are_nothing_are_not_read_on_for_ever(
+    storing: Storing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dozen bytes each, they cost a kilobyte of memory and a line in the ledger."""
+    monkeypatch.setattr(store_request, "NAMELESS_PARTS_MAX", 20)
+    status, answer = storing.post(body_of(GOOD, *[b"x"] * 19, OTHER, *[b"x"] * 50))
+    assert (status, sorted(answer.stored), answer.others) == (202, [UID, OTHER_UID], [UNPARSABLE] * 21)
+    assert "20 parts are no instance" in " ".join(answer.words)
+    assert storing.line()["messages"] == 22
+
+
+def test_metadata_of_nothing_are_not_read_on_for_ever(
+    storing: Storing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_request, "NAMELESS_PARTS_MAX", 20)
+    status, answer = storing.post(metadata(json.dumps([{}] * 50)), {"Content-Type": JSON})
+    assert (status, len(answer.stored), len(answer.others)) == (409, 0, 21)
+    assert storing.line()["messages"] == 20
 
 
 def test_names_of_parts_are_bounded_together(storing: Storing, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,13 +139,17 @@ def test_two_requests_follow_each_other_on_one_connection(server: StoreServer) -
             assert answer_of(answer[answer.index(b"{") :]).stored == [uid]
 
 
-def test_cut_at_any_byte_nothing_but_whole_parts_is_kept(server: StoreServer) -> None:
+@pytest.mark.parametrize("is_chunked", [True, False])
+def test_cut_at_any_byte_nothing_but_whole_parts_is_kept(server: StoreServer, is_chunked: bool) -> None:
     files = [part10_of(make_instance(number, size=2)) for number in (1, 2)]
     body = body_of(*files)
     whole = [body.index(files[0]) + len(files[0]) + len(closing()), len(body)]
     sock = connect(server.thread)
     for cut in range(len(body)):
-        sock.sendall(head(None) + (chunk(body[:cut]) if cut else b"") + chunk(b""))
+        if is_chunked:
+            sock.sendall(head(None) + (chunk(body[:cut]) if cut else b"") + chunk(b""))
+        else:
+            sock.sendall(head(cut) + body[:cut])
         answer = read_one(sock)
         expected = sum(cut >= end for end in whole)
         found = answer_of(answer[answer.index(b"{") :])

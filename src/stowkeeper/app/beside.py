@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -12,12 +12,16 @@ import structlog
 from stowkeeper.app.background import Background
 from stowkeeper.app.commands.event_loop import new_event_loop
 from stowkeeper.app.event_targets import event_targets
+from stowkeeper.app.forwarding_rules import forwarding_rules
 from stowkeeper.app.http_place import cannot_listen
+from stowkeeper.app.origin_servers import origin_servers
 from stowkeeper.app.peer_book import configured_peers
+from stowkeeper.app.retention_rules import RetentionInForce
 from stowkeeper.app.setting_problems import SettingsError
 from stowkeeper.app.settings import Settings
 from stowkeeper.app.settings_of_services import OFF
 from stowkeeper.app.settings_of_tls import calling_tls_context
+from stowkeeper.app.tracing import tracing_desk
 from stowkeeper.app.wiring import commitment_options
 from stowkeeper.archive.archive import Archive
 from stowkeeper.archive.folder import JOBS
@@ -35,10 +39,14 @@ from stowkeeper.services.dialing import OwnSide
 from stowkeeper.services.events.delivery_job import DELIVER, REPLAY, DeliveryJob
 from stowkeeper.services.events.desk import EventDesk
 from stowkeeper.services.events.study_watch import StudyWatch
+from stowkeeper.services.forwarding.desk import ForwardingDesk
+from stowkeeper.services.forwarding.destinations import KnownDestinations
+from stowkeeper.services.forwarding.outcomes import ForwardOutcomes
 from stowkeeper.services.peers import PeerBook
 from stowkeeper.services.scrubbing import keep_scrubbing
 from stowkeeper.services.storage import StorageService
 from stowkeeper.services.store_job import StoreJob
+from stowkeeper.services.stow_job import StowJob
 
 if TYPE_CHECKING:  # FastAPI takes 0.3 s, which a server without HTTP need not pay
     from stowkeeper.web.server import WebServer
@@ -73,6 +81,7 @@ class Beside:
         self._asking: CommitmentRequestJob | None = None
         self._web: WebServer | None = None
         self.peers = PeerBook(configured_peers(settings), archive.database)
+        self._origin_servers = origin_servers(settings)
         self.commitment = CommitmentService(
             archive.database,
             self.peers,
@@ -85,11 +94,25 @@ class Beside:
         self._events = EventDesk(archive.database, watch, lambda: self._event_targets, self.wake_jobs)
         self._events.begin()
         self._telling: asyncio.Task[None] | None = None
+        self._forwarding_rules = forwarding_rules(settings)
+        places = KnownDestinations(self.peers, lambda: self._origin_servers)
+        self._forwarding = ForwardingDesk(
+            archive.database, lambda: self._forwarding_rules, places, self.wake_jobs
+        )
+        self._forwarding.begin()
+        self._forwarding_task: asyncio.Task[None] | None = None
+        self._retention = RetentionInForce(archive, settings, self.wake_jobs)
+        self._tracing = tracing_desk(archive, settings)
+        self._tracing_task: asyncio.Task[None] | None = None
 
     @property
     def settings(self) -> Settings:
         """The settings in force."""
         return self._settings
+
+    def traced(self) -> Mapping[str, int]:
+        """Return how many spans of traces were sent, and how many dropped; nothing where there are none."""
+        return {} if self._tracing is None else self._tracing.counts()
 
     def are_jobs_run(self) -> bool:
         """Tell whether what is put in now will be worked on; so it is before the engine's start, and when it was stopped."""
@@ -116,6 +139,7 @@ class Beside:
         if self._settings.http.port != OFF:
             http = await self._background.run(self._start_http(server, service, dicom))
         await asyncio.get_running_loop().run_in_executor(None, self._keep_scrubbing)
+        await asyncio.get_running_loop().run_in_executor(None, self._retention.keep_looking)
         await self._background.run(self._start_jobs(engine))
         return http
 
@@ -128,11 +152,17 @@ class Beside:
         """End the threads. Twice is fine."""
         self.peers.close()
         self._background.close()
+        if self._tracing is not None:  # last: it tells of what came until the end
+            self._tracing.stop()
+            self._tracing = None
 
     def take_settings(self, settings: Settings) -> None:
-        """Put in force what can be without a restart: the peers, the TLS that they are called with, and that of HTTPS."""
+        """Put in force what can be without a restart: peers, origin servers, the TLS of calls to peers, and that of HTTPS."""
         self._settings = settings
         self.peers.replace_configured(configured_peers(settings))
+        self._origin_servers = origin_servers(settings)
+        self._forwarding_rules = forwarding_rules(settings)
+        self._forwarding.wake()
         try:
             self._event_targets = event_targets(settings, self._archive)
         except (SettingsError, DatabaseUnavailable) as error:
@@ -141,6 +171,8 @@ class Beside:
                 what="the event targets were not read anew, the old ones stay",
                 reason=str(error),
             )
+        self._retention.take_settings(settings)
+        self._background.begin(asyncio.to_thread(self._retention.keep_looking))
         if self._web is not None:
             self._background.begin(self._renew_https(self._web, settings))
 
@@ -168,14 +200,17 @@ class Beside:
         )
         self._asking = CommitmentRequestJob(database, self.peers, own)
         jobs = self._settings.jobs
+        outcomes = ForwardOutcomes(self._forwarding.wake)
         return JobEngine(
             database,
             [
                 CommitmentJob(tools=tools, reporter=reporter),
                 self._asking,
-                StoreJob(archive, self.peers, own),
+                StoreJob(archive, self.peers, own, outcomes=outcomes),
+                StowJob(archive, lambda: self._origin_servers, outcomes=outcomes),
                 *(DeliveryJob(kind, database, lambda: self._event_targets) for kind in (DELIVER, REPLAY)),
-                *archive_job_kinds(archive, scrub_days=jobs.scrub_days),
+                *archive_job_kinds(archive, scrub_days=jobs.scrub_days, retained=self._retention.sparing),
+                self._retention.job,
             ],
             owner=archive.receiver,
             lock_folder=os.path.join(archive.root, JOBS),
@@ -193,6 +228,9 @@ class Beside:
         loop = asyncio.get_running_loop()
         self._running = loop.create_task(self._run_jobs(engine), name="jobs")
         self._telling = loop.create_task(self._events.run(), name="events")
+        self._forwarding_task = loop.create_task(self._forwarding.run(), name="forwarding")
+        if self._tracing is not None:
+            self._tracing_task = loop.create_task(self._tracing.run(), name="tracing")
 
     async def _run_jobs(self, engine: JobEngine) -> None:
         try:
@@ -236,6 +274,10 @@ class Beside:
             self._telling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._telling
+        if self._forwarding_task is not None:
+            self._forwarding_task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._forwarding_task
         if self._engine is not None:
             await self._engine.stop(JOBS_STOP_SECONDS)
         if self._running is not None:

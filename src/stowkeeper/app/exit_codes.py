@@ -28,7 +28,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "The command did what it was asked. A server that was told to stop ends with this one too.",
     ExitCode.FINDINGS: (
         "The command ran to its end, and not all is well: an instance was not accepted (`send`, `stow`, `import`) or not"
-        " committed (`commit`, `send --commit`), a file is damaged or missing (`verify`), a UID was not found (`rm`), a"
+        " committed (`commit`, `send --commit`), a file is damaged or missing (`verify`), a UID was not found (`rm`, `rules test`), a"
         " name is taken already (`peers add`, `token add`) or not known (`events replay`), something has to be acted on"
         " (`status`, `doctor`). What exactly, it has printed."
     ),

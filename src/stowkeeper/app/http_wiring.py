@@ -57,6 +57,7 @@ def web_server(
         are_jobs_run=beside.are_jobs_run,
         associations=server.open_associations,
         broken=lambda: what_is_broken(archive, server, is_stopping=False),
+        traced=beside.traced,
         commitment=beside.commitment,
         calling_tls=lambda: calling_tls_context(beside.settings),
         ask_terms=ask_terms(settings),

@@ -183,3 +183,18 @@ SETTINGS_LOCK_SECONDS = 10.0
 
 EDITOR_ROUNDS_MAX = 100
 """How often `config edit` offers to edit again: an editor that returns at once must not make a loop without end."""
+
+CONDITION_LETTERS_MAX = 1024
+"""Longest value that a condition of a rule asks for: the longest text that a person would write there, sixteen times."""
+
+CONDITION_VALUES_MAX = 1000
+"""Values that one condition of a rule lists. Those with wildcards are tried one by one, some 0.2 µs each."""
+
+FORWARDING_RULES_MAX = 200
+"""Forwarding rules. Each instance that arrives is put to every one of them, which takes some microseconds."""
+
+DESTINATIONS_PER_RULE_MAX = 50
+"""Destinations of one forwarding rule: each instance makes a row for each."""
+
+SENDERS_REMEMBERED = 4096
+"""Senders, by AE title and address, of which a trial of rules remembers which peers they are: a megabyte."""

@@ -42,6 +42,8 @@ class LogFile:
         self._descriptor: int | None = None
         self._disk: int | None = None
         """The device on which the folder was found first."""
+        self._mount_point = ""
+        """Where that is mounted. A disk that was away may come back as another device, as those of a network do."""
         self._torn = False
         """Whether the last write may have ended within a line, which the next must not continue."""
 
@@ -85,11 +87,15 @@ class LogFile:
         folder = self._folder or os.curdir
         if self._disk is None:
             _make_folders(folder, self._folder_mode)
-            self._disk = os.stat(folder).st_dev
+            self._disk, self._mount_point = os.stat(folder).st_dev, _mount_point_of(folder)
             return
         is_there = os.path.isdir(folder)
-        if os.stat(folder if is_there else os.path.dirname(folder) or os.curdir).st_dev != self._disk:
-            raise OSError(errno.ENODEV, "the disk of the log folder is gone", folder)
+        standing = folder if is_there else os.path.dirname(folder) or os.curdir
+        device = os.stat(standing).st_dev
+        if device != self._disk:
+            if _mount_point_of(standing) != self._mount_point:
+                raise OSError(errno.ENODEV, "the disk of the log folder is gone", folder)
+            self._disk = device
         if not is_there:
             _make_one_folder(folder, self._folder_mode)
 
@@ -324,6 +330,14 @@ def _bytes_of(line: str) -> bytes:
 
 def _day_of(seconds: float) -> str:
     return dt.datetime.fromtimestamp(seconds, dt.UTC).date().isoformat()
+
+
+def _mount_point_of(folder: str) -> str:
+    """Return the folder at which the file system of another one is mounted."""
+    place = os.path.realpath(folder)
+    while not os.path.ismount(place):
+        place = os.path.dirname(place)
+    return place
 
 
 def _make_folders(folder: str, mode: int) -> None:

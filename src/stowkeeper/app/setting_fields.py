@@ -26,12 +26,15 @@ RELOADABLE = frozenset(
         "dicom.proxy_protocol_from",
         "event_targets",
         "export_folders",
+        "forwarding_rules",
         "http.certificate",
         "http.key",
         "log",
         "negotiation",
+        "origin_servers",
         "peers",
         "profiles",
+        "retention_rules",
         "tls",
     }
 )
@@ -134,7 +137,9 @@ class Setting:
                 return int(shown) if shown.isdigit() else shown
             case "mode":
                 return "" if value is None else f"{value:04o}"
-            case "list" | "paths" if not isinstance(value, str):
+            case "list" if isinstance(value, Mapping):
+                return {name: [str(entry) for entry in entries] for name, entries in value.items()}
+            case "list" | "paths" if not isinstance(value, str) and value is not None:
                 return [str(entry) for entry in cast("tuple[object, ...]", value)]
             case "number":
                 number = cast("float", value)
@@ -163,6 +168,9 @@ def toml_text(value: object) -> str:
     """Write a plain value as TOML."""
     if isinstance(value, list):
         return "[" + ", ".join(toml_text(entry) for entry in value) + "]"
+    if isinstance(value, Mapping):
+        # The keys are words: keywords of attributes.
+        return "{" + ", ".join(f"{name} = {toml_text(entry)}" for name, entry in value.items()) + "}"
     # JSON has other escapes for characters beyond 16 bits and none for DEL; its numbers and truth values are TOML's.
     return toml_string(value) if isinstance(value, str) else json.dumps(value)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 from pydantic import ValidationError
 
@@ -24,9 +25,13 @@ from stowkeeper.app.setting_fields import (
     describe_entry,
 )
 from stowkeeper.app.setting_problems import Problem, guess_setting, problems_of, unknown_setting
+from stowkeeper.app.setting_values import shown
 from stowkeeper.app.settings_of_events import EventTargetSettings, ExportFolderSettings
+from stowkeeper.app.settings_of_forwarding import ForwardingRuleSettings
+from stowkeeper.app.settings_of_origin_servers import OriginServerSettings
 from stowkeeper.app.settings_of_peers import Peer
 from stowkeeper.app.settings_of_profiles import Profile, ProfileContext
+from stowkeeper.app.settings_of_retention import RetentionRuleSettings
 from stowkeeper.app.settings_tables import Settings
 
 CONFIG_VARIABLE = "STOWKEEPER_CONFIG"
@@ -37,6 +42,9 @@ STOW_CREDENTIAL_VARIABLE = "STOWKEEPER_STOW_TOKEN"
 
 OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, STOW_CREDENTIAL_VARIABLE})
 """Variables with our prefix that are no settings."""
+
+RULES = frozenset({"forwarding_rules", "retention_rules"})
+"""Lists of tables that are rules."""
 
 _KUBERNETES_NAME = re.compile(
     r"STOWKEEPER_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
@@ -66,6 +74,9 @@ def entry_settings() -> Mapping[str, Mapping[str, Setting]]:
         "profiles": describe_entry(Profile),
         "profiles.contexts": describe_entry(ProfileContext),
         "peers": describe_entry(Peer),
+        "origin_servers": describe_entry(OriginServerSettings),
+        "forwarding_rules": describe_entry(ForwardingRuleSettings),
+        "retention_rules": describe_entry(RetentionRuleSettings),
         "event_targets": describe_entry(EventTargetSettings),
         "export_folders": describe_entry(ExportFolderSettings),
     }
@@ -118,7 +129,20 @@ class Source:
             Settings.model_validate(nested(self.values))
         except ValidationError as error:
             for problem in problems_of(error, self.place_of, all_settings(), entry_settings()):
-                yield problem if self.kind is OriginKind.FILE else replace(problem, path=())
+                named = self._with_rule(problem)
+                yield named if self.kind is OriginKind.FILE else replace(named, path=())
+
+    def _with_rule(self, problem: Problem) -> Problem:
+        """Name the rule that a problem is in: of these there can be many, and people know them by their names."""
+        table, *rest = problem.path
+        if table not in RULES or not rest or not isinstance(rest[0], int):
+            return problem
+        entry = cast("list[object]", self.values[table])[rest[0]]
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not name:
+            return problem
+        number = f", entry {rest[0] + 1}"
+        return replace(problem, place=problem.place.replace(number, f"{number} {shown(name)}", 1))
 
 
 def nested(values: Mapping[str, object]) -> dict[str, object]:
@@ -210,9 +234,23 @@ def _list_of(text: str, setting: Setting) -> object:
             return json.loads(text)
         except ValueError:
             return text
+    if text.startswith("{"):
+        return _table_of(text)
     if setting.shape == "tables":
         return text
     return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+def _table_of(text: str) -> object:
+    """Read a table as TOML has it in one line, or as JSON; text that is neither is given back."""
+    try:
+        return tomllib.loads(f"table = {text}")["table"]
+    except tomllib.TOMLDecodeError:
+        pass
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def read_file(

@@ -22,9 +22,13 @@ from stowkeeper.app.setting_sources import (
     read_variables,
 )
 from stowkeeper.app.settings_of_events import event_contradictions
+from stowkeeper.app.settings_of_forwarding import forwarding_contradictions, forwarding_warnings
+from stowkeeper.app.settings_of_origin_servers import origin_server_contradictions
 from stowkeeper.app.settings_of_profiles import profile_contradictions, profile_warnings
+from stowkeeper.app.settings_of_retention import retention_contradictions, retention_warnings
 from stowkeeper.app.settings_of_services import services_contradictions
 from stowkeeper.app.settings_of_tls import tls_contradictions, tls_warnings
+from stowkeeper.app.settings_of_tracing import tracing_contradictions
 from stowkeeper.app.settings_tables import Settings
 
 __all__ = [
@@ -170,6 +174,8 @@ def warnings_of(settings: Settings) -> Iterator[str]:
     if settings.negotiation.preference and settings.negotiation.choice != "preference":
         yield 'negotiation.preference has no effect without negotiation.choice = "preference"'
     yield from profile_warnings(settings)
+    yield from forwarding_warnings(settings)
+    yield from retention_warnings(settings)
 
 
 def _is_loopback(host: str) -> bool:
@@ -192,10 +198,16 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
                 yield _problem(settings, "negotiation.preference", text)
     for name, text in tls_contradictions(settings.tls):
         yield _problem(settings, f"tls.{name}", text)
-    for key, text in services_contradictions(settings):
-        yield _problem(settings, key, text)
-    for key, text in event_contradictions(settings):
-        yield _problem(settings, key, text)
+    for contradictions in (
+        services_contradictions,
+        event_contradictions,
+        origin_server_contradictions,
+        forwarding_contradictions,
+        retention_contradictions,
+        tracing_contradictions,
+    ):
+        for key, text in contradictions(settings):
+            yield _problem(settings, key, text)
     for key, number, text in profile_contradictions(settings):
         problem = _problem(settings, key, text)
         if number is not None:

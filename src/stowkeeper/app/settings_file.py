@@ -141,7 +141,7 @@ def _without_empty(plain: Mapping[str, Any]) -> dict[str, Any]:
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
     """Keep others from changing a file for the length of a block. Raises SettingsFileBusyError, OSError."""
-    folder = os.open(path.resolve().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = os.open(_led_to(path).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         deadline = monotonic() + SETTINGS_LOCK_SECONDS
         while not _lock(folder):
@@ -166,6 +166,19 @@ def _lock(folder: int) -> bool:
     return True
 
 
+def check_folder(path: Path) -> None:
+    """Raise PermissionError where we may make no file in the folder of a settings file, as every change does."""
+    folder = _led_to(path).parent
+    by_effective_user = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=by_effective_user):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def _led_to(path: Path) -> Path:
+    """Return the file that a name leads to; links in a circle lead nowhere, and are found by whoever opens it."""
+    return Path(os.path.realpath(path))
+
+
 def content_of(path: Path) -> bytes | None:
     """Return what a file holds, None where there is none. Raises OSError."""
     try:
@@ -180,7 +193,7 @@ def replace_file(path: Path, content: bytes, before: bytes | None) -> Path | Non
     Owner, mode and extended attributes stay; where a name is a link, the file that it leads to is replaced. Call it within
     `held`. Raises SettingsFileBusyError where the file holds something else by now, SettingsFileOwnerError, OSError.
     """
-    target = path.resolve()
+    target = _led_to(path)
     if content_of(target) != before:
         raise SettingsFileBusyError(
             f"{path}: somebody else has changed it meanwhile: look at it, and try again"
@@ -196,9 +209,11 @@ def replace_file(path: Path, content: bytes, before: bytes | None) -> Path | Non
             os.fsync(descriptor)
         kept = None if before is None else _keep_versions(target)
         os.rename(hidden, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(hidden)
+        if isinstance(error, OSError) and error.filename is None:  # as of a write to a full disk
+            error.filename = str(path)
         raise
     _sync_folder(target.parent)
     return kept

@@ -191,11 +191,13 @@ class ExportFolderSettings(Table):
     mode: Annotated[
         FileMode,
         About(
-            "Permissions of the copies, as chmod takes them.",
-            allowed='text of octal digits, such as `"0640"`: the owner reads and writes, nobody executes',
+            "Permissions of the copies, whatever the umask says. `world` lets every user of the machine read them, as a program that"
+            " watches the folder under another account may need.",
+            allowed='`"owner"`, `"group"`, `"world"`, or text of octal digits, such as `"0640"`: the owner reads and writes,'
+            " nobody executes",
             shape="mode",
         ),
-    ] = 0o644
+    ] = 0o640
     at_once: Annotated[
         int,
         Field(ge=1, le=AT_ONCE_MAX),
@@ -240,11 +242,10 @@ def event_contradictions(settings: "Settings") -> Iterator[tuple[str, str]]:
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield "event_targets", f'several targets or export folders have the name "{name}"'
     archive = os.path.realpath(settings.archive)
-    for folder in settings.export_folders:
-        if os.path.commonpath([archive, os.path.realpath(folder.folder)]) == archive:
-            yield (
-                "export_folders",
-                f'the folder of "{folder.name}" is within the archive: name one outside of it',
-            )
+    places = [("event_targets", target.name, target.folder) for target in settings.event_targets]
+    places += [("export_folders", folder.name, folder.folder) for folder in settings.export_folders]
+    for key, name, place in places:
+        if place and os.path.commonpath([archive, os.path.realpath(place)]) == archive:
+            yield key, f'the folder of "{name}" is within the archive: name one outside of it'
     if len(names) > TARGETS_MAX:
         yield "event_targets", f"there are {len(names)} targets, {TARGETS_MAX} are allowed"

@@ -33,11 +33,15 @@ from stowkeeper.app.setting_values import (
 )
 from stowkeeper.app.settings_of_dicomweb import DICOMwebSettings
 from stowkeeper.app.settings_of_events import EventsSettings, EventTargetSettings, ExportFolderSettings
+from stowkeeper.app.settings_of_forwarding import ForwardingRuleSettings
 from stowkeeper.app.settings_of_log import LogSettings
+from stowkeeper.app.settings_of_origin_servers import OriginServerSettings
 from stowkeeper.app.settings_of_peers import AE_TITLE_TEXT, NETWORKS_TEXT, DuplicatesPolicy, Peer
 from stowkeeper.app.settings_of_profiles import Profile
+from stowkeeper.app.settings_of_retention import RetentionRuleSettings
 from stowkeeper.app.settings_of_services import CommitmentSettings, HTTPSettings, JobsSettings
 from stowkeeper.app.settings_of_tls import TLSSettings
+from stowkeeper.app.settings_of_tracing import TracingSettings
 from stowkeeper.archive.limits import SYNC_EVERY_BYTES, UNCATALOGUED_MAX, WORKER_THREADS
 from stowkeeper.archive.modes import folder_mode
 from stowkeeper.durable.limits import RESERVE_SIZE, SLOT_POOL_SIZE
@@ -419,6 +423,7 @@ class Settings(Table):
     jobs: JobsSettings = JobsSettings()
     commitment: CommitmentSettings = CommitmentSettings()
     events: EventsSettings = EventsSettings()
+    tracing: TracingSettings = TracingSettings()
     log: LogSettings = LogSettings()
     profiles: Annotated[
         tuple[Profile, ...],
@@ -429,6 +434,27 @@ class Settings(Table):
         tuple[Peer, ...],
         BeforeValidator(entries),
         About("Peers with rules of their own, one `[[peers]]` table each.", allowed="tables"),
+    ] = ()
+    origin_servers: Annotated[
+        tuple[OriginServerSettings, ...],
+        BeforeValidator(entries),
+        About(
+            "DICOMweb servers that instances are forwarded to, one `[[origin_servers]]` table each.",
+            allowed="tables",
+        ),
+    ] = ()
+    forwarding_rules: Annotated[
+        tuple[ForwardingRuleSettings, ...],
+        BeforeValidator(entries),
+        About("What is sent on, and where to, one `[[forwarding_rules]]` table each.", allowed="tables"),
+    ] = ()
+    retention_rules: Annotated[
+        tuple[RetentionRuleSettings, ...],
+        BeforeValidator(entries),
+        About(
+            "What is removed when it is old enough, one `[[retention_rules]]` table each. Without one nothing is.",
+            allowed="tables",
+        ),
     ] = ()
     event_targets: Annotated[
         tuple[EventTargetSettings, ...],

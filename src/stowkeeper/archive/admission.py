@@ -119,7 +119,7 @@ class Admission:
         return self._distrust or self._association_words
 
     def distrust(self, words: str) -> None:
-        """Admit nothing more: a sync failed. Only a probe that succeeds calls `trust`."""
+        """Admit nothing more: a sync failed, or the disk is read-only. Only a probe that succeeds calls `trust`."""
         with self._lock:
             self._failures += 1
             self._distrust = words

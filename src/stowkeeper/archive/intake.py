@@ -561,12 +561,10 @@ class Incoming:
         if error.errno in _OUT_OF_SPACE:
             self._intake.admission.check_space()
             return Refused(Refusal.OUT_OF_RESOURCES, "the disk is full")
-        log.error(
-            "error",
-            what="the depot cannot be written",
-            path=self._slot.path if self._slot else error.filename,
-            error=error.strerror,
-        )
+        if error.errno == errno.EROFS:  # it concerns every instance, until a probe finds it otherwise
+            self._intake.admission.distrust("the disk is read-only")
+        path = self._slot.path if self._slot else error.filename
+        log.error("error", what="the depot cannot be written", path=path, error=error.strerror)
         return Refused(Refusal.OUT_OF_RESOURCES, "the disk cannot be written")
 
     def _give_up(self) -> None:

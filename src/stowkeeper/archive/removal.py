@@ -11,6 +11,9 @@ change, and it unlinks a file only if the receipt in it is the version's own.
 Held versions are not removed, unless a person overrides that: then the holds are released and the audit trail
 says who did it and why, in the transaction that says `removing`. Damaged versions are evidence: their rows can be
 closed, their files stay in quarantine.
+
+Where no person decides but a rule, what it decided by is looked at once more in the transaction that says `removing`, and
+all goes that the plan names, or nothing (`Sparing`).
 """
 
 import errno
@@ -42,6 +45,9 @@ log = structlog.get_logger("stowkeeper.archive")
 GRACE_OVER = "replaced by a newer version, and its grace time is over"
 HOLD_OVERRIDDEN = "hold overridden"
 """The action in the audit trail when a held version is removed by hand."""
+
+Sparing = Callable[[Connection, Collection[int]], str]
+"""Asked in the transaction that would mark these versions: says in words why all of them stay, '' when all may go."""
 
 _REMOVED_BY_HAND = (VersionState.KEPT, VersionState.SUPERSEDED)
 
@@ -91,12 +97,13 @@ class RemovalResult:
     `closed` are damaged ones whose rows say `removed` now; `quarantined` are their files and others that
     turned out to be damaged, which are never deleted by us. `passed_over` were held or removed by others
     since the plan was made; those of them that are held are named in `held`. `left` are paths whose files could not be
-    unlinked, with the reason in words.
+    unlinked, with the reason in words. `spared` says why nothing was taken away that a rule had chosen.
     """
 
     removed: int = 0
     closed: int = 0
     passed_over: int = 0
+    spared: str = ""
     held: list[HeldVersion] = field(default_factory=list)
     left: list[tuple[str, str]] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
@@ -186,6 +193,24 @@ class Removal:
         self.finish(marked, reason, result)
         self.finish(plan.removing, "", result)
         self._close_damaged(plan.damaged, reason, result)
+        return result
+
+    def carry_out_unless(self, plan: RemovalPlan, reason: str, spares: Sparing) -> RemovalResult:
+        """Remove all that a plan names or nothing: `spares` decides, in the one transaction that marks all of it.
+
+        Damaged versions are left as they are, and so is what is held. Raises as `carry_out`.
+        """
+        result = RemovalResult()
+        marked: list[int] = []
+        if plan.kept:
+            with self._database.write() as transaction:
+                result.spared = spares(transaction.connection, plan.kept)
+                if not result.spared:
+                    found = catalog.mark_removing(transaction, plan.kept, reason=reason)
+                    marked = [version.version_key for version in found]
+            result.passed_over = len(plan.kept) - len(marked)
+        self.finish(marked, reason, result)
+        self.finish(plan.removing, "", result)
         return result
 
     def _override(

@@ -44,6 +44,7 @@ class ReadOnlyDatabase(Database):
         Raises DatabaseForeign, DatabaseForbidden and DatabaseUnavailable.
         """
         database = cls(path)
+        database._check_may_read()
         with database.read() as connection:
             if connection.exec_driver_sql("PRAGMA application_id").scalar() != APPLICATION_ID:
                 raise database._foreign()
@@ -77,6 +78,21 @@ class ReadOnlyDatabase(Database):
         """Close the database. Twice is fine."""
         self._closed = True
         self._reader_engine.dispose()
+
+    def _check_may_read(self) -> None:
+        """Raise DatabaseForbidden where the rights are missing: SQLite's own words do not tell."""
+        by_effective_user = os.access in os.supports_effective_ids
+        try:
+            os.stat(self.path)
+            may_read = os.access(self.path, os.R_OK, effective_ids=by_effective_user)
+        except PermissionError:
+            may_read = False
+        except OSError:  # told by whoever opens it
+            return
+        if not may_read:
+            raise DatabaseForbidden(
+                f"{self.path} cannot be read by this user: run this as the user who owns the archive, or have that user's group"
+            )
 
     def _state(self) -> tuple[bool, Any]:
         """Return whether there is a log, and what changes with the file."""

@@ -56,6 +56,7 @@ COMMITMENT_STATES = (
     "cancelled",
 )
 COMMITMENT_OUTCOMES = ("", "committed", "failed", "unasked")
+FORWARD_STATES = ("waiting", "queued", "sent", "failed", "dropped")
 CREDENTIAL_KINDS = ("token", "password")
 CREDENTIAL_ROLES = ("none", "read", "operate", "admin")
 
@@ -74,6 +75,12 @@ WAITING = "state IN ('pending', 'retry')"
 
 RUNNING = "state = 'running'"
 """The jobs that somebody has taken; the condition of another one."""
+
+OPEN_FORWARDS = "state IN ('waiting', 'queued', 'failed')"
+"""The forwards that are not at their end; the condition of the index that they are looked up and counted by."""
+
+FORWARDS_IN_JOB = "state IN ('queued', 'failed')"
+"""The forwards that an item of a job may still be about; the condition of another one."""
 
 
 def uid_hash(uid: str) -> int:
@@ -289,6 +296,9 @@ versions = Table(
     Column("rt_plan_label", Text, comment="(300A,0002)"),
     Column("rt_plan_date", Text, comment="(300A,0006)"),
     Column("rt_plan_time", Text, comment="(300A,0007)"),
+    Column("images_in_acquisition", Integer, comment="(0020,1002)"),
+    Column("number_of_study_related_instances", Integer, comment="(0020,1208)"),
+    Column("number_of_series_related_instances", Integer, comment="(0020,1209)"),
     Index("versions_of_instance", "instance_key"),
     Index("versions_of_series", "series_key", "instance_key"),
     Index("versions_path", "path", unique=True, sqlite_where=text(ON_SHELF)),
@@ -434,6 +444,54 @@ study_events = Table(
         "evidence", Text, nullable=False, comment="JSON object: what it is based on, without patient data"
     ),
     Index("study_events_of_study", "study_key", "seq"),
+)
+
+# Forwarding: what the rules chose to be sent on.
+
+forwards = Table(
+    "forwards",
+    metadata,
+    Column("forward_key", Integer, primary_key=True, comment="given in the order in which rules chose"),
+    Column(
+        "version_key", Integer, ForeignKey("versions.version_key"), nullable=False, comment="what is sent"
+    ),
+    Column(
+        "destination",
+        Text,
+        nullable=False,
+        comment="name of a peer or of an origin server, which may not be there any more",
+    ),
+    Column("rule", Text, nullable=False, comment="name of the rule that chose it"),
+    Column("priority", Integer, nullable=False, comment="of the rule, and so of the job"),
+    Column(
+        "state",
+        Text,
+        _one_of("state", FORWARD_STATES),
+        nullable=False,
+        comment="waiting: for a job. queued: a job has it. sent: the destination answered that it took it. failed: its job"
+        " ended without, and a person is to look. dropped: it is not to be sent any more",
+    ),
+    Column(
+        "job_key",
+        Integer,
+        comment="the job that has it, or had it last, which may be gone by age; null before",
+    ),
+    Column("position", Integer, comment="of its item in that job"),
+    Column("words", Text, nullable=False, comment="why, without patient data; of a sent one its warning"),
+    Column("created_at", Text, nullable=False, comment="when the rule chose it"),
+    Column("changed_at", Text, nullable=False, comment="when the row was last changed"),
+    UniqueConstraint("version_key", "destination", name="forwards_version"),
+    Index(
+        "forwards_open",
+        "state",
+        "destination",
+        "priority",
+        "job_key",
+        "forward_key",
+        sqlite_where=text(OPEN_FORWARDS),
+    ),
+    Index("forwards_of_job", "job_key", "position", sqlite_where=text(FORWARDS_IN_JOB)),
+    sqlite_autoincrement=True,
 )
 
 # The ledger: who came, and every request seen. Only rows know it; a kill can lose the last batch.

@@ -35,6 +35,8 @@ Buffer = bytes | bytearray | memoryview
 
 _counter = itertools.count(1)
 _unfinished: set["IncomingFile"] = set()
+_being_made: list[str] = []
+"""The path of a file that is there, or will be in a moment, and is not among the unfinished yet."""
 
 
 class IncomingFile:
@@ -49,6 +51,7 @@ class IncomingFile:
         self._descriptor: int | None
         self._descriptor, self._path = _open_hidden(directory)
         _unfinished.add(self)
+        _being_made.clear()
 
     def write(self, pieces: Sequence[Buffer]) -> None:
         """Append pieces."""
@@ -174,15 +177,20 @@ def _open_hidden(directory: str) -> tuple[int, str]:
     """Make a file under a hidden name and lock it, so that nobody takes it for a left-over one."""
     for _ in range(HIDDEN_NAME_TRIES_MAX):
         path = f"{_hidden_start(directory)}{os.getpid()}-{next(_counter)}"
+        _being_made[:] = (path,)  # a signal may come before anybody knows the file
         try:
             descriptor = os.open(path, _NEW, _MODE)
         except FileExistsError:
             continue
+        except OSError:
+            _being_made.clear()
+            raise
         try:  # noqa: SIM105 - an object for it takes longer than all else here, for every instance
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:  # the file system has no locks: the file's age speaks for it then
             pass
         return descriptor, path
+    _being_made.clear()
     raise FileExistsError(errno.EEXIST, "too many unfinished files are in the way", directory)
 
 
@@ -221,6 +229,10 @@ def discard_unfinished() -> None:
     """Remove every file that is neither finished nor discarded: the process ends."""
     for file in list(_unfinished):
         file.discard()
+    for path in _being_made:
+        with contextlib.suppress(OSError):
+            if not os.stat(path).st_size:  # one that has bytes is another's, of whom the name was taken
+                os.unlink(path)
 
 
 def remove_left_over(directory: str) -> int:

@@ -38,9 +38,9 @@ take the lock, or the number may be another's by now. A process that is at a fil
 PIECES_PER_WRITE_MAX: Final = 512
 """Buffers given to the system in one call: half of what Linux takes (IOV_MAX)."""
 
-WAITING_BYTES_MAX: Final = 1 << 18
-"""Bytes of a data set that wait in memory until they are written. Most instances of scanners without many frames come
-whole within it, and then go to the disk in one call."""
+WAITING_BYTES_MAX: Final = 1 << 20
+"""Bytes of a data set that wait in memory until they are written: as many as one receive buffer holds. Most instances of
+scanners without many frames come whole within it, and then go to the disk in one call."""
 
 DICTIONARY_FILE_BYTES_MAX: Final = 16 << 20
 """Bytes of one file of a data dictionary. DCMTK's own with all private elements has half a megabyte."""

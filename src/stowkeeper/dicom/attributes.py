@@ -85,6 +85,9 @@ class InstanceAttributes:
     instance_number: int | None = None
     frame_of_reference_uid: str | None = None
     laterality: str | None = None
+    images_in_acquisition: int | None = None
+    number_of_study_related_instances: int | None = None
+    number_of_series_related_instances: int | None = None
     number_of_frames: int | None = None
     rows: int | None = None
     columns: int | None = None
@@ -167,6 +170,9 @@ _TABLE: Final = """\
 00200013 IS InstanceNumber
 00200052 UI FrameOfReferenceUID
 00200060 CS Laterality
+00201002 IS ImagesInAcquisition
+00201208 IS NumberOfStudyRelatedInstances
+00201209 IS NumberOfSeriesRelatedInstances
 00280008 IS NumberOfFrames
 00280010 US Rows
 00280011 US Columns
@@ -222,6 +228,12 @@ _ATTRIBUTES: Final = _read_table()
 
 WANTED: Final = frozenset(_ATTRIBUTES)
 """The tags that `extract` has a use for; the set that header scanners are given."""
+
+FIELDS: Final[Mapping[str, str]] = {keyword: name for name, _, keyword in _ATTRIBUTES.values()}
+"""The names of the fields above by the keywords of their attributes."""
+
+UNDIVIDED: Final = frozenset(keyword for _, kind, keyword in _ATTRIBUTES.values() if kind == _SINGLE_TEXT)
+"""The keywords of those in which a backslash is a letter and does not part values (PS3.5 §6.1.2.3)."""
 
 _WELL_FORMED_UID = re.compile(rb"[012](?:\.(?:0|[1-9][0-9]*))+")
 _INTEGER_STRING = re.compile(rb"[ \0]*([+-]?[0-9]{1,18})(?:\.0*)?[ \0]*")

@@ -67,7 +67,7 @@ class JobRun:
         self._database = database
         self._threads = threads
         self._writing = threading.Lock()
-        self._works: set[Future[Any]] = set()
+        self._works: dict[Future[Any], Threads] = {}
         self._left = asyncio.Event()
 
     @property
@@ -147,16 +147,18 @@ class JobRun:
             item.done_at,
         )
 
-    async def in_thread(self, function: Callable[..., T], *args: Any) -> T:  # noqa: ANN401 - as the function takes them
+    async def in_thread(self, function: Callable[..., T], *args: Any, threads: Threads | None = None) -> T:  # noqa: ANN401 - as the function takes them
         """Call what blocks in one of the engine's threads, and return what it returns.
 
+        Who waits for others for long brings `threads` of its own, and keeps no other job from those of the engine.
         When the run has to end it waits for the function, which is to look at `stopping`, so that nothing of one run goes
         on beside the next. For the same reason a time-out around it does not break it off. Raises JobInterrupted when the
         run has to end before it began.
         """
         self.check_stopping()
-        work = self._threads.submit(partial(copy_context().run, function, *args))
-        self._works.add(work)
+        threads = threads or self._threads
+        work = threads.submit(partial(copy_context().run, function, *args))
+        self._works[work] = threads
         waited_for = asyncio.wrap_future(work)
         left = asyncio.ensure_future(self._left.wait())
         ends: set[asyncio.Future[Any]] = {waited_for, left}
@@ -172,7 +174,7 @@ class JobRun:
                     break
         finally:
             left.cancel()
-            self._works.discard(work)
+            del self._works[work]
         if is_cancelled or not waited_for.done():
             waited_for.add_done_callback(_look_at)
             raise asyncio.CancelledError
@@ -181,8 +183,8 @@ class JobRun:
     def leave(self) -> None:
         """Wait no longer for threads that do not end; others take their places. Called on the event loop."""
         self.stopping.set()
-        for work in list(self._works):
-            self._threads.give_up(work)
+        for work, threads in list(self._works.items()):
+            threads.give_up(work)
         self._left.set()
 
 

@@ -107,6 +107,8 @@ class Threads:
                     return  # another has its place
                 self._at_work.discard(future)
                 self._idle += 1
+            # Else a thread that waits keeps what its last work held: a request of ten thousand instances, say.
+            del future, function
 
     @staticmethod
     def _do(future: Future[Any], function: Callable[[], Any]) -> None:

@@ -1,18 +1,20 @@
 """The jobs on the archive itself: verify it, rebuild what its rows lack, remove from it.
 
 They run beside servers that receive. `verify` and `rebuild` have a lane of their own with the scrub (`scrubbing.py`), one
-at a time: each reads as much as the disk gives. A removal is short and shares the lane of the disk.
+at a time: each reads as much as the disk gives. A removal is short and shares the lane of the disk; one that a retention rule
+asked for has a lane and a pace of its own, and asks the rule again before it takes anything away.
 
 What each does is done by the room archive, a second time without harm; a job adds where it is, what it found, and that it
 ends within a second when it is asked to.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
-from sqlalchemy import select
+import structlog
+from sqlalchemy import Connection, select
 
 from stowkeeper.archive.archive import ArchiveReader
 from stowkeeper.archive.mending import Mending
@@ -29,6 +31,7 @@ from stowkeeper.services.archive_job_limits import (
     BYTES_PER_SECOND_MIN,
     MARK_BATCH_MAX,
     REASON_LETTERS_MAX,
+    RULED_VERSIONS_PER_SECOND,
     UIDS_MAX,
 )
 from stowkeeper.services.findings import (
@@ -47,10 +50,12 @@ __all__ = [
     "OVERRIDE_HOLDS",
     "REBUILD",
     "REMOVE",
+    "RETENTION_LANE",
     "SCRUB",
     "VERIFY",
     "RebuildJob",
     "RemoveJob",
+    "Retained",
     "ScrubJob",
     "VerifyJob",
     "archive_job_kinds",
@@ -61,6 +66,8 @@ __all__ = [
     "verify_request",
 ]
 
+log = structlog.get_logger("stowkeeper.archive")
+
 VERIFY = "verify"
 REBUILD = "rebuild"
 REMOVE = "remove"
@@ -68,12 +75,32 @@ REMOVE = "remove"
 OVERRIDE_HOLDS = "override_holds"
 """Argument of a removal: what is held goes too."""
 
+BY_RULE = "by_rule"
+"""Argument of a removal that a retention rule asked for: what the rule decided by, an object of its own."""
+
+RETENTION_LANE = "retention"
+"""The lane of removals that rules ask for: one at a time, so that those of persons have the lane of the disk."""
+
+Retained = Callable[[Connection, JSON, str, Collection[int]], str]
+"""Asked in the transaction that would take versions away, with what a rule decided by, the UID that it named, and the keys of
+all versions that would go: says in words why all of them stay, '' when the rule still wants them gone."""
+
 _HELD_NAMED_MAX = 3
 
 
-def archive_job_kinds(archive: ArchiveReader, *, scrub_days: float) -> list[JobKind]:
-    """Return the kinds of jobs on an archive. `scrub_days` is the time of a round of the scrub; 0 switches it off."""
-    return [VerifyJob(archive), RebuildJob(archive), RemoveJob(archive), ScrubJob(archive, days=scrub_days)]
+def archive_job_kinds(
+    archive: ArchiveReader, *, scrub_days: float, retained: Retained | None = None
+) -> list[JobKind]:
+    """Return the kinds of jobs on an archive. `scrub_days` is the time of a round of the scrub; 0 switches it off.
+
+    `retained` decides over what retention rules asked for; without it none of that is removed.
+    """
+    return [
+        VerifyJob(archive),
+        RebuildJob(archive),
+        RemoveJob(archive, retained),
+        ScrubJob(archive, days=scrub_days),
+    ]
 
 
 def verify_request(
@@ -110,10 +137,16 @@ def rebuild_request(*, created_by: str) -> JobRequest:
 
 
 def remove_request(
-    uids: Sequence[str], *, reason: str, created_by: str, override_holds: bool = False
+    uids: Sequence[str],
+    *,
+    reason: str,
+    created_by: str,
+    override_holds: bool = False,
+    by_rule: JSON | None = None,
 ) -> JobRequest:
     """Return a job that removes studies, series or instances, each with an outcome of its own.
 
+    `by_rule` is what a retention rule decided by; the rule is asked again before anything goes.
     Raises ValueError where there is no UID, too many, no reason, one that is too long, or nobody who overrides holds.
     """
     named = texts(uids)
@@ -128,11 +161,15 @@ def remove_request(
     if override_holds and not created_by:
         msg = "who overrides holds has to be named"
         raise ValueError(msg)
+    if override_holds and by_rule is not None:
+        msg = "a rule overrides no holds"
+        raise ValueError(msg)
     return JobRequest(
         kind=REMOVE,
-        arguments={"reason": reason, OVERRIDE_HOLDS: override_holds},
+        arguments={"reason": reason, OVERRIDE_HOLDS: override_holds}
+        | ({} if by_rule is None else {BY_RULE: by_rule}),
         subject=named[0] if len(named) == 1 else "",
-        lane=DISK_LANE,
+        lane=DISK_LANE if by_rule is None else RETENTION_LANE,
         created_by=created_by,
         items=named,
     )
@@ -288,11 +325,12 @@ class RebuildJob:
 class RemoveJob:
     """Removes studies, series or instances, one item after the other.
 
-    Outcomes: `removed`; `partly`, of which the words say what stayed; `held`; `not found`. What was marked when it is
-    broken off is finished by whoever looks after the archive next.
+    Outcomes: `removed`; `partly`, of which the words say what stayed; `held`; `not found`; `spared`, of what a rule asked for
+    and does not want gone any more. What was marked when it is broken off is finished by whoever looks after the archive next.
     """
 
     archive: ArchiveReader
+    retained: Retained | None = None
     name: ClassVar[str] = REMOVE
     concludes_cancellation: ClassVar[bool] = False
 
@@ -302,6 +340,7 @@ class RemoveJob:
 
     def _remove(self, run: JobRun) -> Ending:
         overrides = overrides_holds(run.job)
+        by_rule = run.job.arguments.get(BY_RULE)
         removal = Removal(
             self.archive.files,
             self.archive.root,
@@ -309,7 +348,7 @@ class RemoveJob:
             override_holds=overrides,
             who=_who_overrides(run.job, self.archive.database) if overrides else run.job.created_by,
             mark_batch_max=MARK_BATCH_MAX,
-            progress=Pace(run.stopping),
+            progress=Pace(run.stopping, None if by_rule is None else RULED_VERSIONS_PER_SECOND),
         )
         outcomes = Counter[str]()
         for item in self._items(run):
@@ -318,7 +357,7 @@ class RemoveJob:
                 outcomes[item.outcome or self._remove_one(run, removal, item)] += 1
             except OSError as error:
                 return TryAgain(f"{item.name}: a folder cannot be synced: {error.strerror or error}")
-        left = outcomes.total() - outcomes["removed"]
+        left = outcomes.total() - outcomes["removed"] - outcomes["spared"]
         words = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
         return Failed(f"not all was removed: {words}") if left else Finished(words)
 
@@ -333,22 +372,51 @@ class RemoveJob:
         """Remove what one item names, and return its outcome, which is written then."""
         plan = removal.plan(item.name)
         has_begun = run.job.checkpoint.get("position") == item.position
-        result = RemovalResult()
-        if plan.versions:
+        stays = _stays(plan, has_begun=has_begun) if BY_RULE in run.job.arguments else ""
+        result = RemovalResult(spared=stays)
+        if plan.versions and not stays:
             if not has_begun:
                 # So that a run which finds nothing any more knows that it was the one who took it away.
                 with run.write() as transaction:
                     run.progress(transaction, checkpoint={"position": item.position})
-            result = removal.carry_out(plan, str(run.job.arguments["reason"]))
+            result = self._carry_out(run.job, removal, plan)
         outcome, words = _outcome(plan, result, has_begun=has_begun)
         with run.write() as transaction:
             done = replace(item, outcome=outcome, words=words, done_at=transaction.at)
             run.progress(transaction, done=run.job.items_done + 1, items=[done])
+        if BY_RULE in run.job.arguments:
+            reason = run.job.arguments["reason"]
+            log.info("retention", what=outcome, why=words, reason=reason, uid=item.name)
         return outcome
+
+    def _carry_out(self, job: Job, removal: Removal, plan: RemovalPlan) -> RemovalResult:
+        reason = str(job.arguments["reason"])
+        by_rule = job.arguments.get(BY_RULE)
+        if by_rule is None:
+            return removal.carry_out(plan, reason)
+        if self.retained is None:
+            return RemovalResult(spared="no retention rule is in force here")
+        retained = self.retained
+
+        def spares(connection: Connection, version_keys: Collection[int]) -> str:
+            return retained(connection, by_rule, plan.uid, version_keys)
+
+        return removal.carry_out_unless(plan, reason, spares)
+
+
+def _stays(plan: RemovalPlan, *, has_begun: bool) -> str:
+    """Say why a rule cannot take away all that a plan found; '' where it can."""
+    if plan.held:
+        return _say_held(plan.held)
+    if plan.damaged:
+        return f"{count_of(len(plan.damaged), 'version')} damaged"
+    return "" if plan.found or has_begun else "nothing of it is left"
 
 
 def _outcome(plan: RemovalPlan, result: RemovalResult, *, has_begun: bool) -> tuple[str, str]:
     """Say what became of one UID, in a word and in words."""
+    if result.spared:
+        return "spared", result.spared
     held = [*plan.held, *result.held]
     removed = result.removed + result.closed
     if not plan.found:

@@ -128,8 +128,35 @@ STORE_LOST_RUNS_MAX = 5
 """Runs in which an instance has no answer however often it is sent, while others are answered, until it has failed: with
 the pauses between them a quarter of an hour, in which a peer that is started anew is back."""
 
+STOW_RETRY_SECONDS = 60.0
+"""How long within a run an origin server is tried again that gave no answer, while nothing is stored; then it is the job that
+waits."""
+
+STOW_UNKNOWN_MAX = 50
+"""Instances in a row of which answers of an origin server say nothing until a run ends: the rest would be sent in vain."""
+
+STOW_STOP_SECONDS = 3.0
+"""How long a job that has to end waits for the answer to a request that went out whole. The end of the server waits little
+longer, and what is not known to be stored is sent again."""
+
+ORIGIN_SERVER_SECONDS = 120.0
+"""How long an origin server may stand still, unless it is set otherwise: it answers when all instances of a request are on its
+disk."""
+
+ORIGIN_SERVER_SECONDS_MAX = 3600.0
+"""Longest such time, an hour: a job that waits for it holds its lane up as long."""
+
+ORIGIN_SERVERS_MAX = 100
+"""Origin servers of the settings: each has a lane, and as many as a hospital has archives are few."""
+
+ORIGIN_SERVER_PARALLEL = 2
+"""Requests at once to an origin server, unless it is set otherwise: one is read from disk here while the other is synced there."""
+
 STORE_SUSPECTS_MAX = 1000
 """Instances of a job whose lost associations are counted. A peer that breaks at more is broken itself."""
 
 HEALTH_ROWS = 10_000
 """The latest associations and reports that are looked at for how it goes with the peers: 50 ms."""
+
+RULE_ADDRESSES_REMEMBERED = 4096
+"""Addresses of senders that rules remember read: a megabyte, and more senders than send within an hour."""

@@ -133,6 +133,11 @@ class PeerBook:
         page = self._page
         return [*page.configured, *page.others]
 
+    def known(self) -> tuple[Peer, ...]:
+        """Return all peers from memory and at once, as `matching` knows them."""
+        page = self._page
+        return (*page.configured, *page.others)
+
     def find(self, name: str) -> Peer | None:
         """Return the peer of a name; None when there is none. Raises DatabaseUnavailable."""
         return next((peer for peer in self.all() if peer.name == name), None)

@@ -3,14 +3,14 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import Connection, func, select, update
 
-from stowkeeper.archive.catalog_values import Version, portions
-from stowkeeper.archive.choosing import NOBODY, choose_versions
+from stowkeeper.archive.catalog_values import Version, VersionState, portions
+from stowkeeper.archive.choosing import GONE, NOBODY, choose_versions
 from stowkeeper.archive.versions import find_versions
 from stowkeeper.database.engine import Transaction
 from stowkeeper.database.schema import job_items, receipts, versions
@@ -23,9 +23,14 @@ from stowkeeper.services.send_plan import SendableFile
 OPEN: Final = ""
 STORED: Final = "stored"
 FAILED: Final = "failed"
-"""The outcomes of an item: it is to be sent, the peer took it, it will not be sent."""
+LEFT_OUT: Final = "left out"
+"""The outcomes of an item: it is to be sent, the peer took it, it will not be sent; nobody wants it sent any more."""
+
+NOT_CURRENT: Final = "another version of the instance became current"
+_NOT_WANTED: Final = "it was dropped, or another job has it"
 
 _RECEIPT: Final = re.compile(r"receipt ([0-9a-f]+)")
+_REMOVED: Final = frozenset({GONE[VersionState.REMOVING], GONE[VersionState.REMOVED]})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +44,29 @@ class PlannedItem:
 
 @dataclass(slots=True, kw_only=True)
 class Portion:
-    """What is sent at a time. `failed` are items that cannot be sent at all; `last_position` is None for no items."""
+    """What is sent at a time. `failed` are items that cannot be sent at all, or are not to be sent any more.
+
+    `last_position` is None for no items.
+    """
 
     planned: list[PlannedItem] = field(default_factory=list)
     failed: list[JobItem] = field(default_factory=list)
     last_position: int | None = None
 
 
-def next_portion(connection: Connection, root: str, job_key: int, after: int, limit: int) -> Portion:
-    """Look up open items behind a position, and what the catalog has for them now. `root` is the archive's folder."""
+def next_portion(
+    connection: Connection,
+    root: str,
+    job_key: int,
+    after: int,
+    limit: int,
+    wanted: Callable[[Connection, Sequence[int]], Mapping[int, int | None]] | None = None,
+) -> Portion:
+    """Look up open items behind a position, and what the catalog has for them now. `root` is the archive's folder.
+
+    `wanted` tells by position which version alone is to be sent (`ItemOutcomes.wanted`). Where another one is current, or all
+    were removed, or none is wanted any more, the item is left out.
+    """
     query = (
         select(job_items.c.position, job_items.c.name)
         .where(job_items.c.job_key == job_key, job_items.c.position > after, job_items.c.outcome == OPEN)
@@ -58,11 +77,17 @@ def next_portion(connection: Connection, root: str, job_key: int, after: int, li
     portion = Portion(last_position=rows[-1].position if rows else None)
     current = current_versions(connection, [row.name for row in rows])
     missing = choose_versions(connection, [row.name for row in rows if row.name not in current], NOBODY)
+    keys = wanted(connection, [row.position for row in rows]) if wanted is not None and rows else {}
     for row in rows:
         version = current.get(row.name)
         words = missing[row.name].words if version is None else _obstacle(version)
+        outcome = LEFT_OUT if row.position in keys and words in _REMOVED else FAILED
+        if row.position in keys and keys[row.position] is None:
+            outcome, words = LEFT_OUT, _NOT_WANTED
+        elif version is not None and keys.get(row.position, version.version_key) != version.version_key:
+            outcome, words = LEFT_OUT, NOT_CURRENT
         if version is None or words:
-            portion.failed.append(JobItem(position=row.position, name=row.name, outcome=FAILED, words=words))
+            portion.failed.append(JobItem(position=row.position, name=row.name, outcome=outcome, words=words))
         else:
             portion.planned.append(
                 PlannedItem(position=row.position, version=version, file=_file_of(version, root))
@@ -118,6 +143,11 @@ def stored_words(version: Version, words: str = "") -> str:
     return f"receipt {version.receipt_id}{'; ' if words else ''}{words}"
 
 
+def warning_in(words: str) -> str:
+    """Return the peer's warning in the words of an item that was stored, empty where there was none."""
+    return words.partition("; ")[2]
+
+
 def count_outcomes(connection: Connection, job_key: int) -> Counter[str]:
     """Count the items of a job by their outcomes."""
     query = (
@@ -153,9 +183,14 @@ def words_of_failures(connection: Connection, job_key: int, limit: int) -> list[
 
 def stored_items(connection: Connection, job_key: int, after: int, limit: int) -> list[JobItem]:
     """Return items that were stored, in order, from behind a position."""
+    return items_with(connection, job_key, STORED, after, limit)
+
+
+def items_with(connection: Connection, job_key: int, outcome: str, after: int, limit: int) -> list[JobItem]:
+    """Return items with an outcome, in order, from behind a position."""
     query = (
         select(job_items)
-        .where(job_items.c.job_key == job_key, job_items.c.position > after, job_items.c.outcome == STORED)
+        .where(job_items.c.job_key == job_key, job_items.c.position > after, job_items.c.outcome == outcome)
         .order_by(job_items.c.position)
         .limit(limit)
     )

@@ -53,6 +53,11 @@ class StorePart:
         """Whether it is on the disk: its outcome says so, and nothing else does."""
         return self.is_decided and not self.status
 
+    @property
+    def is_nameless(self) -> bool:
+        """Whether it is refused, and nobody can say which instance it should have been."""
+        return bool(self.status) and not self.identity.sop_instance_uid
+
     def fail(self, status: int, words: str) -> None:
         """Say what is wrong with it, unless that is known; it is given up, and the rest of it read over."""
         if not self.status:

@@ -38,6 +38,7 @@ from stowkeeper.services.store_request_limits import (
     CREDENTIAL_LETTERS_MAX,
     LINES_AT_ONCE_MAX,
     LINES_WAIT_SECONDS,
+    NAMELESS_PARTS_MAX,
     PARTS_AHEAD_MAX,
     PARTS_MAX,
     REFUSALS_LOGGED_MAX,
@@ -110,6 +111,7 @@ class StoreRequest:
         self._others: list[OtherFailure] = []
         self._texts: dict[str, str] = {}
         self._is_full = False
+        self._nameless = 0
         self._noun = "part"
 
     # Reading files.
@@ -301,12 +303,18 @@ class StoreRequest:
     # What both have in common.
 
     def _has_no_more_parts(self) -> bool:
-        """Tell whether there are as many parts as there may be, and say so in the answer."""
-        if len(self._parts) < self._limits.parts_max or self._limits.parts_max == 0:
+        """Tell, before a part, whether there are as many as there may be, and say so in the answer."""
+        if self._parts and self._parts[-1].is_nameless:
+            self._nameless += 1
+        bound = self._limits.parts_max
+        if 0 < bound <= len(self._parts):
+            words = f"a request may have {bound} parts: send the others in another"
+        elif self._nameless >= NAMELESS_PARTS_MAX:
+            words = f"{self._nameless} parts are no instance: what comes behind them is not looked at"
+        else:
             return False
         if not self._is_full:
             self._is_full = True
-            words = f"a request may have {self._limits.parts_max} parts: send the others in another"
             self._others.append(OtherFailure(FailureReason.CANNOT_UNDERSTAND, words))
         return True
 

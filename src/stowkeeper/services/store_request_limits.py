@@ -14,6 +14,11 @@ REFUSALS_LOGGED_MAX = 100
 """Refused instances of a request that the log tells of one by one; the ledger has each. A body of half a megabyte can hold a
 hundred thousand parts of nothing."""
 
+NAMELESS_PARTS_MAX = 10_000
+"""Parts of a request that are no instance at all, after which it is not read on. Each costs a kilobyte of memory until the answer,
+50 µs of a processor and a line in the ledger, and takes the sender a dozen bytes: a hundred thousand in each of a few requests at once
+were a gigabyte and a minute."""
+
 LINES_WAIT_SECONDS = 10.0
 """How long a request waits before it hands over more lines; then they go all the same."""
 

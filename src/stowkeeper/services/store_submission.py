@@ -54,13 +54,62 @@ def submit_store(
             STORE_INSTANCES_MAX instances.
 
     """
+    _check_reachable(peer)
+    asked = list(dict.fromkeys(uids))
+    items = items_to_send(transaction.connection, asked)
+    arguments: dict[str, Any] = {"commit": commit}
+    if commit:
+        arguments["terms"] = asdict(terms)
+    if not peer.name:
+        arguments["way_to_peer"] = {name: getattr(peer, name) for name in _WAY_TO_PEER}
+    subject = asked[0] if len(asked) == 1 else ""
+    return submit(
+        transaction,
+        store_request(
+            peer, items, created_by=created_by, priority=priority, arguments=arguments, subject=subject
+        ),
+    )
+
+
+def store_request(
+    peer: Peer,
+    sop_instance_uids: Sequence[str],
+    *,
+    created_by: str,
+    priority: int = 0,
+    arguments: Mapping[str, Any],
+    subject: str = "",
+) -> JobRequest:
+    """Return the job that sends these very instances to a peer, in this order. Raises CannotStoreError as `submit_store`."""
+    _check_reachable(peer)
+    return JobRequest(
+        kind=JOB_KIND,
+        arguments=arguments,
+        subject=subject,
+        peer=peer.name,
+        lane=lane_of(peer),
+        priority=priority,
+        created_by=created_by,
+        items=sop_instance_uids,
+    )
+
+
+def _check_reachable(peer: Peer) -> None:
     if not peer.is_reachable:
         who = f"the peer {peer.name}" if peer.name else "a peer"
         raise CannotStoreError(f"nobody said where {who} is called: it needs ae_title, host and port")
-    asked = list(dict.fromkeys(uids))
+
+
+def items_to_send(connection: Connection, asked: Sequence[str]) -> list[str]:
+    """Return the instances that UIDs of studies, series and instances name, each once, as items of a job that sends them.
+
+    Raises:
+        CannotStoreError: no UID is given, nothing is kept of one of them, or there are more than STORE_INSTANCES_MAX instances.
+
+    """
     if not asked:
         raise CannotStoreError("there is nothing to send: name studies, series or instances by their UIDs")
-    found = kept_instances(transaction.connection, asked)
+    found = kept_instances(connection, asked)
     items = list(dict.fromkeys(uid for some in found.values() for uid in some))
     if len(items) > STORE_INSTANCES_MAX:
         raise CannotStoreError(
@@ -71,24 +120,7 @@ def submit_store(
         more = len(unknown) - UNKNOWN_UIDS_NAMED_MAX
         named = ", ".join(unknown[:UNKNOWN_UIDS_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
         raise CannotStoreError(f"nothing is kept here of {named}", unknown)
-    arguments: dict[str, Any] = {"commit": commit}
-    if commit:
-        arguments["terms"] = asdict(terms)
-    if not peer.name:
-        arguments["way_to_peer"] = {name: getattr(peer, name) for name in _WAY_TO_PEER}
-    return submit(
-        transaction,
-        JobRequest(
-            kind=JOB_KIND,
-            arguments=arguments,
-            subject=asked[0] if len(asked) == 1 else "",
-            peer=peer.name,
-            lane=lane_of(peer),
-            priority=priority,
-            created_by=created_by,
-            items=items,
-        ),
-    )
+    return items
 
 
 def peer_in(arguments: Mapping[str, Any]) -> Peer | None:

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from stowkeeper.web.limits import HEAD_BYTES_MAX, HEAD_SECONDS, LINGER_SECONDS
@@ -68,6 +69,21 @@ def _stated_length(fields: list[tuple[bytes, bytes]]) -> int:
     if len(framing) != 1 or framing[0][0] != b"content-length" or not framing[0][1].isdigit():
         return 0
     return int(framing[0][1])
+
+
+async def _run(
+    cycle: RequestResponseCycle, application: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Run the application, which has what came of a body also where the connection is gone since."""
+
+    async def body_first() -> Message:
+        message: Message = {"type": "http.disconnect"} if cycle.disconnected else await receive()
+        if message["type"] == "http.disconnect" and cycle.body and not cycle.response_complete:
+            message = {"type": "http.request", "body": bytes(cycle.body), "more_body": cycle.more_body}
+            cycle.body = bytearray()
+        return message
+
+    await application(scope, body_first, send)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -126,8 +142,27 @@ class BoundedProtocol(HttpToolsProtocol):
             # The parser keeps a field that does not end, and an extension of a chunk may have no end either.
             if self._bytes_beside_body > HEAD_BYTES_MAX:
                 self._refuse(400, _NOTHING_OF_BODY)
-        elif self._in_message and self._head_bytes > HEAD_BYTES_MAX:
-            self._refuse(431)
+        elif self._in_message:
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse(431)
+            else:
+                self._await_head()  # it may have begun in the bytes that ended the body before it
+        elif self._is_answered and self._head_timer is None and not self.transport.is_closing():
+            # The body of a request that was answered before it came: uvicorn's clock was stopped by it, and would not go again.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn ends the connection always
+        """Know that no more will come; return whether the connection stays, for the answers to what came whole.
+
+        Who closes one direction reads in the other (RFC 9293 §3.6). TLS knows no such thing here.
+        """
+        if self.scheme != "http" or self._in_body or self._is_answered:
+            return False
+        self._takes_no_more = True
+        self.cycle.keep_alive = False
+        return True
 
     def _parse(self, data: bytes) -> None:
         """Give bytes to the parser. Raises HttpParserError.
@@ -145,7 +180,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._feed_head_again([field for field in self.headers if field[0] in _FRAMING])
 
     def _feed_head_again(self, framing: list[tuple[bytes, bytes]]) -> None:
-        """Tell the parser what body follows, of a request whose head is known."""
+        """Tell a parser what body follows, of a request whose head is known.
+
+        It is a new one: the one before may have come to its end, or wait for what it will never be given.
+        """
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
         self._is_head_again = True
         fields = b"".join(b"%s: %s\r\n" % field for field in framing)
         self.parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n" % fields)
@@ -193,6 +233,9 @@ class BoundedProtocol(HttpToolsProtocol):
         scope[TAKE_BODY] = partial(self._take_body, self.cycle)
         scope[GIVE_BODY_BACK] = self._give_body_back
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super()._start_asgi_task(cycle, partial(_run, cycle, app))
+
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
         self._bytes_beside_body = 0
@@ -217,7 +260,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._taken is not None:
             self.transport.close()  # it was given up, and whoever reads the body is to find its end
         super().on_response_complete()
-        if self._in_body and not self.transport.is_closing():
+        # Where another request follows already, it is its body that is in the middle.
+        if self._in_body and self._is_answered and not self.transport.is_closing():
             self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
     def _take_body(self, cycle: RequestResponseCycle) -> SocketBody | None:
@@ -240,9 +284,7 @@ class BoundedProtocol(HttpToolsProtocol):
         taken.close()
         if self.transport.is_closing():
             return
-        # The parser waits for what it was told. A new one is told what is left, and may find that this is the end.
-        self.parser = HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        # The parser waits for what it was told. The next one is told what is left, and may find that this is the end.
         self._body_left = taken.left
         self._feed_head_again([(b"content-length", b"%d" % taken.left)])
         self.flow.resume_reading()

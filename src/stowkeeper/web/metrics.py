@@ -9,6 +9,7 @@ with `process_` are of this process. Names of peers are labels; nothing of patie
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -33,9 +34,10 @@ from stowkeeper.jobs.job import JobFilter
 from stowkeeper.jobs.rows import list_jobs, oldest_waiting_at
 from stowkeeper.services.commitment import rows as commitment_rows
 from stowkeeper.services.commitment.commitment_values import CommitmentRole, CommitmentState
+from stowkeeper.services.forwarding.rows import counts as forward_counts
 from stowkeeper.services.scrubbing import SCRUB
 from stowkeeper.web.metric_rows import LATENCY_BOUNDS, Labels, RowCounters, RowCounts
-from stowkeeper.web.orthanc_limits import METRICS_SECONDS_MAX
+from stowkeeper.web.orthanc_limits import METRICS_PEERS_MAX, METRICS_SECONDS_MAX
 from stowkeeper.web.orthanc_routes import on, orthanc_router
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import allow
@@ -65,6 +67,7 @@ def metrics_of(services: WebServices) -> "Metrics":
         services.facts,
         open_associations=lambda: len(services.associations()),
         answered=lambda: {} if commitment is None else dict(commitment.answered),
+        traced=services.traced,
     )
 
 
@@ -72,7 +75,7 @@ class Metrics(Collector):
     """The metrics of an archive and its server. Counting begins when this is made; make it before the first instance comes.
 
     `open_associations` gives their number, `answered` the N-ACTION requests of storage commitment by the status of their
-    answer. Any thread may ask.
+    answer, `traced` the spans of traces by what became of them. Any thread may ask.
     """
 
     def __init__(
@@ -82,11 +85,13 @@ class Metrics(Collector):
         *,
         open_associations: Callable[[], int] = lambda: 0,
         answered: Callable[[], Mapping[int, int]] = dict,
+        traced: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._archive = archive
         self._facts = facts
         self._open_associations = open_associations
         self._answered = answered
+        self._traced = traced
         self._lock = threading.Lock()
         self._counters: RowCounters | None = None
         self._registry = CollectorRegistry(auto_describe=False)
@@ -137,6 +142,12 @@ class Metrics(Collector):
             ("status",),
             {(f"{status:04X}H",): number for status, number in self._answered().items()},
         )
+        yield _counters(
+            "trace_spans",
+            "Spans of traces that this process sent to the collector, and those that it dropped.",
+            ("outcome",),
+            {(outcome,): number for outcome, number in self._traced().items()},
+        )
         yield from self._disk()
         if isinstance(archive, Archive):
             yield _gauge(
@@ -183,6 +194,7 @@ class Metrics(Collector):
         yield from _commitments(counts)
         yield from _jobs(counts)
         yield _oldest_job(connection)
+        yield _forwards(connection)
         yield from _open_commitments(connection)
         yield _gauge(
             "damaged_versions",
@@ -288,6 +300,24 @@ def _oldest_job(connection: Connection) -> Metric:
         "oldest_waiting_job_seconds",
         "How long the job has been due that waits for its turn longest; 0 when none does.",
         0.0 if oldest is None else max(_seconds(now) - _seconds(oldest), 0.0),
+    )
+
+
+def _forwards(connection: Connection) -> Metric:
+    """Count what is not at its end: by an index that has nothing else in it."""
+    counted: Counter[Labels] = Counter()
+    names: set[str] = set()
+    for (destination, state), number in sorted(forward_counts(connection).items()):
+        if destination in names or len(names) < METRICS_PEERS_MAX:
+            names.add(destination)
+            counted[destination, state] += number
+        else:
+            counted["others", state] += number
+    return _gauges(
+        "forwards",
+        "Instances that rules chose for a destination and that it did not take yet.",
+        ("destination", "state"),
+        counted,
     )
 
 

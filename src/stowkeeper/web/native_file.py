@@ -10,23 +10,11 @@ import structlog
 from blake3 import blake3
 
 from stowkeeper.archive.limits import HEAD_READ_BYTES
-from stowkeeper.dicom.part10 import (
-    GROUP_LENGTH,
-    PREFIX,
-    PRIVATE_INFORMATION,
-    PRIVATE_INFORMATION_CREATOR_UID,
-    MoreNeeded,
-    Part10Error,
-    encode_file_meta,
-    read_file_meta,
-)
-from stowkeeper.dicom.uid import RECEIPT_CREATOR_UID
+from stowkeeper.archive.plain_head import HeadDamagedError, plain_head
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.web.limits import FILE_PIECE_BYTES
 
 log = structlog.get_logger("stowkeeper.web")
-
-_OURS = frozenset({GROUP_LENGTH, PRIVATE_INFORMATION_CREATOR_UID, PRIVATE_INFORMATION})
 
 
 class FileDamagedError(Exception):
@@ -95,10 +83,6 @@ class InstanceFile:
         """Return the head without our receipt, and where the data set begins."""
         head = self._files.read(descriptor, HEAD_READ_BYTES, 0)
         try:
-            meta = read_file_meta(head)
-        except (MoreNeeded, Part10Error) as error:
-            raise FileDamagedError("its head cannot be read") from error
-        if meta.private_information_creator_uid != RECEIPT_CREATOR_UID:
-            raise FileDamagedError("it holds no receipt")
-        elements = [element for element in meta.elements if element[0] not in _OURS]
-        return PREFIX + encode_file_meta(elements), meta.length
+            return plain_head(head)
+        except HeadDamagedError as error:
+            raise FileDamagedError(str(error)) from error

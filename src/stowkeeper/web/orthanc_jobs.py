@@ -25,6 +25,7 @@ from stowkeeper.services.commitment.options import COMMITMENT_JOB
 from stowkeeper.services.peers import Peer
 from stowkeeper.services.store_submission import JOB_KIND as STORE_JOB
 from stowkeeper.services.store_submission import peer_in
+from stowkeeper.services.stow_submission import JOB_KIND as STOW_JOB
 from stowkeeper.web.job_permissions import check_may_act
 from stowkeeper.web.orthanc_answers import Answer, basic_time
 from stowkeeper.web.orthanc_errors import OrthancError, OrthancErrorCode, inexistent_item, unknown_resource
@@ -45,7 +46,7 @@ _STATES = {
     JobState.CANCELLED: "Failure",
 }
 _TYPES = {COMMITMENT_JOB: "StorageCommitmentScp", STORE_JOB: "DicomModalityStore"}
-_CALLS_PEERS = frozenset({COMMITMENT_JOB, STORE_JOB, asking.JOB_KIND})
+_CALLS_PEERS = frozenset({COMMITMENT_JOB, STORE_JOB, STOW_JOB, asking.JOB_KIND})
 """The kinds whose failures are those of a network."""
 
 Action = Callable[[Transaction, str, str], Job]

@@ -1,6 +1,6 @@
 """What the routes are given: the archive, the peers, the jobs, and the facts of the server. Made by who wires it all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
@@ -74,7 +74,8 @@ class WebServices:
 
     `archive` is an `Archive` where instances can be received too, else an `ArchiveReader`. `jobs_wake` makes the engine
     look for jobs that were submitted just now; `are_jobs_run` tells whether there is one that does. `associations` gives those
-    that are open. `broken` says what of the receive path does not work, '' for nothing. `commitment` takes requests of the web form of storage commitment (PS3.18 chapter 13). `calling_tls` sets up the TLS with
+    that are open. `broken` says what of the receive path does not work, '' for nothing. `traced` gives the numbers of the spans of traces that were
+    sent and dropped. `commitment` takes requests of the web form of storage commitment (PS3.18 chapter 13). `calling_tls` sets up the TLS with
     which peers are called that want it; `ask_terms` are those on which peers are asked to commit instances. `file_terms` gives
     those on which files are taken that come from an address.
     """
@@ -86,6 +87,7 @@ class WebServices:
     associations: Callable[[], Sequence[AssociationFacts]]
     are_jobs_run: Callable[[], bool] = lambda: True
     broken: Callable[[], str] = lambda: ""
+    traced: Callable[[], Mapping[str, int]] = dict
     commitment: "CommitmentService | None" = None
     calling_tls: Callable[[], TLSContext] = _no_tls
     ask_terms: AskTerms = DEFAULT_TERMS

@@ -181,7 +181,8 @@ async def _store(
             status_code=status,
             # Without `media_type`, which would add a character set, and clients compare the whole field.
             headers={"Content-Type": media_type} | (_RETRY if status == 503 else {}),
-            background=BackgroundTask(store.close, is_answered=is_there),
+            # On a thread of its own: the lines of many parts take their time, and the few threads of all other requests have none.
+            background=BackgroundTask(turnstile.threads.call, partial(store.close, is_answered=is_there)),
         )
 
 

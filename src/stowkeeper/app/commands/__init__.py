@@ -45,6 +45,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "import": CommandEntry("import_", "Take files and folders into the archive."),
     "ls": CommandEntry("ls", "List what the archive keeps and what it received."),
     "rm": CommandEntry("rm", "Remove studies, series or instances."),
+    "retention": CommandEntry("retention", "Show what the retention rules would remove."),
     "verify": CommandEntry("verify", "Read the archive again and check every byte."),
     "rebuild": CommandEntry("rebuild", "Restore the catalog from the files."),
     "backup": CommandEntry("backup", "Copy the catalog of the archive to TARGET, also while a server runs."),
@@ -59,6 +60,8 @@ COMMANDS: dict[str, CommandEntry] = {
     "events": CommandEntry(
         "events", "Look at events: instances received, studies that begin, are quiet, or go on late."
     ),
+    "rules": CommandEntry("rules", "Try forwarding rules on what is in the archive."),
+    "forwards": CommandEntry("forwards", "Look at what rules forward, and have it tried again or given up."),
     "peers": CommandEntry("peers", "List, add, remove and ask peers."),
     "audit": CommandEntry("audit", "Look at the audit trail: who did by hand what no policy does."),
     "token": CommandEntry("token", "Say who may use the HTTP interface."),

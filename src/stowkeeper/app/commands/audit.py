@@ -1,15 +1,12 @@
 """`stowkeeper audit`: who did by hand what no policy does; with a running server and without."""
 
-import json
-import shutil
-import sys
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from stowkeeper.app.commands.columns import Column, lay_out
+from stowkeeper.app.commands.columns import Column, print_rows
 from stowkeeper.app.commands.options import archive_option, json_option
 from stowkeeper.app.commands.paging import page_by_page, paging_options
 from stowkeeper.archive.archive import ArchiveReader
@@ -52,14 +49,4 @@ def ls(*, archive: Path, before: int | None, limit: int, as_json: bool) -> None:
             page_size=ROWS_PER_PAGE,
         )
         found = ({"number": row.pop("audit_key"), **row} for row in map(asdict, entries))
-        if as_json:
-            for row in found:
-                click.echo(json.dumps(row))
-            return
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        is_empty = True
-        for line in lay_out(_COLUMNS, found, width):
-            click.echo(line)
-            is_empty = False
-    if is_empty:
-        click.echo("The audit trail is empty.", err=True)
+        print_rows(_COLUMNS, found, as_json=as_json, nothing="The audit trail is empty.")

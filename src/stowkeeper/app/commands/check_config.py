@@ -9,11 +9,13 @@ import click
 from stowkeeper.app.commands.options import SettingsArguments, json_option, settings_options
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.negotiation_profiles import negotiation_profiles
+from stowkeeper.app.origin_servers import origin_server_obstacles
 from stowkeeper.app.setting_fields import OriginKind, toml_text
 from stowkeeper.app.setting_problems import SettingsError
 from stowkeeper.app.setting_sources import all_settings, entry_settings
 from stowkeeper.app.settings import Settings, plain_value, warnings_of
 from stowkeeper.app.settings_of_tls import tls_context
+from stowkeeper.app.tracing import check_tracing
 
 
 @click.command(
@@ -27,8 +29,8 @@ def check_config(*, settings_arguments: SettingsArguments, as_json: bool) -> Exi
 
     Takes the options of `serve` and reads the same file and environment, so it tells what `serve` would do. Without
     --json the output is a settings file with the origin of each value as a comment. All problems are reported at
-    once, then the first one in the files that [tls] names, then those in the files of [[profiles]]; warnings do not
-    count as problems.
+    once, then the first one in the files that [tls] names, then those in the files of [[profiles]], then what [tracing]
+    misses; warnings do not count as problems.
     """
     return show_settings(settings_arguments, as_json=as_json)
 
@@ -56,7 +58,13 @@ def all_warnings(settings: Settings) -> tuple[str, ...]:
     """Look into the files that settings name; return what is allowed and deserves a word. Raises SettingsError."""
     tls = tls_context(settings)
     profiles = negotiation_profiles(settings)
-    return (*warnings_of(settings), *(tls.warnings if tls is not None else ()), *profiles.warnings)
+    check_tracing(settings)
+    servers = [
+        f'jobs wait that send to the origin server "{server.name}": {words}'
+        for server, words in origin_server_obstacles(settings)
+    ]
+    tls_words = tls.warnings if tls is not None else ()
+    return (*warnings_of(settings), *tls_words, *profiles.warnings, *servers)
 
 
 def _problems(error: SettingsError) -> list[dict[str, object]]:

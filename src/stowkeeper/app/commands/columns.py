@@ -4,11 +4,15 @@ On a terminal a table fits its width: cells that may be cut are, from the widest
 do so, the least important first. Elsewhere nothing is cut and nothing left out.
 """
 
+import json
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
+import click
 from rich.cells import cell_len, set_cell_size
 
 from stowkeeper.app.limits import LISTING_SAMPLE_ROWS
@@ -56,6 +60,21 @@ def lay_out(columns: Sequence[Column], rows: Iterable[Row], width: int | None) -
         yield _line(
             [(column, size, _plain(column.text(row))) for column, size in shown], cut=width is not None
         )
+
+
+def print_rows(columns: Sequence[Column], rows: Iterable[Row], *, as_json: bool, nothing: str) -> None:
+    """Print rows, as lines of JSON or as a table as wide as the terminal; `nothing` is said where there are none of a table."""
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row))
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    is_empty = True
+    for line in lay_out(columns, rows, width):
+        click.echo(line)
+        is_empty = False
+    if is_empty:
+        click.echo(nothing, err=True)
 
 
 def _plain(text: str) -> str:

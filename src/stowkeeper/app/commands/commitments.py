@@ -1,8 +1,6 @@
 """`stowkeeper commitments`: storage commitments that were asked of us, and by us; with a running server and without."""
 
 import json
-import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from stowkeeper.app.commands.acting_user import acting_user
-from stowkeeper.app.commands.columns import Column, Row, lay_out
+from stowkeeper.app.commands.columns import Column, Row, print_rows
 from stowkeeper.app.commands.commitment_lines import STATE_WORDS, as_row, print_instances, whole_row
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.options import DEFAULT_ARCHIVE, SettingsArguments, archive_option, json_option
@@ -117,17 +115,7 @@ def ls(
     )
     with closing(ArchiveReader(str(archive), to_read=True)) as reader:
         found = (as_row(commitment) for commitment in _pages(reader.database, only, before, limit))
-        if as_json:
-            for row in found:
-                click.echo(json.dumps(row))
-            return
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        is_empty = True
-        for line in lay_out(_COLUMNS, found, width):
-            click.echo(line)
-            is_empty = False
-    if is_empty:
-        click.echo("There are no such storage commitments.", err=True)
+        print_rows(_COLUMNS, found, as_json=as_json, nothing="There are no such storage commitments.")
 
 
 def _pages(

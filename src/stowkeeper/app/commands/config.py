@@ -182,6 +182,8 @@ def set_(*, arguments: SettingsArguments, assignments: tuple[str, ...]) -> ExitC
     targets = [_target(key) for key, _ in pairs]
     for target in targets:
         _check_single(target)
+    for key, text in pairs:
+        _check_encoding(key, text)
     values = [_typed(target, text) for target, (_, text) in zip(targets, pairs, strict=True)]
     return _change(arguments, targets, values)
 
@@ -204,6 +206,14 @@ def _check_single(target: _Target) -> None:
         raise CommandError(
             f"{target.key} is a list of tables, which no single value can be: use {how}.", ExitCode.USAGE
         )
+
+
+def _check_encoding(key: str, text: str) -> None:
+    """Raise CommandError for bytes that are no text, which no TOML file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CommandError(f"{key}: the value has bytes that are no UTF-8.", ExitCode.USAGE) from None
 
 
 def _typed(target: _Target, text: str) -> object:
@@ -268,6 +278,7 @@ def edit(*, arguments: SettingsArguments) -> ExitCode:
 
     path = _path_of(arguments)
     with _sentences(path):
+        settings_file.check_folder(path)  # nobody edits for nothing
         before = read_content(path) if path.exists() else None
         draft = Draft(path, before or b"")
         content = draft.edit_until_good(lambda content: _load(arguments, content))

@@ -1,10 +1,9 @@
 """`stowkeeper events`: what other systems are told, who is told, and telling it once more; with a server and without."""
 
 import json
-import shutil
-import sys
+import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +12,13 @@ import click
 from sqlalchemy import Connection, func, select
 
 from stowkeeper.app.commands.acting_user import acting_user
-from stowkeeper.app.commands.columns import Column, lay_out
+from stowkeeper.app.commands.columns import Column, print_rows
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.options import archive_option, json_option
 from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.app.log_lines import printable
+from stowkeeper.app.setting_problems import SettingsError
+from stowkeeper.app.settings import load_settings
 from stowkeeper.archive import audit, catalog
 from stowkeeper.archive.archive import ArchiveReader
 from stowkeeper.database.engine import Database
@@ -28,6 +30,7 @@ from stowkeeper.services.events.feed import (
     EVERY_KIND,
     Event,
     EventKind,
+    count_events_after,
     events_after,
     newest_change,
     newest_events,
@@ -117,7 +120,10 @@ def _show(archive_id: str, event: Event, *, as_json: bool) -> None:
         return
     subject = event.study_instance_uid if event.revision else event.sop_instance_uid
     words = f"  {event.words}" if event.words else ""
-    click.echo(f"{event.seq:>8}  {event.at[:19].replace('T', ' ')}  {event.kind:<17}  {subject}{words}")
+    # UIDs are what a peer made them.
+    click.echo(
+        printable(f"{event.seq:>8}  {event.at[:19].replace('T', ' ')}  {event.kind:<17}  {subject}{words}")
+    )
 
 
 _COLUMNS = (
@@ -131,27 +137,38 @@ _COLUMNS = (
 @archive_option
 @json_option
 def targets(*, archive: Path, as_json: bool) -> None:
-    """List who was told of events, and how many changes each is behind. `stowkeeper jobs ls --kind deliver` tells why."""
+    """List who was told of events, and how many events each is still to be told of.
+
+    `stowkeeper jobs ls --kind deliver` tells why. Of a target that the archive's settings do not name, all events count.
+    """
+    kinds = _kinds_by_target(archive)
     query = select(consumers.c.name, consumers.c.seq).order_by(consumers.c.name)
     with (
         closing(ArchiveReader(str(archive), to_read=True)) as reader,
         reader.database.read() as connection,
     ):
-        newest = newest_change(connection)
         rows = [
-            {"target": name, "told_to": seq, "behind": newest - seq}
+            {
+                "target": name,
+                "told_to": seq,
+                "behind": count_events_after(connection, seq, kinds.get(name, EVERY_KIND)),
+            }
             for consumer, seq in connection.execute(query)
             if (name := target_of(consumer))
         ]
-    if as_json:
-        for row in rows:
-            click.echo(json.dumps(row))
-        return
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in lay_out(_COLUMNS, rows, width):
-        click.echo(line)
-    if not rows:
-        click.echo("Nobody was told of events yet: the settings name no [[event_targets]].", err=True)
+    nothing = "Nobody was told of events yet: the settings name no [[event_targets]]."
+    print_rows(_COLUMNS, rows, as_json=as_json, nothing=nothing)
+
+
+def _kinds_by_target(archive: Path) -> Mapping[str, Collection[EventKind]]:
+    """Return what each target is told of by the settings of an archive; nothing where they cannot be used."""
+    try:
+        settings = load_settings(None, {"archive": str(archive)}, os.environ)
+    except SettingsError:
+        return {}
+    told: dict[str, Collection[EventKind]] = {entry.name: entry.events for entry in settings.event_targets}
+    copied = {folder.name: (EventKind.INSTANCE_RECEIVED,) for folder in settings.export_folders}
+    return told | copied
 
 
 @events.command("replay", epilog="Example: stowkeeper events replay router --since 2026-03-01T00:00")

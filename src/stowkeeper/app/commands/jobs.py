@@ -1,8 +1,6 @@
 """`stowkeeper jobs`: look at jobs, and pause, resume, cancel or retry them; with a running server and without."""
 
 import json
-import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -12,7 +10,7 @@ from typing import Any
 import click
 
 from stowkeeper.app.commands.acting_user import acting_user
-from stowkeeper.app.commands.columns import Column, Row, lay_out
+from stowkeeper.app.commands.columns import Column, Row, print_rows
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.options import archive_option, json_option
 from stowkeeper.app.commands.paging import page_by_page, paging_options
@@ -99,17 +97,7 @@ def ls(
     only = JobFilter(kind=kind, state=tuple(wanted), peer=peer, subject=subject)
     with closing(ArchiveReader(str(archive))) as reader:
         found = (_as_row(job) for job in _pages(reader.database, only, before, limit))
-        if as_json:
-            for row in found:
-                click.echo(json.dumps(row))
-            return
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        is_empty = True
-        for line in lay_out(_COLUMNS, found, width):
-            click.echo(line)
-            is_empty = False
-    if is_empty:
-        click.echo("There are no such jobs.", err=True)
+        print_rows(_COLUMNS, found, as_json=as_json, nothing="There are no such jobs.")
 
 
 def _pages(database: Database, only: JobFilter, before: int | None, limit: int) -> Iterator[Job]:

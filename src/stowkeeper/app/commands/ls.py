@@ -1,8 +1,5 @@
 """`stowkeeper ls`: list what the archive keeps and what it received."""
 
-import json
-import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from itertools import islice
@@ -12,7 +9,7 @@ from typing import Any, NamedTuple
 import click
 
 from stowkeeper.app.commands.byte_progress import human_size
-from stowkeeper.app.commands.columns import Column, Row, lay_out
+from stowkeeper.app.commands.columns import Column, Row, print_rows
 from stowkeeper.app.commands.options import archive_option, json_option
 from stowkeeper.app.commands.parameters import moment
 from stowkeeper.app.exit_codes import ExitCode
@@ -284,11 +281,8 @@ def ls(  # noqa: PLR0913 - one for each option
             rows = chosen.rows(reader, only)
         above = {"study_instance_uid": study, "series_instance_uid": series if instance else None}
         rows = islice(_under(rows, above), limit)
-        if as_json:
-            for row in rows:
-                click.echo(json.dumps({key: _rounded(value) for key, value in row.items()}))
-        else:
-            _print_table(chosen, rows)
+        shown = ({key: _rounded(value) for key, value in row.items()} for row in rows)
+        print_rows(chosen.columns, shown, as_json=as_json, nothing=f"No {chosen.words}.")
     return ExitCode.OK
 
 
@@ -303,13 +297,3 @@ def _under(rows: Iterator[dict[str, Any]], above: Mapping[str, str | None]) -> I
     for row in rows:
         if all(row.get(key, uid) == uid for key, uid in wanted):
             yield row
-
-
-def _print_table(noun: Noun, rows: Iterator[dict[str, Any]]) -> None:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    is_empty = True
-    for line in lay_out(noun.columns, rows, width):
-        is_empty = False
-        click.echo(line)
-    if is_empty:
-        click.echo(f"No {noun.words}.", err=True)

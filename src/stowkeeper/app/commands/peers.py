@@ -1,8 +1,6 @@
 """`stowkeeper peers`: the systems that are known, with a running server and without."""
 
 import json
-import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -12,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from stowkeeper.app.commands.acting_user import acting_user
-from stowkeeper.app.commands.columns import Column, Row, lay_out
+from stowkeeper.app.commands.columns import Column, Row, print_rows
 from stowkeeper.app.commands.event_loop import event_loop
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.options import DEFAULT_ARCHIVE, SettingsArguments, json_option
@@ -155,15 +153,7 @@ def ls(*, arguments: SettingsArguments, as_json: bool) -> None:
                 connection, [peer.name for peer in known], opened.book.matching
             )
         found = [{**_as_row(peer), "health": asdict(health[peer.name])} for peer in known]
-    if as_json:
-        for row in found:
-            click.echo(json.dumps(row))
-        return
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in lay_out(_COLUMNS, found, width):
-        click.echo(line)
-    if not found:
-        click.echo("There are no peers.", err=True)
+    print_rows(_COLUMNS, found, as_json=as_json, nothing="There are no peers.")
 
 
 # add and rm

@@ -34,6 +34,7 @@ if sys.platform != "win32":
         again_as,
         check_may_listen,
         check_may_write,
+        nearest_that_is_seen,
         user_name,
     )
     from stowkeeper.app.service.systemd import Systemd
@@ -265,6 +266,7 @@ def _start_daemon(arguments: SettingsArguments) -> None:
     number = daemon.start(
         tuple(_as_options(arguments)),
         settings.log_directory,
+        folder_mode=settings.storage.modes[1],
         log_to_file=settings.log.file,
         say=lambda words: click.echo(f"{words} …", err=True),
     )
@@ -308,13 +310,32 @@ def stop(*, archive: Path, manager: "Systemd | Launchd | None") -> ExitCode:
         click.echo("The service has stopped.")
         return ExitCode.OK
     number = _stop_daemon(Daemon(archive))
-    click.echo(
+    words = (
         f"The server, process {number}, has ended." if number else f"No server runs detached on {archive}."
     )
+    if not number and not archive.is_dir():
+        words += (
+            " There is no such folder: if its disk is away, a server of it may run all the same, and"
+            " `pgrep -af 'stowkeeper serve'` finds it."
+        )
+    click.echo(words)
     return ExitCode.OK
 
 
+def _process_of(daemon: "Daemon") -> int | None:
+    """Return the process id of a daemon that runs. Raises RightMissingError where we may not look."""
+    try:
+        return daemon.process_id()
+    except PermissionError:
+        owner = user_name(os.stat(nearest_that_is_seen(daemon.folder)).st_uid)
+        raise RightMissingError(
+            f"only {owner} may see whether a server of {daemon.archive} runs, and this is user {user_name(os.geteuid())}: run"
+            f" `{again_as(owner)}`."
+        ) from None
+
+
 def _stop_daemon(daemon: "Daemon") -> int | None:
+    _process_of(daemon)  # a right that is missing is told first
     try:
         seconds = daemon.last_start().load().dicom.drain_seconds
     except SettingsError:  # broken since; it still stops
@@ -334,6 +355,7 @@ def restart(*, archive: Path, manager: "Systemd | Launchd | None") -> ExitCode:
         click.echo("The service runs.")
         return ExitCode.OK
     daemon = Daemon(archive)
+    _process_of(daemon)  # else the options of the last start could not be read either
     arguments = daemon.last_start()
     arguments.load()  # what is wrong with the settings is said while the old server still runs
     _stop_daemon(daemon)
@@ -356,7 +378,7 @@ def status(*, archive: Path, manager: "Systemd | Launchd | None") -> ExitCode:
         for line in _systemd_lines(manager):
             click.echo(line)
     elif manager is None:
-        number = Daemon(archive).process_id()
+        number = _process_of(Daemon(archive))
         click.echo(f"Detached: process {number}." if number else "Detached: no process.")
     click.echo()
     context = click.get_current_context()

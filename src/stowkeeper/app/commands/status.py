@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from dataclasses import asdict, replace
 
 import click
@@ -53,19 +54,21 @@ def status(*, archive: str | None, config: str | None, as_json: bool) -> ExitCod
             " user who owns the archive.",
             ExitCode.IO_ERROR,
         ) from error
-    to_do = (*_of_settings(loaded.problem), *state.to_do)
+    to_do = (*_of_settings(loaded.problem, settings.archive, config), *state.to_do)
     _print(state, to_do, as_json=as_json)
     if not state.servers:
         return ExitCode.UNAVAILABLE
     return ExitCode.FINDINGS if to_do else ExitCode.OK
 
 
-def _of_settings(problem: SettingsError | None) -> list[ToDo]:
+def _of_settings(problem: SettingsError | None, archive: str, config: str | None) -> list[ToDo]:
     if problem is None:
         return []
     first = problem.problems[0]
     words = f"the settings cannot be used, and the next start is refused: {first.place}: {first.text}"
-    return [ToDo(words=words, mend="stowkeeper check-config")]
+    named = [] if config is None else ["--config", config]
+    command = ["stowkeeper", "check-config", *named, "--archive", archive]
+    return [ToDo(words=words, mend=shlex.join(command))]
 
 
 def _print(state: ArchiveState, to_do: tuple[ToDo, ...], *, as_json: bool) -> None:

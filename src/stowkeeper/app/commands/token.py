@@ -12,7 +12,7 @@ import click
 
 from stowkeeper.app.commands.acting_user import acting_user
 from stowkeeper.app.commands.archive_folder import check_archive_folder
-from stowkeeper.app.commands.columns import Column, lay_out
+from stowkeeper.app.commands.columns import Column, print_rows
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.options import SettingsArguments, archive_option, json_option
 from stowkeeper.app.exit_codes import ExitCode
@@ -128,15 +128,8 @@ def ls(*, archive: Path, as_json: bool) -> ExitCode:
         }
         for one in found
     ]
-    if as_json:
-        for row in rows:
-            click.echo(json.dumps(row))
-    elif rows:
-        width = os.get_terminal_size().columns if sys.stdout.isatty() else None
-        for line in lay_out(_COLUMNS, iter(rows), width):
-            click.echo(line)
-    else:
-        click.echo("No credentials: HTTP serves this machine alone.", err=True)
+    nothing = "No credentials: HTTP serves this machine alone."
+    print_rows(_COLUMNS, rows, as_json=as_json, nothing=nothing)
     return ExitCode.OK
 
 

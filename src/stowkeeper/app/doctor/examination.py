@@ -2,10 +2,22 @@
 
 import datetime as dt
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stowkeeper.app.doctor import catalog, certificates, clock, disk, ports, program, rights, room
+from stowkeeper.app.doctor import (
+    catalog,
+    certificates,
+    clock,
+    disk,
+    origin_servers,
+    outlets,
+    ports,
+    program,
+    rights,
+    room,
+)
 from stowkeeper.app.doctor.finding import Finding, Level, failure, ok, warning
 from stowkeeper.app.open_files import open_files_needed
 from stowkeeper.app.running import RunningServer, running_servers
@@ -53,6 +65,8 @@ def examine(loaded: LoadedSettings) -> Iterator[Finding]:
     yield from _check_ports(settings, running)
     here = [server.pid for server in running if server.is_here]
     yield from certificates.check_certificates(settings, dt.datetime.now(dt.UTC), here[0] if here else None)
+    yield from origin_servers.check_origin_servers(settings)
+    yield from outlets.check_outlets(settings)
     yield from program.check_open_files(open_files_needed(settings))
     # Last, so that a clock that jumps had time to.
     newest = catalog.newest_receipt_at(root)
@@ -84,10 +98,12 @@ def _check_settings(loaded: LoadedSettings) -> Iterator[Finding]:
             problem = error
     if problem is not None:
         for one in problem.problems:
-            yield failure(SETTINGS, f"{one.place}: {one.text}", "stowkeeper check-config")
+            yield failure(SETTINGS, f"{one.place}: {one.text}", _check_config(settings, one.place))
         if loaded.problem is not None:
             yield warning(
-                SETTINGS, "what follows goes by the settings of a new installation", "stowkeeper check-config"
+                SETTINGS,
+                "what follows goes by the settings of a new installation",
+                _check_config(settings, problem.problems[0].place),
             )
         return
     file = settings.settings_file
@@ -101,6 +117,14 @@ def _check_settings(loaded: LoadedSettings) -> Iterator[Finding]:
             "sync is off: what was answered in the last seconds before a power cut can be lost",
             "stowkeeper serve  # without --no-sync, and without sync = false in the settings",
         )
+
+
+def _check_config(settings: Settings, place: str) -> str:
+    """Return the command that looks at the same settings; a place that is a file elsewhere was named by --config."""
+    root = os.path.abspath(settings.archive)
+    is_elsewhere = os.path.isabs(place) and os.path.dirname(place) != root
+    named = ["--config", place] if is_elsewhere and os.path.lexists(place) else []
+    return shlex.join(["stowkeeper", "check-config", *named, "--archive", root])
 
 
 def _check_ports(settings: Settings, running: list[RunningServer]) -> Iterator[Finding]:

@@ -28,6 +28,8 @@ from stowkeeper.app.service.limits import LAST_WORDS_LINES_MAX, LOCK_TRIES, LOOK
 from stowkeeper.app.service.plan import program
 from stowkeeper.app.service.rights import RightMissingError, again_as, user_name
 from stowkeeper.archive.folder import RUN
+from stowkeeper.durable.filesystem import FileSystem
+from stowkeeper.durable.write_once import make_folders
 
 PID_FILE: Final = "stowkeeper.pid"
 LAST_START_FILE: Final = "stowkeeper.start"
@@ -36,7 +38,6 @@ LAST_START_FILE: Final = "stowkeeper.start"
 OUTPUT_FILE: Final = "daemon.out"
 """What a daemon prints beside its log: why it did not start, or what the interpreter said when it crashed."""
 
-_FOLDER_MODE: Final = 0o750
 _FILE_MODE: Final = 0o640
 _WRITE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _PID_BYTES_MAX: Final = 32
@@ -65,15 +66,22 @@ class Daemon:
             os.close(descriptor)
 
     def start(
-        self, arguments: Sequence[str], log_directory: Path, *, log_to_file: bool, say: Callable[[str], None]
+        self,
+        arguments: Sequence[str],
+        log_directory: Path,
+        *,
+        folder_mode: int,
+        log_to_file: bool,
+        say: Callable[[str], None],
     ) -> int:
         """Start a server with these options of `serve`, and return its process id when it is ready.
 
-        `say` is told what it does meanwhile. Raises CommandError: where one runs already, and with the words of the server where
+        Folders that are missing are made with `folder_mode`, that of the archive itself among them. `say` is told what it
+        does meanwhile. Raises CommandError: where one runs already, and with the words of the server where
         it did not get ready. An interrupt ends it again.
         """
-        self.folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-        log_directory.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        for folder in (self.folder, log_directory):
+            make_folders(FileSystem(), os.path.abspath(folder), mode=folder_mode)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             lock = os.open(self.folder / PID_FILE, flags, _FILE_MODE)
@@ -114,8 +122,7 @@ class Daemon:
             os.close(lock)
 
     def remember_start(self, arguments: SettingsArguments) -> None:
-        """Keep the options of a start for a restart. Raises OSError."""
-        self.folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        """Keep the options of a start, which made the folder, for a restart. Raises OSError."""
         said = {"config": arguments.config_file, "overrides": arguments.overrides}
         descriptor = os.open(self.folder / LAST_START_FILE, _WRITE_FLAGS, _FILE_MODE)
         with open(descriptor, "w", encoding="utf-8") as stream:
@@ -182,6 +189,11 @@ class Daemon:
         environment = {**os.environ, "NOTIFY_SOCKET": address}
         if log_to_file:  # else its lines would stand in two files, and one of them never rotate
             environment["STOWKEEPER_LOG__CONSOLE"] = "false"
+        with contextlib.suppress(
+            OSError
+        ):  # the words of a crash outlive the next start, with which people answer it
+            if output.stat().st_size:
+                output.replace(f"{output}.1")
         to_file = os.open(output, _WRITE_FLAGS | os.O_APPEND, _FILE_MODE)
         try:
             return subprocess.Popen(  # noqa: S603 - this program, by its own path
@@ -252,6 +264,8 @@ def _number_in(descriptor: int) -> int | None:
 
 
 def _words_of_failure(code: int, output: Path) -> str:
+    if code in {0, -signal.SIGTERM}:
+        return "the server was told to stop before it was ready, and has ended."
     words = ""
     with contextlib.suppress(OSError), output.open("rb") as stream:
         stream.seek(max(0, os.fstat(stream.fileno()).st_size - TAIL_BLOCK_BYTES))
@@ -262,6 +276,8 @@ def _words_of_failure(code: int, output: Path) -> str:
 
 def _exit_code_of(code: int) -> ExitCode:
     """Return the server's own exit code, so that whoever started it can tell as with `serve`."""
+    if code == -signal.SIGTERM:  # before it heard of signals
+        return ExitCode.TRY_AGAIN
     try:
         found = ExitCode(code)
     except ValueError:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,9 @@ from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.open_files import open_files_needed
 from stowkeeper.app.service.limits import OPEN_FILES_MIN, STOP_GRACE_SECONDS
-from stowkeeper.app.settings import Settings, load_settings
+from stowkeeper.app.setting_fields import Shape
+from stowkeeper.app.setting_sources import all_settings, entry_settings
+from stowkeeper.app.settings import Settings, load_settings, plain_value
 from stowkeeper.app.settings_of_services import OFF
 
 SERVICE_NAME: Final = "stowkeeper"
@@ -30,6 +32,7 @@ class ServicePlan:
 
     `user` is empty where it runs as whoever its manager runs as. `read` are the files that it has to read, `listening` the
     addresses by the name of their socket, `dicom` first. `stop_seconds` is within what time it has ended after SIGTERM.
+    `outlets` are folders of others that it puts events and copies of instances into, `programs` what it starts for events.
     """
 
     command: tuple[str, ...]
@@ -39,12 +42,14 @@ class ServicePlan:
     listening: Mapping[str, tuple[str, int]]
     stop_seconds: int
     open_files: int
+    outlets: tuple[Path, ...] = ()
+    programs: tuple[Path, ...] = ()
     user: str = ""
     group: str = ""
 
     @property
     def written(self) -> tuple[Path, ...]:
-        """The folders that it writes into, none of them below another."""
+        """The folders of its own that it writes into, none of them below another."""
         if self.log_directory.is_relative_to(self.archive):
             return (self.archive,)
         return (self.archive, self.log_directory)
@@ -68,34 +73,53 @@ def plan_of(
 
     Raises CommandError for a path that cannot stand in a file of a service manager.
     """
-    tls = settings.tls
-    files = (
-        settings.settings_file,
-        *(
-            value
-            for table in (tls, settings.http)
-            for name in ("certificate", "key")
-            if (value := getattr(table, name, ""))
-        ),
-    )
     plan = ServicePlan(
         command=(*program(), "serve", *arguments),
         archive=settings.archive_path,
         log_directory=settings.log_directory,
-        read=tuple(Path(file) for file in files if file),
+        read=_paths(settings.settings_file, *_files_named_in(settings)),
         listening=listening_of(settings),
         stop_seconds=int(settings.dicom.drain_seconds + STOP_GRACE_SECONDS),
         open_files=max(OPEN_FILES_MIN, open_files_needed(settings)),
+        outlets=_paths(
+            *(target.folder for target in settings.event_targets),
+            *(folder.folder for folder in settings.export_folders),
+        ),
+        programs=_paths(*(target.command[0] for target in settings.event_targets if target.command)),
         user=user,
         group=group,
     )
-    for path in (*plan.command, str(plan.archive), str(plan.log_directory)):
+    for path in (*plan.command, *map(str, (plan.archive, plan.log_directory, *plan.outlets))):
         if not path.isprintable():
             raise CommandError(
                 f"{path!r} holds a character that no file of a service manager can: choose another name.",
                 ExitCode.USAGE,
             )
     return plan
+
+
+def _paths(*named: str) -> tuple[Path, ...]:
+    """Return absolute paths, each once; what is none, such as a program that is looked for, is left out."""
+    return tuple(dict.fromkeys(Path(name) for name in named if os.path.isabs(name)))
+
+
+def _files_named_in(settings: Settings) -> Iterator[str]:
+    """Yield what the settings of TLS and HTTP and the lists of tables name as files to be read."""
+    for setting in all_settings().values():
+        if setting.table in {"tls", "http"}:
+            yield from _as_paths(setting.shape, plain_value(settings, setting))
+    for table, keys in entry_settings().items():
+        for entry in getattr(settings, table, ()):  # what stands in an entry of another list names no files
+            for name, setting in keys.items():
+                if name != "folder":  # that is written
+                    yield from _as_paths(setting.shape, getattr(entry, name, ""))
+
+
+def _as_paths(shape: Shape, value: object) -> Iterator[str]:
+    if shape == "path" and value:
+        yield str(value)
+    elif shape == "paths" and isinstance(value, list | tuple):
+        yield from map(str, value)
 
 
 def listening_of(settings: Settings) -> dict[str, tuple[str, int]]:

@@ -47,6 +47,17 @@ def user_name(number: int) -> str:
         return str(number)
 
 
+def nearest_that_is_seen(path: Path) -> Path:
+    """Return a path, or the nearest above it of which this user may know whose it is."""
+    while True:
+        try:
+            os.stat(path)
+        except OSError:
+            path = path.parent
+        else:
+            return path
+
+
 def check_may_write(folder: Path) -> None:
     """Raise RightMissingError where this user may not make files in a folder, or in the one that it would be made in."""
     existing = folder

@@ -202,7 +202,10 @@ def _sandbox_lines(plan: ServicePlan, *, is_socket_activated: bool, of_user: boo
     yield "ProtectKernelTunables=yes"
     yield "ProtectProc=invisible"
     yield "ProtectSystem=strict"
-    yield f"ReadWritePaths={' '.join(quoted(str(folder)) for folder in plan.written)}"
+    own = [quoted(str(folder)) for folder in plan.written]
+    # A folder of others may be on a disk that is away: the server starts all the same, and its events wait.
+    theirs = [quoted(f"-{folder}") for folder in plan.outlets]
+    yield f"ReadWritePaths={' '.join((*own, *theirs))}"
     yield "KeyringMode=private"
     yield "RemoveIPC=yes"
 
@@ -210,7 +213,7 @@ def _sandbox_lines(plan: ServicePlan, *, is_socket_activated: bool, of_user: boo
 def _is_any_below(plan: ServicePlan, folders: Sequence[Path]) -> bool:
     # A virtual environment leads to an interpreter that may lie in somebody's home.
     code = (plan.command[0], sys.prefix, sys.base_prefix, __file__)
-    needed = (*map(Path, code), *plan.written, *plan.read)
+    needed = (*map(Path, code), *plan.written, *plan.read, *plan.outlets, *plan.programs)
     return any(path.is_relative_to(folder) for path in needed for folder in folders)
 
 

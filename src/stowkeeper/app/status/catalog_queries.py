@@ -1,10 +1,10 @@
 """What the status asks of the catalog. By index, but for the totals, which walk over every instance once."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection, case, func, select, text
 
-from stowkeeper.app.status.state import Arrival, CommitmentsState, JobsState, JobState, Kept
+from stowkeeper.app.status.state import Arrival, CommitmentsState, DestinationState, JobsState, JobState, Kept
 from stowkeeper.archive.counting import current_by_series
 from stowkeeper.database.schema import (
     DAMAGED,
@@ -20,6 +20,8 @@ from stowkeeper.database.schema import (
 )
 from stowkeeper.services.commitment.commitment_values import CommitmentRole, CommitmentState
 from stowkeeper.services.commitment.rows import oldest_unreported_at
+from stowkeeper.services.forwarding.rows import ForwardState, counts
+from stowkeeper.services.peers import stored_peers
 
 
 def open_associations(connection: Connection, receivers: Sequence[str]) -> dict[str, int]:
@@ -143,4 +145,20 @@ def commitments_now(connection: Connection) -> CommitmentsState:
         unreported=counts.get(CommitmentState.RECEIVED, 0) + counts.get(CommitmentState.CHECKED, 0),
         undelivered=counts.get(CommitmentState.UNDELIVERED, 0),
         oldest_unreported_at=oldest_unreported_at(connection),
+    )
+
+
+def forwards_now(connection: Connection, configured: Collection[str]) -> tuple[DestinationState, ...]:
+    """Count what is to be forwarded still, by destination; `configured` are the names that the settings define."""
+    counted = counts(connection)
+    known = {*configured, *(peer.name for peer in stored_peers(connection))} if counted else set()
+    return tuple(
+        DestinationState(
+            destination=name,
+            waiting=counted.get((name, ForwardState.WAITING), 0),
+            queued=counted.get((name, ForwardState.QUEUED), 0),
+            failed=counted.get((name, ForwardState.FAILED), 0),
+            is_known=name in known,
+        )
+        for name in sorted({destination for destination, _ in counted})
     )

@@ -22,11 +22,13 @@ from stowkeeper.app.status.limits import (
     RATE_SECONDS,
     RETRYING_SECONDS_MAX,
 )
+from stowkeeper.app.status.log_place import judged_log
 from stowkeeper.app.status.reckoning import duration, reckon_full
 from stowkeeper.app.status.state import (
     ArchiveState,
     Arrival,
     CommitmentsState,
+    DestinationState,
     DiskState,
     JobsState,
     Kept,
@@ -43,6 +45,7 @@ from stowkeeper.database.engine import DatabaseError, utc_now
 from stowkeeper.database.read_only import ReadOnlyDatabase
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.durable.process_folder import DEPOT
+from stowkeeper.services.retention.retention_job import clock_is_doubted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,8 @@ class _Catalog:
     kept: Kept
     jobs: JobsState
     commitments: CommitmentsState
+    forwards: tuple[DestinationState, ...]
+    clock_is_doubted: bool
 
 
 class Gathering:
@@ -95,6 +100,7 @@ class Gathering:
             disk=disk,
             jobs=None if found is None else found.jobs,
             commitments=None if found is None else found.commitments,
+            forwards=None if found is None else found.forwards,
             to_do=tuple(self._to_do),
         )
 
@@ -112,6 +118,14 @@ class Gathering:
                 kept=catalog_queries.kept(connection),
                 jobs=catalog_queries.jobs_now(connection, self._now),
                 commitments=catalog_queries.commitments_now(connection),
+                forwards=catalog_queries.forwards_now(
+                    connection,
+                    [
+                        *(peer.name for peer in self._settings.peers),
+                        *(server.name for server in self._settings.origin_servers),
+                    ],
+                ),
+                clock_is_doubted=clock_is_doubted(connection),
             )
 
         problem: DatabaseError | OSError | None = None
@@ -193,6 +207,7 @@ class Gathering:
             if server.version != __version__:
                 words = f"the server with pid {server.pid} is of version {server.version}, and {__version__} is installed"
                 yield ToDo(words=f"{words}: restart it", mend=f"kill {server.pid}; {self._command('serve')}")
+            yield from judged_log(server)
         if disk is not None and disk.marks_reached:
             words = f"the disk is at its mark ({', '.join(disk.marks_reached)}), and instances are refused: make room"
             yield ToDo(words=words, mend=f"df -h {shlex.quote(self._root)}; df -i {shlex.quote(self._root)}")
@@ -219,6 +234,19 @@ class Gathering:
         if commitments.undelivered:
             words = f"reports on storage commitments that were given up: {commitments.undelivered}"
             yield ToDo(words=words, mend=self._command("commitments ls --role provider --state undelivered"))
+        if found.clock_is_doubted:
+            words = "retention rules remove nothing, since the clock cannot be believed: set it, or if it is right say so"
+            yield ToDo(words=words, mend=self._command("retention trust-clock"))
+        for one in found.forwards:
+            if one.waiting and not one.is_known:
+                words = f"waits for {one.destination}, which is neither a peer nor an origin server: {one.waiting}"
+                yield ToDo(words=words, mend=self._command("peers ls"))
+            if one.failed:
+                words = f"not forwarded to {one.destination}, and not tried again by itself: {one.failed}"
+                yield ToDo(
+                    words=words,
+                    mend=self._command(f"forwards ls --failed --destination {shlex.quote(one.destination)}"),
+                )
 
     def _command(self, words: str) -> str:
         return f"stowkeeper {words} --archive {shlex.quote(self._root)}"

@@ -15,3 +15,6 @@ FULL_DAYS_MAX = 3650
 CATALOG_TRIES = 2
 """How often the catalog is tried. Where nobody had it open it is read as a file, and a server that comes in between changes
 that file once."""
+
+LOG_FREE_BYTES_MIN = 1_000_000
+"""Free bytes on the log's disk below which log lines are as good as lost: an association takes a kilobyte."""

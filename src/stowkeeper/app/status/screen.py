@@ -30,6 +30,7 @@ def lines(state: ArchiveState) -> Iterator[str]:
     yield _line("jobs", _jobs(state.jobs))
     yield from _oldest_job(state)
     yield _line("commitments", _commitments(state))
+    yield from _forwards(state)
     yield _line("version", f"Stowkeeper {state.version}")
     yield ""
     if not state.to_do:
@@ -126,6 +127,20 @@ def _commitments(state: ArchiveState) -> str:
     if commitments.oldest_unreported_at is not None:
         words += f"; the oldest is of {_moment(commitments.oldest_unreported_at)}"
     return words
+
+
+def _forwards(state: ArchiveState) -> Iterator[str]:
+    if state.forwards is None:
+        yield _line("forwards", _UNKNOWN)
+        return
+    if not state.forwards:
+        yield _line("forwards", "nothing waits")
+    title = "forwards"
+    for one in state.forwards:
+        counts = {"waiting": one.waiting, "in a job": one.queued, "failed": one.failed}
+        words = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
+        yield _line(title, f"to {one.destination}: {words}")
+        title = ""
 
 
 def _moment(at: str) -> str:

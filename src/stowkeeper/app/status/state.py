@@ -96,6 +96,20 @@ class CommitmentsState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationState:
+    """How many instances rules chose for a destination that it did not take yet: waiting, in a job, failed.
+
+    `is_known` tells that it is a peer or an origin server of the settings, or a peer of the database.
+    """
+
+    destination: str
+    waiting: int
+    queued: int
+    failed: int
+    is_known: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToDo:
     """Something to act on: one line in plain words, and the command that mends it or shows more."""
 
@@ -118,4 +132,5 @@ class ArchiveState:
     disk: DiskState | None
     jobs: JobsState | None
     commitments: CommitmentsState | None
+    forwards: tuple[DestinationState, ...] | None
     to_do: tuple[ToDo, ...]

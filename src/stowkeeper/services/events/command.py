@@ -6,6 +6,7 @@ patient data comes from here into a log.
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from stowkeeper.services.events.limits import POLL_SECONDS
 from stowkeeper.services.events.targets import DeliveryError
 
 VARIABLE_PREFIX = "STOWKEEPER_EVENT_"
+_PLACE = re.compile(r"\{([a-z_]+)\}")
 
 
 class CommandWay:
@@ -79,7 +81,8 @@ class CommandWay:
 
 
 def filled(argument: str, values: Mapping[str, str]) -> str:
-    """Return an argument with the values of an event in place of their names in braces; other braces stay."""
-    for name, value in values.items():
-        argument = argument.replace(f"{{{name}}}", value)
-    return argument
+    """Return an argument with the values of an event in place of their names in braces; other braces stay.
+
+    Nothing is put into what was put in: an AE title may have braces, and a peer chooses it.
+    """
+    return _PLACE.sub(lambda found: values.get(found[1], found[0]), argument)

@@ -3,8 +3,11 @@
 The events of one study are delivered one after the other, in their order; those of different studies beside each other. One that
 fails holds up its study alone: what is delivered behind it is remembered, up to BEYOND_MAX, and the cursor stays before it.
 Where the process dies an event may come a second time, with the same id, and none is left out.
+
+While many instances arrive a delivery rests between its portions: whoever sends them waits for an answer, and the events do not go away.
 """
 
+import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -27,6 +30,11 @@ from stowkeeper.services.events.limits import (
     BEYOND_MAX,
     DELIVERY_EVENTS,
     DELIVERY_SECONDS,
+    GIVE_UP_TRIES_AN_HOUR,
+    MANY_CHANGES_A_SECOND,
+    MOMENT_SECONDS,
+    REST_FACTOR,
+    REST_SECONDS_MAX,
     RETRY_SECONDS_FIRST,
     RETRY_SECONDS_MAX,
 )
@@ -94,11 +102,15 @@ class _Portion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Came:
-    """What became of some events of one study: the numbers of those delivered, and the failure of the one behind them."""
+    """What became of some events of one study: the numbers of those delivered, and the failure of the one behind them.
+
+    `processor_seconds` is the time that a processor took for them here.
+    """
 
     delivered: Sequence[int]
     failed: Event | None = None
     error: DeliveryError | None = None
+    processor_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +148,11 @@ class DeliveryJob:
         turn = _Turn(run, self._database, target, is_live=self._kind == DELIVER)
         try:
             # In one call: who is told to stop writes down what was delivered before that.
-            while (ending := await run.in_thread(turn.deliver_portion)) is None:
-                pass
-            return ending
+            while True:
+                ending = await run.in_thread(turn.deliver_portion, threads=turn.leading)
+                if ending is not None:
+                    return ending
+                await asyncio.sleep(turn.rest_seconds)
         finally:
             turn.close()
 
@@ -152,21 +166,34 @@ class _Turn:
         self._target = target
         self._is_live = is_live
         self._threads = Threads(f"events of {target.name}", target.at_once)
+        self.leading = Threads(f"events to {target.name}", 1)
+        """The thread that waits for those: endpoints that hang keep no other job from the engine's."""
         self._idle: list[Way] = []
         self._failures_in_a_row = 0
         # What failed: the number of its event, with its subject, and when by the monotonic clock it is tried again.
         self._held: dict[int, tuple[str, float]] = {}
+        # The newest change of the look before, and when that was.
+        self._seen: tuple[int, float] | None = None
+        self._changes_a_second = 0.0
+        self.rest_seconds = 0.0
+        """How long to wait before the next portion."""
 
     def close(self) -> None:
         """Let go of the ways that nobody uses any more, and of the threads."""
+        self.leading.close()
         self._threads.close()
         while self._idle:
             self._idle.pop().close()
 
     def deliver_portion(self) -> Ending | None:
         """Deliver the next events, and write down how far it came; return how the run ends, None when it goes on. Blocks."""
+        began = time.thread_time()
         portion = self.read()
-        return self.note(portion, self.deliver(portion.events))
+        came = self.deliver(portion.events)
+        ending = self.note(portion, came)
+        spent = time.thread_time() - began + sum(one.processor_seconds for one in came)
+        self.rest_seconds = rest_after(spent, self._changes_a_second)
+        return ending
 
     # What is next.
 
@@ -181,7 +208,9 @@ class _Turn:
         now = time.monotonic()
         held = {seq: subject for seq, (subject, again_at) in self._held.items() if again_at > now}
         with self._database.read() as connection:
-            newest = min(newest_change(connection), until)
+            newest = newest_change(connection)
+            self._note_pace(newest, now)
+            newest = min(newest, until)
             limit = DELIVERY_EVENTS + len(beyond)
             found = events_after(
                 connection,
@@ -200,6 +229,13 @@ class _Turn:
             held=frozenset(held),
         )
 
+    def _note_pace(self, newest: int, now: float) -> None:
+        """Reckon how fast changes come, whichever process makes them."""
+        if self._seen is not None:
+            before, at = self._seen
+            self._changes_a_second = (newest - before) / max(now - at, MOMENT_SECONDS)
+        self._seen = newest, now
+
     # Delivering.
 
     def deliver(self, events: Sequence[Event]) -> list[_Came]:
@@ -217,35 +253,38 @@ class _Turn:
 
         Where one failure follows the other nothing is begun any more: the target is away, and not one study at fault.
         """
-        is_over = self._run.stopping.is_set
-        delivered: list[int] = []
         if self._failures_in_a_row > self._target.at_once:
-            return _Came(delivered=delivered)
+            return _Came(delivered=())
+        began = time.thread_time()
         try:
             way = self._idle.pop()
         except IndexError:
             way = self._target.open_way()
         try:
-            for event in events:
-                if is_over() or time.monotonic() > end:
-                    break
-                try:
-                    way.deliver(event, is_over)
-                except DeliveryError as error:
-                    self._failures_in_a_row += 1
-                    return _Came(delivered=delivered, failed=event, error=error)
-                except Exception as fault:
-                    # It must not keep the target from all other events for ever.
-                    log.exception(
-                        "error", what="an event met a fault", target=self._target.name, seq=event.seq
-                    )
-                    words = DeliveryError(f"a fault: {type(fault).__name__}")
-                    return _Came(delivered=delivered, failed=event, error=words)
-                self._failures_in_a_row = 0
-                delivered.append(event.seq)
-            return _Came(delivered=delivered)
+            came = self._deliver_by(way, events, end)
         finally:
             self._idle.append(way)
+        return replace(came, processor_seconds=time.thread_time() - began)
+
+    def _deliver_by(self, way: Way, events: Sequence[Event], end: float) -> _Came:
+        is_over = self._run.stopping.is_set
+        delivered: list[int] = []
+        for event in events:
+            if is_over() or time.monotonic() > end:
+                break
+            try:
+                way.deliver(event, is_over)
+            except DeliveryError as error:
+                self._failures_in_a_row += 1
+                return _Came(delivered=delivered, failed=event, error=error)
+            except Exception as fault:
+                # It must not keep the target from all other events for ever.
+                log.exception("error", what="an event met a fault", target=self._target.name, seq=event.seq)
+                words = DeliveryError(f"a fault: {type(fault).__name__}")
+                return _Came(delivered=delivered, failed=event, error=words)
+            self._failures_in_a_row = 0
+            delivered.append(event.seq)
+        return _Came(delivered=delivered)
 
     # Writing down.
 
@@ -298,7 +337,8 @@ class _Turn:
         failing[event.seq] = fails
         self._held[event.seq] = (event.subject, time.monotonic() + _pause(fails))
         age = (datetime.now(UTC) - datetime.fromisoformat(fails.since)).total_seconds()
-        if age < self._target.give_up_hours * _SECONDS_AN_HOUR:
+        hours = self._target.give_up_hours
+        if age < hours * _SECONDS_AN_HOUR or fails.times < hours * GIVE_UP_TRIES_AN_HOUR:
             return
         done.add(event.seq)
         del self._held[event.seq]
@@ -318,6 +358,13 @@ class _Turn:
             run.progress(transaction, done=run.job.items_done + delivered, checkpoint=checkpoint)
             if self._is_live:
                 move_cursor(transaction, self._target.name, checkpoint["seq"])
+
+
+def rest_after(processor_seconds: float, changes_a_second: float) -> float:
+    """Return how many seconds to rest after a portion, while changes come at a rate: 0 unless many do."""
+    if changes_a_second < MANY_CHANGES_A_SECOND:
+        return 0.0
+    return min(REST_FACTOR * processor_seconds, REST_SECONDS_MAX)
 
 
 def _pause(fails: _Failing) -> float:

@@ -1,21 +1,21 @@
 """The desk of the events: follows the changes, and puts in a delivery for each target that has something to be told."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 
 import structlog
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, delete, func, select, text
 from sqlalchemy.dialects.sqlite import insert
 
-from stowkeeper.database.engine import Database, DatabaseUnavailable
+from stowkeeper.database.engine import Database, Transaction
 from stowkeeper.database.schema import changes, consumers, jobs
-from stowkeeper.jobs.states import FINISHED
+from stowkeeper.jobs.states import FINISHED, JobState
 from stowkeeper.jobs.submission import submit
 from stowkeeper.services.events.delivery_job import DELIVER, consumer_of, deliver_request
 from stowkeeper.services.events.feed import events_after, newest_change
 from stowkeeper.services.events.limits import LOOK_RETRY_SECONDS, WATCH_SECONDS
 from stowkeeper.services.events.study_watch import StudyWatch
 from stowkeeper.services.events.targets import Targets
+from stowkeeper.services.keep_looking import keep_looking
 
 log = structlog.get_logger("stowkeeper.events")
 
@@ -39,22 +39,13 @@ class EventDesk:
 
     async def run(self) -> None:
         """Look until it is cancelled."""
-        is_failing = False
-        while True:
-            pause = WATCH_SECONDS
-            try:
-                if await asyncio.to_thread(self.look):
-                    pause = 0.0
-                is_failing = False
-            except DatabaseUnavailable as error:
-                if not is_failing:
-                    log.error("error", what="events cannot be followed for now", reason=str(error))
-                is_failing = True
-                pause = LOOK_RETRY_SECONDS
-            except Exception:
-                log.exception("error", what="events could not be followed, it is tried again")
-                pause = LOOK_RETRY_SECONDS
-            await asyncio.sleep(pause)
+        await keep_looking(
+            self.look,
+            log,
+            what="events cannot be followed",
+            seconds=WATCH_SECONDS,
+            retry_seconds=LOOK_RETRY_SECONDS,
+        )
 
     def look(self) -> bool:
         """Look once; return whether more is to be done at once. Blocks. Raises DatabaseUnavailable."""
@@ -86,6 +77,7 @@ class EventDesk:
             under_way = _under_way(transaction.connection)
             for name, cursor in due.items():
                 if name not in under_way:
+                    _forget_delivered(transaction, name)
                     submit(transaction, deliver_request(name, cursor))
         self._wake()
 
@@ -108,6 +100,16 @@ class EventDesk:
                 else:
                     self._seen[name] = newest
         return due
+
+
+def _forget_delivered(transaction: Transaction, target_name: str) -> None:
+    """Remove the last job of a target, which came to its end: there would be one for each second in which anything arrives.
+
+    What became of its events the cursor says. One that failed or was cancelled stays, as every other job.
+    """
+    # The second condition in these words, so that the partial index of the subjects is used.
+    row = delete(jobs).where(jobs.c.subject == target_name, text("jobs.subject <> ''"))
+    transaction.execute(row.where(jobs.c.kind == DELIVER, jobs.c.state == JobState.SUCCESS.value))
 
 
 def _under_way(connection: Connection) -> set[str]:

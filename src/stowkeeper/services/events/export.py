@@ -5,8 +5,9 @@ at all. An instance that comes once more, or as another version, replaces the fo
 """
 
 import contextlib
+import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from stowkeeper.archive import catalog
@@ -30,6 +31,9 @@ EXPORT_PLACES: Final = (
     "ext",
 )
 """The names that a template may use in braces."""
+
+_CREATE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _FOLDER_MODE: Final = 0o777
 """Mode of the folders that a template makes, less the umask: who watches the folder may have to delete in them."""
@@ -71,7 +75,7 @@ class ExportWay:
         except OSError as error:
             raise DeliveryError(f"{event.path} cannot be read: {error.strerror}") from error
         try:
-            self._copy(source, os.path.join(self._folder, self.name_of(event)), is_over)
+            self._copy(source, self.name_of(event), is_over)
         except CopyStoppedError:
             raise DeliveryError("the copy was given up, since the delivery was stopped") from None
         except OSError as error:
@@ -99,34 +103,55 @@ class ExportWay:
             self._extension,
         )
 
-    def _copy(self, source: int, path: str, is_over: Callable[[], bool]) -> None:
-        folder, name = os.path.split(path)
-        self._make_folders(folder)
-        hidden = os.path.join(folder, f".{name}.part")
-        with contextlib.suppress(FileNotFoundError):
-            self._files.unlink(hidden)  # what a crash left, or somebody put there
-        target = self._files.create(hidden, self._mode)
+    def _copy(self, source: int, name: str, is_over: Callable[[], bool]) -> None:
+        *parents, last = name.split("/")
+        hidden = f".{last}.part"
+        folder = self._open_folder(parents)
         try:
-            copy_into(source, target, is_over)
-            self._files.synchronize(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                self._files.unlink(hidden)
-            raise
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(hidden, dir_fd=folder)  # what a crash left, or somebody put there
+            target = os.open(hidden, _CREATE_FLAGS, self._mode, dir_fd=folder)
+            try:
+                os.fchmod(target, self._mode)  # whatever the umask says
+                copy_into(source, target, is_over)
+                self._files.synchronize(target)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(hidden, dir_fd=folder)
+                raise
+            finally:
+                self._files.close(target)
+            os.replace(hidden, last, src_dir_fd=folder, dst_dir_fd=folder)
         finally:
-            self._files.close(target)
-        os.replace(hidden, path)
-        self._files.synchronize_directory(folder)
+            os.close(folder)
+        self._files.synchronize_directory(os.path.join(self._folder, *parents))
 
-    def _make_folders(self, folder: str) -> None:
-        """Make the folders that the template asks for, durably; never the export folder itself, whose disk may be away."""
-        if folder == self._folder or os.path.isdir(folder):
-            return
-        parent = os.path.dirname(folder)
-        self._make_folders(parent)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder, _FOLDER_MODE)
-        self._files.synchronize_directory(parent)
+    def _open_folder(self, parents: Sequence[str]) -> int:
+        """Open a folder below the export folder, and make it and those above it where they are missing, durably.
+
+        Never the export folder itself, whose disk may be away. Links below it are not followed: others write there, and a
+        link of theirs would have us write where they may not.
+        """
+        path = self._folder
+        folder = os.open(path, _FOLDER_FLAGS)
+        try:
+            for parent in parents:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(parent, _FOLDER_MODE, dir_fd=folder)
+                    self._files.synchronize_directory(path)
+                path = os.path.join(path, parent)
+                try:
+                    below = os.open(parent, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
+                except NotADirectoryError:
+                    raise NotADirectoryError(
+                        errno.ENOTDIR, f"{parent} is in the way, which is no folder, or a link", path
+                    ) from None
+                os.close(folder)
+                folder = below
+        except BaseException:
+            os.close(folder)
+            raise
+        return folder
 
     def _is_gone(self, event: Event) -> bool:
         """Tell whether the version of an event has left the shelf by what the catalog says."""

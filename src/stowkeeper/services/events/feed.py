@@ -106,6 +106,12 @@ def newest_events(
     return [_event(row) for row in connection.execute(query)][::-1]
 
 
+def count_events_after(connection: Connection, seq: int, kinds: Collection[EventKind]) -> int:
+    """Return how many events of some kinds there are after the change of a number."""
+    found = _events(kinds, "").where(changes.c.seq > seq).subquery()
+    return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
+
+
 def newest_change(connection: Connection) -> int:
     """Return the number of the newest change, 0 where there is none."""
     return int(connection.execute(select(func.max(changes.c.seq))).scalar() or 0)

@@ -39,6 +39,10 @@ SECONDS_MAX: Final = 3600.0
 GIVE_UP_HOURS_MAX: Final = 90 * 24.0
 """Longest time for which an event is tried again and again: three months."""
 
+GIVE_UP_TRIES_AN_HOUR: Final = 3.0
+"""Attempts for each hour of that time before an event is passed by: half as many as the longest pauses leave room for. A clock that
+jumps, or a machine that was off for days, makes nobody give up what was hardly tried."""
+
 RETRY_SECONDS_FIRST: Final = 5.0
 """Pause after the first failure in a row of a target; it doubles each time."""
 
@@ -53,6 +57,20 @@ POLL_SECONDS: Final = 0.2
 
 DELIVERY_SECONDS: Final = 2.0
 """After so long no further event is begun before the cursor is written: what a crash makes come twice is no more than that."""
+
+MANY_CHANGES_A_SECOND: Final = 100.0
+"""From so many changes on a delivery rests between its portions: instances come as fast as a network or a disk lets them, and
+processors that tell of them are missing where they are received."""
+
+REST_FACTOR: Final = 16.0
+"""It then rests so many times as long as a processor was at it here. The endpoint may be on this machine too, and take as long again:
+that is an eighth of one processor."""
+
+REST_SECONDS_MAX: Final = 5.0
+"""Longest rest: so much later at most an event is told."""
+
+MOMENT_SECONDS: Final = 0.05
+"""Shortest time over which a rate is reckoned: within less of it one batch of rows would look like a flood."""
 
 LOOK_RETRY_SECONDS: Final = 5.0
 """Pause after a look that failed, since the database could not be read or written."""

@@ -9,7 +9,8 @@ The same bytes sent again are no arrival.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,7 +42,8 @@ class SeriesEvidence:
     """What is there of a series. The instance numbers (0020,0013) are those of its current versions.
 
     `numbers_missing` counts the numbers between the lowest and the highest that no instance has: above 0 it is a sign
-    that something did not arrive, 0 is no proof that all did.
+    that something did not arrive, 0 is no proof that all did. `instances_expected` is what instances say that there are: Number
+    of Series Related Instances (0020,1209), or the Images in Acquisition (0020,1002) of all acquisitions; None where none says so.
     """
 
     series_instance_uid: str
@@ -50,14 +52,16 @@ class SeriesEvidence:
     lowest_number: int | None
     highest_number: int | None
     numbers_missing: int
+    instances_expected: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyEvidence:
     """What a study event is based on; times are UTC in ISO 8601.
 
-    `arrivals` counts the versions that came in this revision, `instances` what the study holds. `series` are all of them,
-    or the first EVIDENCE_SERIES_MAX.
+    `arrivals` counts the versions that came in this revision, `instances` what the study holds. `instances_expected` is the Number
+    of Study Related Instances (0020,1208) that an instance names, or the sum over the series where each says what it expects.
+    `series` are all of them, or the first EVIDENCE_SERIES_MAX.
     """
 
     began_at: str
@@ -67,6 +71,7 @@ class StudyEvidence:
     instances: int
     series_count: int
     numbers_missing: int
+    instances_expected: int | None
     series: Sequence[SeriesEvidence]
 
 
@@ -186,8 +191,10 @@ class StudyWatch:
             if row is None or row.quiet_due_at is None:
                 return
             evidence = self._evidence(connection, row)
+        expected = evidence.instances_expected
+        of_expected = "" if expected is None else f" of {expected} expected"
         words = (
-            f"revision {row.revision} is quiet for {self.quiet_seconds:g} s: {evidence.instances} instances in"
+            f"revision {row.revision} is quiet for {self.quiet_seconds:g} s: {evidence.instances} instances{of_expected} in"
             f" {evidence.series_count} series, {evidence.numbers_missing} instance numbers missing"
         )
         unchanged = (
@@ -218,8 +225,10 @@ class StudyWatch:
     def _evidence(self, connection: Connection, row: Row[Any]) -> StudyEvidence:
         number = versions.c.instance_number
         lowest, highest = func.min(number), func.max(number)
+        expected = _expected(connection, row.study_key)
         query = (
             select(
+                series.c.series_key,
                 series.c.series_instance_uid,
                 func.coalesce(series.c.modality, "").label("modality"),
                 func.count().label("instances"),
@@ -236,7 +245,10 @@ class StudyWatch:
             .group_by(series.c.series_key)
             .order_by(series.c.series_key)
         )
-        found = [SeriesEvidence(**one) for one in connection.execute(query).mappings()]
+        found = [
+            SeriesEvidence(instances_expected=expected.of_series.get(one.pop("series_key")), **one)
+            for one in map(dict, connection.execute(query).mappings())
+        ]
         return StudyEvidence(
             began_at=row.revision_began_at,
             last_arrival_at=row.last_arrival_at,
@@ -245,8 +257,47 @@ class StudyWatch:
             instances=sum(one.instances for one in found),
             series_count=len(found),
             numbers_missing=sum(one.numbers_missing for one in found),
+            instances_expected=expected.of_study,
             series=found[:EVIDENCE_SERIES_MAX],
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Expected:
+    """How many instances there should be by what the current versions of a study say; those of series by their keys."""
+
+    of_study: int | None
+    of_series: Mapping[int, int]
+
+
+def _expected(connection: Connection, study_key: int) -> _Expected:
+    query = (
+        select(
+            series.c.series_key,
+            func.max(versions.c.number_of_study_related_instances).label("of_study"),
+            func.max(versions.c.number_of_series_related_instances).label("of_series"),
+            func.max(versions.c.images_in_acquisition).label("of_acquisition"),
+        )
+        .select_from(series)
+        .join(versions, versions.c.series_key == series.c.series_key)
+        .join(instances, instances.c.current_version_key == versions.c.version_key)
+        .where(series.c.study_key == study_key)
+        .group_by(series.c.series_key, versions.c.acquisition_number)
+    )
+    of_study = 0
+    of_series: dict[int, int] = {}
+    of_acquisitions: defaultdict[int, list[int]] = defaultdict(list)
+    for row in connection.execute(query):
+        of_study = max(of_study, row.of_study or 0)
+        of_acquisitions[row.series_key].append(row.of_acquisition or 0)
+        if (row.of_series or 0) > of_series.get(row.series_key, 0):
+            of_series[row.series_key] = row.of_series
+    for key, counts in of_acquisitions.items():
+        if key not in of_series and min(counts) > 0:
+            of_series[key] = sum(counts)
+    if not of_study and of_series.keys() == of_acquisitions.keys():
+        of_study = sum(of_series.values())
+    return _Expected(of_study=of_study or None, of_series=of_series)
 
 
 def _cursor(connection: Connection) -> int | None:

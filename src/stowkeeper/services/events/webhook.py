@@ -62,8 +62,9 @@ class WebhookWay:
     ) -> None:
         parts = urllib.parse.urlsplit(url)
         self._host = parts.hostname or ""
-        self._port = parts.port
         self._tls = tls if parts.scheme == "https" else None
+        self._usual_port = http.client.HTTPS_PORT if self._tls is not None else http.client.HTTP_PORT
+        self._port = parts.port or self._usual_port
         self._place = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
         self._named = f"{parts.scheme}://{parts.netloc}{parts.path}"
         self._key = key
@@ -118,15 +119,18 @@ class WebhookWay:
     def _connected(self, deadline: "_Deadline") -> http.client.HTTPConnection:
         connection = self._connection
         if connection is None:
-            if self._tls is not None:
-                connection = http.client.HTTPSConnection(
-                    self._host, self._port, timeout=self._seconds, context=self._tls
-                )
-            else:
-                connection = http.client.HTTPConnection(self._host, self._port, timeout=self._seconds)
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._seconds)
+            connection.default_port = self._usual_port  # it need not stand in the field Host
+            connection.auto_open = 0  # by itself it would open one without TLS
+            self._connection = connection  # closed with it, whatever fails from here on
             connection.connect()
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connection = connection
+            if self._tls is not None:
+                encrypted = self._tls.wrap_socket(
+                    connection.sock, server_hostname=self._host, do_handshake_on_connect=False
+                )
+                connection.sock = deadline.socket = encrypted
+                encrypted.do_handshake()  # under the deadline, which a server could outlast byte by byte
         deadline.socket = connection.sock
         return connection
 
@@ -144,6 +148,9 @@ class WebhookWay:
         return fields
 
     def _error(self, error: Exception) -> DeliveryError:
+        if isinstance(error, http.client.HTTPException) and not isinstance(error, ConnectionError):
+            # Its text quotes what came, whatever that is.
+            return DeliveryError(f"{self._named} answered what is no HTTP ({type(error).__name__})")
         words = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return DeliveryError(f"{self._named} cannot be reached: {words}")
 

@@ -9,8 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from blake3 import blake3
+
+from stowkeeper.archive.plain_head import HeadDamagedError, plain_head
 from stowkeeper.services.limits import FILE_HEAD_BYTES
 from stowkeeper.services.send_plan import SendableFile
+from stowkeeper.services.send_source import DAMAGED
 from stowkeeper.services.stow_client.limits import PIECE_BYTES
 from stowkeeper.stow.multipart_writer import MultipartWriter, new_boundary
 
@@ -90,13 +94,17 @@ class BatchQueue:
 class BatchBody:
     """The body of one request, over files that were just looked at. Each attempt makes it anew, so none is ever empty.
 
+    A file with a digest is one of the archive: its receipt stays here, and what is not what was received does not go out whole.
     Raises UnreadableFileError for the first file that is not as it was planned.
     """
 
     def __init__(self, batch: Batch) -> None:
         self._batch: Final = batch
-        self._writer = MultipartWriter(new_boundary(map(_head_of, batch)))
-        self.length: Final = self._writer.length([queued.file.size for queued in batch])
+        heads = [_head_of(queued) for queued in batch]
+        self._writer = MultipartWriter(new_boundary(heads))
+        self._heads = [head if queued.file.digest else b"" for head, queued in zip(heads, batch, strict=True)]
+        sizes = [len(head) + _bytes_of(queued) for head, queued in zip(self._heads, batch, strict=True)]
+        self.length: Final = self._writer.length(sizes)
         self.content_type: Final = self._writer.content_type
 
     def pieces(self) -> Iterator[memoryview]:
@@ -104,25 +112,32 @@ class BatchBody:
         view = memoryview(bytearray(PIECE_BYTES))
         filled = 0
         for index, queued in enumerate(self._batch):
-            opening = self._writer.opening(index)
-            if filled + len(opening) > PIECE_BYTES:
-                yield view[:filled]
-                filled = 0
-            view[filled : filled + len(opening)] = opening
-            filled += len(opening)
+            front = memoryview(self._writer.opening(index) + self._heads[index])
+            while front:
+                count = min(len(front), PIECE_BYTES - filled)
+                view[filled : filled + count] = front[:count]
+                front = front[count:]
+                filled += count
+                if filled == PIECE_BYTES:
+                    yield view
+                    filled = 0
             with _opened(queued) as stream:
                 queued.modified_ns = _modified_ns(stream)
-                left = queued.file.size
+                left = _bytes_of(queued)
+                stream.seek(queued.file.size - left)
+                seen = blake3() if queued.file.digest else None
                 while left:
                     count = _read_into(stream, view[filled : filled + left], queued)
+                    if seen is not None:
+                        seen.update(view[filled : filled + count])
                     left -= count
                     filled += count
+                    if not left:
+                        # Its part has not ended yet: broken off here, the server does not have it.
+                        _check_whole(stream, queued, seen.hexdigest() if seen is not None else "")
                     if filled == PIECE_BYTES:
                         yield view
                         filled = 0
-                # Its part has not ended yet: broken off here, the server does not have it.
-                if _modified_ns(stream) != queued.modified_ns:
-                    raise UnreadableFileError(queued, "it changed while it was sent")
         if filled:
             yield view[:filled]
         yield memoryview(self._writer.closing)
@@ -156,10 +171,31 @@ def _read_into(stream: io.FileIO, view: memoryview, queued: QueuedFile) -> int:
     return count
 
 
+def _check_whole(stream: io.FileIO, queued: QueuedFile, digest: str) -> None:
+    """Raise UnreadableFileError for a file that changed while it was read, or is not what it has to be."""
+    if digest != queued.file.digest:
+        raise UnreadableFileError(queued, DAMAGED)
+    if _modified_ns(stream) != queued.modified_ns:
+        raise UnreadableFileError(queued, "it changed while it was sent")
+
+
+def _bytes_of(queued: QueuedFile) -> int:
+    """Return how many bytes of a file go out as they are: all, or those of the data set behind a head without receipt."""
+    return queued.file.data_set_length if queued.file.digest else queued.file.size
+
+
 def _head_of(queued: QueuedFile) -> bytes:
-    head = memoryview(bytearray(min(FILE_HEAD_BYTES, queued.file.size)))
+    """Return the first bytes of a file; of one of the archive the whole head as it goes out."""
+    wanted = queued.file.offset if queued.file.digest else FILE_HEAD_BYTES
+    head = memoryview(bytearray(min(wanted, queued.file.size)))
     with _opened(queued) as stream:
-        return bytes(head[: _read_into(stream, head, queued)])
+        count = _read_into(stream, head, queued)
+    if not queued.file.digest:
+        return bytes(head[:count])
+    try:
+        return plain_head(bytes(head[:count]))[0]
+    except HeadDamagedError as error:
+        raise UnreadableFileError(queued, str(error)) from error
 
 
 def _words_of(error: OSError) -> str:

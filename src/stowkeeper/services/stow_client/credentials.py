@@ -21,10 +21,17 @@ class ExposedCredentialError(CredentialError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """What the Authorization field says. `kind` is for people."""
+    """What the Authorization field says. `kind` is for people; `secrets` is what no line may show of it, in any form."""
 
     kind: str
     value: str = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def hidden_in(self, words: str) -> str:
+        """Return words without the secrets: some servers repeat what they were asked, and with what."""
+        for secret in self.secrets:
+            words = words.replace(secret, "…")
+        return words
 
 
 def bearer(token: str) -> Credential:
@@ -34,7 +41,7 @@ def bearer(token: str) -> Credential:
         raise CredentialError("the token is empty")
     if len(stripped) > CREDENTIAL_BYTES_MAX or not _TOKEN.fullmatch(stripped):
         raise CredentialError("that is no bearer token: it is one line of letters, digits and -._~+/=")
-    return Credential(kind="bearer token", value=f"Bearer {stripped}")
+    return Credential(kind="bearer token", value=f"Bearer {stripped}", secrets=(stripped,))
 
 
 def basic(user: str, password: str) -> Credential:
@@ -43,8 +50,9 @@ def basic(user: str, password: str) -> Credential:
         raise CredentialError("a user has a name, and no colon in it")
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in user + password):
         raise CredentialError("a user name or a password has no control characters")
-    pair = f"{user}:{password}".encode("utf-8", "surrogateescape")
-    return Credential(kind="user name and password", value=f"Basic {base64.b64encode(pair).decode()}")
+    pair = base64.b64encode(f"{user}:{password}".encode("utf-8", "surrogateescape")).decode()
+    secrets = (pair, password) if password else (pair,)
+    return Credential(kind="user name and password", value=f"Basic {pair}", secrets=secrets)
 
 
 def read_secret(path: str) -> str:

@@ -13,6 +13,9 @@ BATCH_BYTES: Final = 256_000_000
 """Bytes of one request's files, unless a single one has more. Servers and proxies bound a body, and what is cut off has to
 be sent again."""
 
+BATCH_BYTES_MAX: Final = 1_000_000_000_000
+"""Largest such bound that can be set: what no server takes in one request."""
+
 PARALLEL_MAX: Final = 16
 """Most requests at once: each has a connection and a thread, and a disk gains nothing by more."""
 

@@ -2,6 +2,7 @@
 
 import ssl
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Protocol
 
 from stowkeeper.services.send_plan import SendableFile
@@ -23,7 +24,8 @@ class StowOptions:
 
     `instances` and `bytes_max` bound a request, `parallel` their number at once, `seconds` how long the server may stand
     still. `retries` is how often a file is sent again, `retry_seconds` how long a server is tried again that takes nothing.
-    `back_off_seconds` is the first wait; each further one is twice as long, up to a bound.
+    `back_off_seconds` is the first wait; each further one is twice as long, up to a bound. Without `waits_when_busy` a server
+    that is busy, or out of resources, ends the sending at once: whoever asked comes again.
     """
 
     instances: int = BATCH_INSTANCES
@@ -33,20 +35,54 @@ class StowOptions:
     retries: int = RETRIES
     retry_seconds: float = RETRY_SECONDS
     back_off_seconds: float = BACK_OFF_SECONDS
+    waits_when_busy: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Where to post, as whom, and whom to trust; without `context` no server is called over TLS."""
+    """Where to post, as whom, and whom to trust; without `context` no server is called over TLS.
+
+    `credential_hint` tells a person how to give a credential, where the server asks for one.
+    """
 
     address: StoreAddress
     credential: Credential | None = None
     context: ssl.SSLContext | None = None
+    credential_hint: str = "give --token-file or --user"
+
+
+class Cause(Enum):
+    """What decided on a file."""
+
+    ANSWER = auto()
+    """The server said so, of the file or of a request with nothing else in it."""
+    NO_ANSWER = auto()
+    """It was sent as often as it may be, and no answer told of it."""
+    FILE = auto()
+    """It could not be read to its end, or is not what it has to be."""
+    END = auto()
+    """The sending ended before: it may be taken at another time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What ended a sending before all was decided.
+
+    `is_for_all`: whatever is sent there would fare the same at present. `asked_seconds` is what the server asked for by
+    Retry-After.
+    """
+
+    sentence: str
+    is_for_all: bool = True
+    asked_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one file. `status` is that of the last HTTP answer, None when there was none."""
+    """What became of one file. `status` is that of the last HTTP answer, None when there was none.
+
+    Of a file that failed, `may_pass` says that it may be stored at another time.
+    """
 
     file: SendableFile
     result: Result
@@ -54,6 +90,8 @@ class Outcome:
     reason: int | None
     status: int | None
     attempts: int
+    cause: Cause
+    may_pass: bool = False
 
 
 class StowObserver(Protocol):

@@ -5,15 +5,16 @@ from urllib.parse import urljoin, urlsplit
 from stowkeeper.services.stow_client.address import StoreAddress
 from stowkeeper.services.stow_client.answers import status_line
 from stowkeeper.services.stow_client.connection import Answer
-from stowkeeper.services.stow_client.credentials import Credential
+from stowkeeper.services.stow_client.options import Destination
 
 
-def refusal(answer: Answer, address: StoreAddress, credential: Credential | None) -> str:
-    """Return a sentence on an answer after which no further request makes sense."""
+def refusal(answer: Answer, address: StoreAddress, destination: Destination) -> str:
+    """Return a sentence on an answer after which no further request makes sense; `address` is what was posted to."""
+    credential = destination.credential
     match answer.status:
         case 401:
             hint = (
-                "it asks for a credential, give --token-file or --user"
+                f"it asks for a credential, {destination.credential_hint}"
                 if credential is None
                 else f"it does not take this {credential.kind}"
             )

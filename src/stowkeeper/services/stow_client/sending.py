@@ -9,7 +9,7 @@
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,7 +44,14 @@ from stowkeeper.services.stow_client.limits import (
     STOP_ANSWER_SECONDS,
     WATCH_SECONDS,
 )
-from stowkeeper.services.stow_client.options import Destination, Outcome, StowObserver, StowOptions
+from stowkeeper.services.stow_client.options import (
+    Cause,
+    Destination,
+    Ended,
+    Outcome,
+    StowObserver,
+    StowOptions,
+)
 from stowkeeper.services.stow_client.patience import Patience
 from stowkeeper.services.stow_client.refusals import refusal
 from stowkeeper.stow.media_types import DICOM_JSON, DICOM_XML
@@ -86,6 +93,44 @@ def stow_files(
     return sender.finish()
 
 
+class StowSending:
+    """Sending that goes on in threads of its own, for who must not wait: `over` is called in one of them at its end.
+
+    There is at least one file. Every method may be called from any thread, and returns at once.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[SendableFile],
+        destination: Destination,
+        options: StowOptions,
+        observer: StowObserver,
+        over: Callable[[], None],
+    ) -> None:
+        count = min(options.parallel, len(files))
+        self._over = over
+        self._sender = _Sender(files, destination, options, observer, None, count)
+        for number in range(count):
+            threading.Thread(target=self._run_lane, name=f"stowkeeper-stow-{number}", daemon=True).start()
+
+    def end(self, words: str) -> None:
+        """Begin nothing more; what is on its way goes on to its answer."""
+        self._sender.end(words)
+
+    def stop(self) -> None:
+        """Begin nothing more, and cut off what is on its way out."""
+        self._sender.stop()
+
+    def finish(self) -> Ended | None:
+        """Decide what was never sent, when it is over; return what ended the sending before all was. Raises what went wrong here."""
+        self._sender.settle()
+        return self._sender.ended
+
+    def _run_lane(self) -> None:
+        if self._sender.run_lane():
+            self._over()
+
+
 class _Sender:
     """What all requests of a run share. Whatever changes is behind one lock."""
 
@@ -110,7 +155,7 @@ class _Sender:
         self._changed = threading.Condition(threading.RLock())
         self._stop = threading.Event()
         self._on_the_way = 0
-        self._ended_by = ""
+        self.ended: Ended | None = None
         self._fault: BaseException | None = None
         self._was_reached = False
         self._has_news = False
@@ -121,8 +166,8 @@ class _Sender:
 
     # The threads.
 
-    def run_lane(self) -> None:
-        """Send batches, one after the other, until nothing is left."""
+    def run_lane(self) -> bool:
+        """Send batches, one after the other, until nothing is left; tell whether it was the last thread to end."""
         connection = ServerConnection(
             self._address, self._destination.context, seconds=self._options.seconds, stop=self._stop
         )
@@ -137,14 +182,21 @@ class _Sender:
         except BaseException as error:  # noqa: BLE001 - whatever it is, it goes to who waits for the threads
             with self._changed:
                 self._fault = self._fault or error
-                self._ended_by = self._ended_by or "a fault of our own"
+                self.ended = self.ended or Ended(sentence="a fault of our own", is_for_all=False)
             self.stop()
         finally:
             connection.close()
             with self._changed:
                 self._lanes -= 1
-                if not self._lanes:
+                is_last = not self._lanes
+                if is_last:
                     self.over.set()
+        return is_last
+
+    def end(self, words: str) -> None:
+        """Begin nothing more."""
+        with self._changed:
+            self._end((), words, None, is_for_all=False)
 
     def stop(self) -> None:
         """Begin nothing more, and cut off what is on its way out."""
@@ -157,24 +209,31 @@ class _Sender:
         with self._changed:
             for queued in self._queue.drain():
                 if queued.lost:
-                    self._fail(queued, "sending was interrupted")
+                    self._fail(queued, "sending was interrupted", cause=Cause.END)
+
+    def settle(self) -> None:
+        """Decide what was never sent. Raises what went wrong here."""
+        with self._changed:
+            words = f"not sent: {self.ended.sentence}" if self.ended is not None else "not sent"
+            for queued in self._queue.drain():
+                self._fail(queued, words, is_news=False, cause=Cause.END)
+            if self._fault is not None:
+                raise self._fault
 
     def finish(self) -> str:
         """Decide what was never sent; return what ended the sending before any answer told of a file."""
         with self._changed:
-            for queued in self._queue.drain():
-                self._fail(queued, f"not sent: {self._ended_by}", is_news=False)
-            if self._fault is not None:
-                raise self._fault
-            if self._ended_by and self._has_news:
-                self._observer.notice(self._ended_by)
+            self.settle()
+            ended_by = self.ended.sentence if self.ended is not None else ""
+            if ended_by and self._has_news:
+                self._observer.notice(ended_by)
                 return ""
-            return self._ended_by
+            return ended_by
 
     def _next_batch(self) -> Batch:
         """Wait until something may be sent and return it; () when nothing is left, or nothing more is to be begun."""
         with self._changed:
-            while not self._stop.is_set() and not self._ended_by:
+            while not self._stop.is_set() and self.ended is None:
                 seconds = self._patience.seconds_left()
                 if seconds > 0:
                     self._changed.wait(seconds)
@@ -203,7 +262,7 @@ class _Sender:
             connection.close()
             with self._changed:
                 progress.take_back()
-                self._fail(error.file, str(error))
+                self._fail(error.file, str(error), cause=Cause.FILE)
                 self._queue.give_back([queued for queued in batch if queued is not error.file])
         except UnreachableError as error:
             with self._changed:
@@ -211,7 +270,7 @@ class _Sender:
         except StoppedError as error:
             with self._changed:
                 progress.take_back()
-                self._decide_all(batch, Verdict(result=Result.UNKNOWN, words=str(error)))
+                self._decide_all(batch, Verdict(result=Result.UNKNOWN, words=str(error)), cause=Cause.END)
         except AnswerLostError as error:
             with self._changed:
                 progress.take_back()
@@ -248,25 +307,29 @@ class _Sender:
             self._queue.give_back(batch)
         elif 200 <= answer.status < 300:
             words = f"the server answered {status_line(answer)}, and names no instance"
-            self._decide_all(batch, Verdict(result=Result.UNKNOWN, words=words), answer.status)
+            verdict = Verdict(result=Result.UNKNOWN, words=words)
+            self._decide_all(batch, verdict, answer.status, cause=Cause.NO_ANSWER)
         elif answer.status >= 500:
             self._on_lost(batch, f"the server answered {status_line(answer)}", answer.status)
         else:
-            self._end(batch, refusal(answer, self._address, self._destination.credential), answer.status)
+            self._end(batch, refusal(answer, self._address, self._destination), answer.status)
 
     def _judge(self, batch: Batch, told: list[Verdict], answer: Answer) -> None:
         """Take what a store response says."""
         again: list[QueuedFile] = []
         alone: list[QueuedFile] = []
         asked = seconds_to_wait(answer)
-        may_wait = any(verdict.may_pass for verdict in told) and self._patience.is_worth_waiting(asked)
+        is_full = any(verdict.may_pass for verdict in told)
+        may_wait = is_full and self._is_worth_waiting(asked)
         for queued, verdict in zip(batch, told, strict=True):
             if verdict.may_pass and may_wait and queued.attempts <= self._options.retries:
                 again.append(queued)
             elif verdict.result is Result.UNKNOWN and answer.status == 400 and len(batch) > 1:
                 alone.append(queued)  # some servers answer for all by one bad part
             else:
-                self._decide(queued, verdict, answer.status)
+                is_unknown = verdict.result is Result.UNKNOWN
+                cause = Cause.NO_ANSWER if is_unknown else Cause.ANSWER
+                self._decide(queued, verdict, answer.status, cause=cause)
         if any(verdict.result in {Result.STORED, Result.WARNING} for verdict in told):
             self._patience.renew()
             self._refused_in_a_row = 0
@@ -274,12 +337,14 @@ class _Sender:
         if again:
             self._queue.give_back(again)
             self._pause("The server is out of resources", asked)
+        elif is_full and not self._options.waits_when_busy:
+            self._end((), "The server is out of resources.", answer.status, asked=asked)
 
     def _on_busy(self, batch: Batch, answer: Answer, told: Sequence[Verdict]) -> None:
         """Wait, or give up; `told` is what the answer says of each file, if it says anything."""
         words = f"The server is busy ({status_line(answer)})"
         asked = seconds_to_wait(answer)
-        if self._patience.is_worth_waiting(asked):
+        if self._is_worth_waiting(asked):
             self._queue.give_back(batch)
             self._pause(words, asked)
             return
@@ -288,12 +353,13 @@ class _Sender:
                 self._decide(queued, verdict, answer.status)
         wanted = f", and asks to be left alone for {asked:g} seconds" if asked else ""
         tried = f"; it was tried for up to {self._options.retry_seconds:g} seconds"
+        if not self._options.waits_when_busy:
+            tried = ""
         refused = {
             queued for queued, verdict in zip(batch, told, strict=False) if verdict.result is Result.FAILED
         }
-        self._end(
-            [queued for queued in batch if queued not in refused], f"{words}{wanted}{tried}.", answer.status
-        )
+        rest = [queued for queued in batch if queued not in refused]
+        self._end(rest, f"{words}{wanted}{tried}.", answer.status, asked=asked)
 
     def _on_too_large(self, request: "_Request", answer: Answer) -> None:
         if len(request.batch) == 1:
@@ -318,7 +384,8 @@ class _Sender:
         self._fail(batch[0], f"the server answered {status_line(answer)}", answer.status)
         self._refused_in_a_row += 1
         if self._refused_in_a_row >= REFUSED_IN_A_ROW_MAX:
-            self._end((), f"The server refuses every request: {status_line(answer)}.", answer.status)
+            sentence = f"The server refuses every request: {status_line(answer)}."
+            self._end((), sentence, answer.status, is_for_all=False)
 
     def _on_lost(self, batch: Batch, words: str, status: int | None) -> None:
         """Send again what may have been stored or not, one by one; an instance that is kept already is kept once."""
@@ -326,7 +393,8 @@ class _Sender:
         for queued in batch:
             queued.lost += 1
             if queued.lost > self._options.retries:
-                self._decide(queued, Verdict(result=Result.UNKNOWN, words=words), status)
+                verdict = Verdict(result=Result.UNKNOWN, words=words)
+                self._decide(queued, verdict, status, cause=Cause.NO_ANSWER)
             else:
                 again.append(queued)
         if not again:
@@ -358,6 +426,10 @@ class _Sender:
         self._address = found
         return True
 
+    def _is_worth_waiting(self, asked: float | None) -> bool:
+        """Tell whether a server that is busy may be tried again in this run."""
+        return self._options.waits_when_busy and self._patience.is_worth_waiting(asked)
+
     def _pause(self, words: str, asked: float | None = None) -> None:
         """Begin no request for a while."""
         seconds = self._patience.pause(asked)
@@ -366,29 +438,51 @@ class _Sender:
 
     # Ends.
 
-    def _end(self, batch: Sequence[QueuedFile], sentence: str, status: int | None) -> None:
-        """Begin nothing more: a further request would fare the same."""
-        self._ended_by = self._ended_by or sentence
+    def _end(
+        self,
+        batch: Sequence[QueuedFile],
+        sentence: str,
+        status: int | None,
+        *,
+        asked: float | None = None,
+        is_for_all: bool = True,
+    ) -> None:
+        """Begin nothing more: a further request would fare the same, or nobody wants one."""
+        self.ended = self.ended or Ended(sentence=sentence, is_for_all=is_for_all, asked_seconds=asked)
         for queued in batch:
-            self._fail(queued, f"not stored: {sentence}", status, is_news=False)
+            self._fail(queued, f"not stored: {sentence}", status, is_news=False, cause=Cause.END)
         self._changed.notify_all()
 
     def _fail(
-        self, queued: QueuedFile, words: str, status: int | None = None, *, is_news: bool = True
+        self,
+        queued: QueuedFile,
+        words: str,
+        status: int | None = None,
+        *,
+        is_news: bool = True,
+        cause: Cause = Cause.ANSWER,
     ) -> None:
         """Decide on a file that no answer names: after a lost answer nobody knows whether it is stored."""
         result = Result.FAILED
         if queued.lost:
             result = Result.UNKNOWN
             words = f"an answer to it was lost, and then: {words}"
-        self._decide(queued, Verdict(result=result, words=words), status, is_news=is_news)
+        self._decide(queued, Verdict(result=result, words=words), status, is_news=is_news, cause=cause)
 
-    def _decide_all(self, batch: Batch, verdict: Verdict, status: int | None = None) -> None:
+    def _decide_all(
+        self, batch: Batch, verdict: Verdict, status: int | None = None, *, cause: Cause = Cause.ANSWER
+    ) -> None:
         for queued in batch:
-            self._decide(queued, verdict, status)
+            self._decide(queued, verdict, status, cause=cause)
 
     def _decide(
-        self, queued: QueuedFile, verdict: Verdict, status: int | None = None, *, is_news: bool = True
+        self,
+        queued: QueuedFile,
+        verdict: Verdict,
+        status: int | None = None,
+        *,
+        is_news: bool = True,
+        cause: Cause = Cause.ANSWER,
     ) -> None:
         """Tell the outcome of a file."""
         self._has_news = self._has_news or (is_news and queued.attempts > 0)
@@ -403,6 +497,8 @@ class _Sender:
                 reason=verdict.reason,
                 status=status,
                 attempts=queued.attempts,
+                cause=cause,
+                may_pass=verdict.may_pass or cause is Cause.END,
             )
         )
 
@@ -414,7 +510,7 @@ class _Sender:
             self._journal.add(queued.file, queued.modified_ns)
         except OSError as error:
             self._fault = error
-            self._ended_by = self._ended_by or "the journal cannot be written"
+            self.ended = self.ended or Ended(sentence="the journal cannot be written", is_for_all=False)
 
     def count(self, number: int) -> None:
         """Tell of bytes that went out, or have to go out again."""

@@ -1,0 +1,1 @@
+"""Forwarding: rules choose what is sent on, and jobs send it (decision 16)."""

@@ -1,0 +1,1 @@
+"""Traces: what was written of each association, its requests and what followed, told to a collector of OpenTelemetry."""
