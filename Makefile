@@ -6,9 +6,11 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
 FUZZ_SECONDS ?= 60
+# Not from the environment: shells count seconds under this name.
+SECONDS := 7200
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-peers check check-types check-tests bench fuzz format clean peers
+.PHONY: help run test test-peers check check-types check-tests bench soak fuzz format clean peers
 export PYTHON
 
 # A virtual environment knows its own path, so one that was moved, copied or lost its Python is made anew.
@@ -22,6 +24,7 @@ help:
 	@echo "make test-peers   every command line of the table through DCMTK's storescp and dcmrecv and through ours"
 	@echo "make check    format, lint, types, import contracts and the fast tests"
 	@echo "make bench    compare with other receivers, side by side (docs/benchmarks.md)"
+	@echo "make soak     mixed load on a real server for SECONDS=$(SECONDS), with kills; nothing may be lost or grow"
 	@echo "make fuzz     each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)"
 	@echo "make format   let ruff format the code and mend what it can"
 	@echo "make clean    remove .venv, caches and what was built; archives stay"
@@ -55,6 +58,9 @@ check-tests: $(READY)
 
 bench: $(READY)
 	$(PY) bench/run.py $(ARGS)
+
+soak: $(READY)
+	$(PY) bench/soak.py --seconds $(SECONDS) $(ARGS)
 
 fuzz: $(READY)
 	@$(PY) -c "import atheris" 2>/dev/null || $(PY) -m pip install --quiet --only-binary :all: atheris \

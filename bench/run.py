@@ -3,7 +3,7 @@
     make bench                                          everything, about an hour
     make bench ARGS="--quick"                           small and soon: is anything far off?
     make bench ARGS="--only ct,mr --rounds 3 --contenders stowkeeper,storescp-b --parts throughput"
-    make bench ARGS="--parts commitment,check,jobs,pages,stow,events"      programs of their own, each with its own table
+    make bench ARGS="--parts commitment,check,jobs,pages,stow,events,forwarding"      programs of their own, each with its own table
 
 Prints a table and writes it with every single measurement to bench/results/. Speeds of different runs, or of different
 machines, are not to be compared; ratios within a round are.
@@ -49,6 +49,7 @@ PROGRAMS = {
     "pages": "--instances 50000 --rounds 50",
     "stow": "--sets ct,tiny --rounds 2",
     "events": "--events 5000 --rounds 2 --instances 2000",
+    "forwarding": "--instances 2000 --rounds 2 --received 6000",
 }
 """Parts that are programs of this folder, of the same name, with what `--quick` tells them. Their output is printed as it comes."""
 SHIPPED_SETS = ("ct", "mr")
