@@ -18,9 +18,12 @@ from stowkeeper.app.commands import archive_folder
 from stowkeeper.app.commands import serve as serve_module
 from stowkeeper.app.commands.held_signals import HeldSignals
 from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.app.settings import Settings
+from stowkeeper.app.supervision import ServiceManager
 from stowkeeper.archive.archive import ArchiveReader
 from stowkeeper.archive.folder import foreign_names
 from stowkeeper.database.engine import Database
+from stowkeeper.database.errors import DatabaseInUse
 from stowkeeper.durable.filesystem import NoSyncFileSystem
 from support.archive_rig import ArchiveRig
 from support.catalog_rows import open_database
@@ -132,6 +135,7 @@ def test_a_folder_of_other_things_is_left_alone(
     assert sorted(path.name for path in place.iterdir()) == [".profile", "Desktop"]
 
 
+@pytest.mark.slow
 def test_a_new_disk_an_unfinished_archive_and_one_with_notes_in_it_are_taken(
     anywhere: Callable[..., Ended], archive: Path, tmp_path: Path
 ) -> None:
@@ -171,9 +175,13 @@ def test_a_refusal_to_start_is_said_once_and_in_the_log_too(line: CommandLine, a
 
 def test_a_port_that_is_taken_is_said_once(line: CommandLine, archive: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        ended = line("serve", "--port", str(taken.getsockname()[1]))
+        port = taken.getsockname()[1]
+        ended = line("serve", "--port", str(port))
     assert ended.code == ExitCode.UNAVAILABLE
+    assert ended.out == ""
     assert ended.err.count("cannot listen") == 1, ended.err
+    assert f"cannot listen on 127.0.0.1, port {port}" in ended.err
+    assert "--port" in ended.err
     assert depot_folders(archive) == []
 
 
@@ -334,3 +342,29 @@ def test_a_recovered_instance_is_treated_by_the_policy_of_its_peer(
     with closing(ArchiveReader(str(archive))) as reader, reader.database.read() as connection:
         rows = connection.exec_driver_sql("SELECT state FROM versions ORDER BY version_key").scalars().all()
     assert rows[:2] == ["superseded", "kept"]
+
+
+@pytest.mark.parametrize("follows_another", [True, False])
+def test_who_follows_another_server_waits_until_that_one_leaves_the_schema(
+    monkeypatch: pytest.MonkeyPatch, *, follows_another: bool
+) -> None:
+    """As where both share the archive, and this one is of a newer version."""
+    answers = [DatabaseInUse("process 4711 has it open"), DatabaseInUse("process 4711 has it open"), "open"]
+
+    def open_archive(*_: object) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(serve_module, "Archive", open_archive)
+    monkeypatch.setattr(serve_module, "TAKE_OVER_LOOK_SECONDS", 0.0)
+    manager = ServiceManager.from_environment({})
+    signals = HeldSignals()
+    if follows_another:
+        opened: object = serve_module._open_archive(Settings(), manager, signals, follows_another=True)
+        assert opened == "open"
+    else:
+        with pytest.raises(DatabaseInUse):
+            serve_module._open_archive(Settings(), manager, signals, follows_another=False)
+        assert len(answers) == 2

@@ -9,8 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, text
 
 import stowkeeper
 from stowkeeper.database import engine, migrations
@@ -25,19 +24,19 @@ from support.older_databases import make_database_of
 
 def definitions(path: Path) -> dict[str, str]:
     connection = sqlite3.connect(path)
-    rows = connection.execute(
-        "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%'"
-    )
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
     found = {name: re.sub(r"[\s\"]+", "", sql) for name, sql in rows}
     connection.close()
     return found
 
 
-def test_a_migrated_database_is_what_the_schema_says(tmp_path: Path) -> None:
-    open_database(tmp_path, "migrated.sqlite").close()
-    fresh = create_engine(f"sqlite:///{tmp_path}/fresh.sqlite", poolclass=NullPool)
-    metadata.create_all(fresh)
-    assert definitions(tmp_path / "migrated.sqlite") == definitions(tmp_path / "fresh.sqlite")
+def test_a_new_database_is_what_all_migrations_together_make(tmp_path: Path) -> None:
+    open_database(tmp_path, "new.sqlite").close()
+    make_database_of(migrations.HEAD, tmp_path / "migrated.sqlite")
+    assert definitions(tmp_path / "new.sqlite") == definitions(tmp_path / "migrated.sqlite")
+    for path in tmp_path.glob("*.sqlite"):
+        with open_database(tmp_path, path.name) as database, database.read() as connection:
+            assert migrations.current_revision(connection) == migrations.HEAD
 
 
 def test_alembic_finds_no_difference(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 
+from stowkeeper.database import migrations
 from stowkeeper.database.engine import Database
 
 
@@ -13,4 +14,5 @@ def make_database_of(revision: str, path: Path) -> None:
     with pytest.MonkeyPatch.context() as patched:
         upgrade = command.upgrade
         patched.setattr(command, "upgrade", lambda config, _revision: upgrade(config, revision))
+        patched.setattr(migrations, "create", migrations.upgrade)
         Database.open(str(path), lock_path=f"{path}.lock").close()

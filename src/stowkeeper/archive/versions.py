@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum, auto
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
@@ -67,34 +67,40 @@ class VersionOrder(Enum):
     FOLDER = auto()  # folder by folder, each folder's versions next to each other
 
 
-def _versions() -> Select[Any]:
-    held = exists().where(holds.c.version_key == versions.c.version_key)
-    return (
-        select(
-            versions.c.version_key,
-            versions.c.instance_key,
-            instances.c.sop_instance_uid,
-            versions.c.sop_class_uid,
-            versions.c.transfer_syntax_uid,
-            studies.c.study_instance_uid,
-            series.c.series_instance_uid,
-            versions.c.series_key,
-            versions.c.path,
-            versions.c.file_size,
-            versions.c.state,
-            versions.c.conflict,
-            (instances.c.current_version_key == versions.c.version_key).label("is_current"),
-            held.label("is_held"),
-            receipts.c.receipt_id,
-            receipts.c.digest,
-            receipts.c.data_set_length,
-            receipts.c.received_at,
-        )
-        .join(instances, instances.c.instance_key == versions.c.instance_key)
-        .join(receipts, receipts.c.receipt_key == versions.c.version_key)
-        .outerjoin(series, series.c.series_key == versions.c.series_key)
-        .outerjoin(studies, studies.c.study_key == series.c.study_key)
+_VERSIONS: Final[Select[Any]] = (
+    select(
+        versions.c.version_key,
+        versions.c.instance_key,
+        instances.c.sop_instance_uid,
+        versions.c.sop_class_uid,
+        versions.c.transfer_syntax_uid,
+        studies.c.study_instance_uid,
+        series.c.series_instance_uid,
+        versions.c.series_key,
+        versions.c.path,
+        versions.c.file_size,
+        versions.c.state,
+        versions.c.conflict,
+        (instances.c.current_version_key == versions.c.version_key).label("is_current"),
+        exists().where(holds.c.version_key == versions.c.version_key).label("is_held"),
+        receipts.c.receipt_id,
+        receipts.c.digest,
+        receipts.c.data_set_length,
+        receipts.c.received_at,
     )
+    .join(instances, instances.c.instance_key == versions.c.instance_key)
+    .join(receipts, receipts.c.receipt_key == versions.c.version_key)
+    .outerjoin(series, series.c.series_key == versions.c.series_key)
+    .outerjoin(studies, studies.c.study_key == series.c.study_key)
+)
+
+# Made once: to put a statement together takes longer than to run it.
+_BY_KEY: Final = _VERSIONS.where(versions.c.version_key.in_(bindparam("keys", expanding=True)))
+_BY_RECEIPT: Final = _VERSIONS.where(
+    versions.c.version_key
+    == select(receipts.c.version_key).where(receipts.c.receipt_id == bindparam("receipt")).scalar_subquery()
+)
+_BY_PATH: Final = _VERSIONS.where(versions.c.path == bindparam("at"), text(ON_SHELF))
 
 
 def _in_succession(connection: Connection, groups: Sequence[list[Any]]) -> None:
@@ -139,7 +145,7 @@ def find_versions(
     """Return the versions of some instances, oldest first; an instance without any is not in the answer."""
     found: dict[str, list[Version]] = defaultdict(list)
     for portion in portions(sop_instance_uids):
-        rows = connection.execute(_versions().where(instance_among(portion), versions.c.state.in_(states)))
+        rows = connection.execute(_VERSIONS.where(instance_among(portion), versions.c.state.in_(states)))
         for row in rows:
             found[row.sop_instance_uid].append(_version(row))
     _in_succession(connection, list(found.values()))
@@ -151,20 +157,19 @@ def find_versions_by_key(connection: Connection, version_keys: Iterable[int]) ->
     return {
         row.version_key: _version(row)
         for portion in portions(sorted(set(version_keys)))
-        for row in connection.execute(_versions().where(versions.c.version_key.in_(portion)))
+        for row in connection.execute(_BY_KEY, {"keys": portion})
     }
 
 
 def find_version_by_receipt(connection: Connection, receipt_id: str) -> Version | None:
     """Return the version that a receipt proves, be it by its own file or as identical to an older one."""
-    proved = select(receipts.c.version_key).where(receipts.c.receipt_id == receipt_id).scalar_subquery()
-    row = connection.execute(_versions().where(versions.c.version_key == proved)).one_or_none()
+    row = connection.execute(_BY_RECEIPT, {"receipt": receipt_id}).one_or_none()
     return None if row is None else _version(row)
 
 
 def find_version_by_path(connection: Connection, path: str) -> Version | None:
     """Return the version whose file stands at a path, relative to the archive; None when none does."""
-    row = connection.execute(_versions().where(versions.c.path == path, text(ON_SHELF))).one_or_none()
+    row = connection.execute(_BY_PATH, {"at": path}).one_or_none()
     return None if row is None else _version(row)
 
 
@@ -186,7 +191,7 @@ def versions_for_removal(connection: Connection, uid: str) -> Iterator[Version]:
         versions.c.series_key.in_(of_series) & ~versions.c.instance_key.in_(of_instance),
         versions.c.series_key.in_(of_study) & ~versions.c.series_key.in_(of_series),
     ):
-        query = _versions().where(condition, versions.c.state.in_(REMOVABLE))
+        query = _VERSIONS.where(condition, versions.c.state.in_(REMOVABLE))
         yield from map(_version, connection.execute(query))
 
 
@@ -197,13 +202,13 @@ def due_for_removal(connection: Connection, now: str) -> list[Version]:
         versions.c.removal_due_at <= now,
         ~exists().where(holds.c.version_key == versions.c.version_key),
     )
-    query = _versions().where(text(LEAVING), or_(due, versions.c.state == VersionState.REMOVING))
+    query = _VERSIONS.where(text(LEAVING), or_(due, versions.c.state == VersionState.REMOVING))
     return list(map(_version, connection.execute(query)))
 
 
 def conflicts(connection: Connection) -> Iterator[tuple[str, list[Version]]]:
     """Yield the instances that have versions in conflict, each with those versions, oldest first."""
-    query = _versions().where(text("conflict = 1")).order_by(versions.c.instance_key)
+    query = _VERSIONS.where(text("conflict = 1")).order_by(versions.c.instance_key)
     for uid, rows in groupby(connection.execute(query), lambda row: row.sop_instance_uid):
         found = list(map(_version, rows))
         _in_succession(connection, [found])
@@ -221,7 +226,7 @@ def iterate_versions(
     So no snapshot stays open, memory is a page, and what comes or goes meanwhile may be in it or not.
     """
     walk = _walk_as_listed if order is VersionOrder.LISTED else _walk_by_folder
-    yield from walk(database, _versions().where(versions.c.state.in_(states)).limit(page))
+    yield from walk(database, _VERSIONS.where(versions.c.state.in_(states)).limit(page))
 
 
 def _walk_as_listed(database: Database, query: Select[Any]) -> Iterator[Version]:
@@ -349,7 +354,7 @@ def _load(transaction: Transaction, version_keys: Iterable[int]) -> list[tuple[V
     return [
         (_version(row), row.series_key)
         for portion in portions(sorted(set(version_keys)))
-        for row in transaction.execute(_versions().where(versions.c.version_key.in_(portion)))
+        for row in transaction.execute(_BY_KEY, {"keys": portion})
     ]
 
 

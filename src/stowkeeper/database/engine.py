@@ -44,6 +44,7 @@ from stowkeeper.database.errors import (
     DatabaseError,
     DatabaseForeign,
     DatabaseGone,
+    DatabaseInUse,
     DatabaseUnavailable,
     translate,
 )
@@ -62,6 +63,7 @@ from stowkeeper.database.limits import (
     SQLITE_VERSION_MIN,
     WRITER_CACHE_BYTES,
 )
+from stowkeeper.database.sole_use import see_that_nobody_else_has_it
 from stowkeeper.database.writer_lock import WriterLock
 
 __all__ = [
@@ -70,6 +72,7 @@ __all__ = [
     "DatabaseError",
     "DatabaseForeign",
     "DatabaseGone",
+    "DatabaseInUse",
     "DatabaseUnavailable",
     "Transaction",
     "compile_insert",
@@ -188,12 +191,13 @@ class Database:
     ) -> Self:
         """Open the database at `path`, make it when there is none, and bring its schema up to date.
 
-        Before a schema that is there is changed, the database is copied beside itself.
+        Before a schema that is there is changed, the database is copied beside itself. It is not changed while another process
+        has the database open.
 
         `lock_path` is the writer lock's file, the same for every process. `mode` is the mode of files that are made,
         whatever the umask says; SQLite gives its -wal and -shm files that of the database. With `sync` false commits are not
         synced: a power cut can lose the last ones, or with bad luck the database. The caller has made sure
-        that the file system is a local one. Raises DatabaseForeign, DatabaseUnavailable and BackupRefusedError.
+        that the file system is a local one. Raises DatabaseForeign, DatabaseInUse, DatabaseUnavailable and BackupRefusedError.
         """
         if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
             needed = ".".join(map(str, SQLITE_VERSION_MIN))
@@ -423,8 +427,14 @@ class Database:
             if revision is not None and not migrations.is_known(revision):
                 raise self._too_new(connection, revision)
             if revision is None:
-                self._migrate(connection)
+                migrations.create(connection)
+                self._note_version(connection)
                 return
+        see_that_nobody_else_has_it(
+            driver,  # type: ignore[arg-type]  # it is open
+            self.path,
+            purpose=f"has to be brought from schema {revision} to {migrations.HEAD}",
+        )
         # Nobody else writes until the writer lock is free, so what is copied is what is changed then.
         backup = back_up(self, free_backup_path(self.path), mode=mode)
         try:
@@ -459,6 +469,16 @@ class Database:
 
     def _migrate(self, connection: Connection) -> None:
         migrations.upgrade(connection)
+        missing = migrations.complete(connection)
+        if missing:
+            raise DatabaseForeign(
+                f"{self.path} was made by a version before the first release, whose schema was another (it has no {missing[0]}):"
+                " move it away, with its -wal and -shm files if it has any, and run `stowkeeper rebuild`, which makes it anew"
+                " from the files of the archive; nothing was changed"
+            )
+        self._note_version(connection)
+
+    def _note_version(self, connection: Connection) -> None:
         # In the same transaction as the schema: no crash leaves a file that is half ours.
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
         now = self._clock()

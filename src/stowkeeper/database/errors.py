@@ -25,6 +25,10 @@ class DatabaseGone(DatabaseUnavailable):
     """The file that is open has lost its name: what is written to it would go with the process."""
 
 
+class DatabaseInUse(DatabaseUnavailable):
+    """Others have the database open, and what is to be done with it wants nobody else."""
+
+
 class DatabaseForeign(DatabaseError):  # noqa: N818 - says what the file is, like NotADirectory
     """The file is not a database of this program, or its schema is newer than this program knows."""
 

@@ -46,6 +46,16 @@ WRITER_LOCK_POLL_SECONDS_MIN = 0.000_1
 WRITER_LOCK_POLL_SECONDS_MAX = 0.002
 """Longest pause between two looks at a taken writer lock: small against a transaction of 200 instances."""
 
+ALONE_SECONDS = 3.0
+"""How long a change of the schema waits for others to close the database: `status` of a large archive takes two seconds. A
+server does not close it, and must not wait for long at the writer lock, which is held meanwhile."""
+
+ALONE_POLL_SECONDS = 0.02
+"""Pause between two looks whether the others have closed the database."""
+
+HOLDERS_NAMED_MAX = 8
+"""Processes that a message names by their ids; it says how many more there are."""
+
 READERS_KEPT = 4
 """Reading connections that stay open for the next reader; opening one costs about a millisecond."""
 

@@ -34,6 +34,7 @@ from stowkeeper.app.supervision import ServiceManager
 from stowkeeper.app.wiring import archive_options, server_options, storage_rules
 from stowkeeper.archive.archive import Archive
 from stowkeeper.archive.arrival import DuplicatePolicy
+from stowkeeper.database.errors import DatabaseInUse
 from stowkeeper.durable.server_lock import ArchiveInUseError
 from stowkeeper.net.server import AssociationServer
 from stowkeeper.net.tls_context import TLSContext
@@ -265,7 +266,7 @@ def _open_archive(
     while True:
         try:
             return Archive(settings.archive, archive_options(settings))
-        except ArchiveInUseError:
+        except (ArchiveInUseError, DatabaseInUse):  # the latter of a shared archive whose schema is older
             if not follows_another or time.monotonic() > deadline:
                 raise
         if signals.say_stop:
