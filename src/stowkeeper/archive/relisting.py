@@ -9,12 +9,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from stowkeeper.archive import catalog, patient_tree, versions
 from stowkeeper.archive.agreement import Discrepancy, Fault, receipts_at
 from stowkeeper.archive.arrival import content_of
-from stowkeeper.archive.catalog_values import CatalogEntry, InsertResult, Version, VersionState
+from stowkeeper.archive.catalog_values import CatalogEntry, InsertResult, Version, VersionState, portions
 from stowkeeper.archive.examine import Examination, read_receipt
 from stowkeeper.archive.judging import STANDING
 from stowkeeper.archive.receipt import Receipt
@@ -23,6 +23,9 @@ from stowkeeper.database import schema
 from stowkeeper.database.engine import Transaction
 from stowkeeper.dicom.attributes import extract
 from stowkeeper.durable.filesystem import FileSystem
+
+RELISTED = "listed from its file"
+"""The detail of the change of a receipt that a catalog has from a file: holds and forwards that there were are not known any more."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +75,7 @@ class Relisting:
         results = catalog.insert(transaction, entries)
         known = [(entry, result) for entry, result in zip(entries, results, strict=True) if not result.new]
         self.counts.listed += len(entries) - len(known)
+        _note_relisted(transaction, results)
         if known:
             uids = sorted({entry.receipt.sop_instance_uid for entry, _ in known})
             found = catalog.find_versions(transaction.connection, uids, tuple(VersionState))
@@ -136,6 +140,18 @@ class Relisting:
         except FileNotFoundError:
             return False
         return receipt is None or receipt.receipt_id == version.receipt_id
+
+
+def _note_relisted(transaction: Transaction, results: Sequence[InsertResult]) -> None:
+    """Let the changes of what is new tell that it came from a file. A version's key is that of its receipt."""
+    keys = [result.version_key for result in results if result.new and result.version_key is not None]
+    for portion in portions(keys):
+        transaction.execute(
+            update(schema.changes)
+            # In these words, so that the partial index of the changes is used.
+            .where(schema.changes.c.receipt_key.in_(portion), text("changes.kind = 'received'"))
+            .values(detail=RELISTED)
+        )
 
 
 def entry_of(path: str, examination: Examination, receipt: Receipt) -> CatalogEntry:

@@ -15,6 +15,7 @@ from stowkeeper.archive import audit
 from stowkeeper.database.engine import Transaction, utc_now
 from stowkeeper.database.schema import audit as audit_rows
 from stowkeeper.database.schema import changes
+from stowkeeper.jobs.times import later
 from stowkeeper.services.retention.limits import ABSENCE_SECONDS, CLOCK_STEP_SECONDS
 from stowkeeper.services.scrubbing import seconds_between
 
@@ -36,9 +37,26 @@ def _last_trust(connection: Connection) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def _newest_change_at(connection: Connection) -> str:
-    query = select(changes.c.at).order_by(changes.c.seq.desc()).limit(1)
-    return connection.execute(query).scalar() or ""
+def _last_sure_time(connection: Connection, now: str) -> str:
+    """Return when the archive last changed, '' where it never did: what who never looked before can believe.
+
+    What came after a pause proves nothing: the clock may have been set forward in it, and what arrived since has its times.
+    """
+    newest = select(changes.c.at).order_by(changes.c.seq.desc()).limit(1)
+    since = later(now, -ABSENCE_SECONDS)
+    before = (
+        select(changes.c.seq, changes.c.at)
+        .where(changes.c.at < since)
+        .order_by(changes.c.seq.desc())
+        .limit(1)
+    )
+    last = connection.execute(before).first()
+    if last is not None:
+        following = select(changes.c.at).where(changes.c.seq > last.seq).order_by(changes.c.seq).limit(1)
+        first = connection.execute(following).scalar()
+        if first is None or seconds_between(last.at, first) > ABSENCE_SECONDS:
+            return str(last.at)
+    return connection.execute(newest).scalar() or ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +101,7 @@ class ClockWatch:
     def judge(self, connection: Connection, before: ClockState) -> tuple[ClockState, str]:
         """Return what to remember, and why the clock is not believed; '' when it is."""
         now = self.clock()
-        believed_at = before.believed_at or _newest_change_at(connection) or now
+        believed_at = before.believed_at or _last_sure_time(connection, now) or now
         trust = _last_trust(connection)
         is_trusted = bool(before.doubted_at) and trust > before.trust
         if before.doubted_at and not is_trusted and now >= before.doubted_at:

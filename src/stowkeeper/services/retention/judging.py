@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, exists, func, select, text
 
 from stowkeeper.archive.catalog_values import VersionState, portions
+from stowkeeper.archive.relisting import RELISTED
 from stowkeeper.database.schema import (
     changes,
     consumers,
@@ -47,6 +48,7 @@ class Spared(StrEnum):
     CONFLICT = "in conflict"
     REPLACED = "a version that was replaced is still kept"
     HELD = "held"
+    RELISTED = "listed from its file by a rebuild"
     STILL_ARRIVING = "the forwarding rules did not look at all of it yet"
     TO_BE_FORWARDED = "to be forwarded"
     NOT_FORWARDED = "not forwarded to all of only_forwarded_to"
@@ -68,6 +70,7 @@ class Holding:
     states: frozenset[str]
     is_in_conflict: bool
     is_held: bool
+    is_relisted: bool
 
 
 def horizon(connection: Connection, now: str, after_days: float) -> int:
@@ -107,6 +110,12 @@ _LAST_RECEIPT = (
     .correlate(versions)
     .scalar_subquery()
 )
+# Who made the catalog anew lost what was committed and what was to be forwarded.
+IS_RELISTED = exists().where(
+    changes.c.receipt_key == versions.c.version_key,
+    text("changes.kind = 'received'"),  # in these words, for the partial index
+    changes.c.detail == RELISTED,
+)
 _WITH_FILE = frozenset({VersionState.KEPT.value, VersionState.SUPERSEDED.value})
 
 
@@ -118,6 +127,7 @@ def _rows(condition: ColumnElement[bool]) -> Select[Any]:
         versions.c.conflict,
         versions.c.file_size,
         _IS_HELD.label("is_held"),
+        IS_RELISTED.label("is_relisted"),
         _LAST_RECEIPT.label("newest"),
     ).where(condition, versions.c.state != VersionState.REMOVED.value)
 
@@ -147,6 +157,7 @@ def holding_of(connection: Connection, unit: Unit, uid: str) -> Holding | None:
         states=frozenset(row.state for row in found),
         is_in_conflict=any(row.conflict for row in found),
         is_held=any(row.is_held for row in found),
+        is_relisted=any(row.is_relisted for row in found),
     )
 
 
@@ -180,6 +191,8 @@ def why_spared(
         return Spared.REPLACED
     if holding.is_held:
         return Spared.HELD
+    if holding.is_relisted:
+        return Spared.RELISTED
     if holding.newest >= before:
         return Spared.YOUNG
     if not arrivals or fitting(rule, arrivals) < len(arrivals):

@@ -10,6 +10,7 @@ from stowkeeper.database.schema import holds, instance_among, instances, receipt
 from stowkeeper.services.arrivals import every_arrival
 from stowkeeper.services.conditions import Arrival
 from stowkeeper.services.retention.judging import (
+    IS_RELISTED,
     Holding,
     arrivals_of,
     holding_of,
@@ -48,6 +49,7 @@ _STAYS = or_(
     versions.c.state.in_([VersionState.DAMAGED.value, VersionState.SUPERSEDED.value]),
     versions.c.conflict == 1,
     exists().where(holds.c.version_key == versions.c.version_key),
+    IS_RELISTED,
 )
 
 
