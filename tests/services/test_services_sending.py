@@ -155,7 +155,7 @@ def test_the_peers_comment_is_shown(tmp_path: Path) -> None:
     files = make_files(tmp_path, 1)
     with scripted_acceptor(Script(answer=answer)) as acceptor:
         observer, _ = send(files, acceptor.port)
-    assert "(UID differs)" in observer.outcomes[0].words
+    assert "(“UID differs”)" in observer.outcomes[0].words
 
 
 def test_a_peer_out_of_resources_is_asked_again(tmp_path: Path) -> None:

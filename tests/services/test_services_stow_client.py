@@ -5,6 +5,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,7 @@ def test_each_file_gets_its_own_outcome(tmp_path: Path) -> None:
     assert seen.results == {"0": "stored", "1": "warning", "2": "failed", "3": "unknown"}
     assert seen.of(1).reason == 0xB000
     assert seen.of(2).reason == 0xC122
-    assert seen.of(2).words == "C122H this transfer syntax is not accepted (words of the server)"
+    assert seen.of(2).words == "C122H this transfer syntax is not accepted (“words of the server”)"
     assert seen.of(3).words == (
         "the server's answer does not name it, and tells of 2 failed parts without their names"
     )
@@ -201,9 +202,14 @@ def test_a_server_without_json_is_asked_for_xml(tmp_path: Path) -> None:
     assert server.requests[-1].fields["accept"] == "application/dicom+xml"
 
 
-def test_a_long_status_line_is_not_repeated_whole() -> None:
-    answer = HTTPAnswer(status=500, phrase="x" * 60_000, media_type="", fields={}, body=b"")
-    assert len(status_line(answer)) <= 4 + ANSWER_WORDS_LETTERS_MAX
+def test_of_a_long_text_the_beginning_is_repeated() -> None:
+    answer = HTTPAnswer(status=500, media_type="text/plain", fields={}, body=b"x" * 60_000)
+    assert status_line(answer) == f"500 Internal Server Error: “{'x' * ANSWER_WORDS_LETTERS_MAX}”"
+
+
+def test_what_a_server_calls_its_status_is_not_repeated() -> None:
+    answer = HTTPAnswer(status=799, media_type="", fields={}, body=b"")
+    assert status_line(answer) == "799"
 
 
 # Files that are not what they were
@@ -325,7 +331,7 @@ def test_a_refusal_in_the_middle_is_told_and_what_was_stored_stays(tmp_path: Pat
     with scripted_server(Script(answer=answer)) as server:
         seen = stow(make_files(tmp_path, 8), server.url, instances=2, credential=bearer("secret-token"))
     assert seen.ended_by == ""
-    assert "401 Words: Token over.; it does not take this bearer token." in seen.notices[-1]
+    assert "401 Unauthorized: “Token over.”; it does not take this bearer token." in seen.notices[-1]
     assert list(seen.results.values()).count("stored") == 4
     assert list(seen.results.values()).count("failed") == 4
     assert "secret-token" not in repr(seen)
@@ -375,7 +381,7 @@ def test_a_batch_that_is_refused_without_a_word_is_sent_one_by_one(tmp_path: Pat
     with scripted_server(Script(answer=answer)) as server:
         seen = stow(make_files(tmp_path, 4), server.url)
     assert seen.results == {"0": "stored", "1": "stored", "2": "failed", "3": "stored"}
-    assert seen.of(2).words == f"the server answered {status} Words"
+    assert seen.of(2).words == f"the server answered {status} {HTTPStatus(status).phrase}"
 
 
 def test_files_that_a_400_does_not_name_are_sent_one_by_one(tmp_path: Path) -> None:
@@ -421,4 +427,4 @@ def test_a_file_that_is_too_large_fails_alone(tmp_path: Path) -> None:
     with scripted_server(Script(answer=answer)) as server:
         seen = stow(make_files(tmp_path, 3), server.url)
     assert seen.results == {"0": "stored", "1": "failed", "2": "stored"}
-    assert seen.of(1).words == "the server takes no file of this size (413 Words)"
+    assert seen.of(1).words == "the server takes no file of this size (413 Request Entity Too Large)"

@@ -85,7 +85,7 @@ def test_an_answer_before_the_body_is_heard_over_tls_too(tmp_path: Path, tls_fil
     with scripted_server(script, server_context(tls_files.server)) as server:
         context = client_context(tls_files.authority.certificate)
         seen = stow([read_sendable(file.path)], server.url, context=context)
-    assert seen.of(0).words == "the server takes no file of this size (413 Words)"
+    assert seen.of(0).words == "the server takes no file of this size (413 Request Entity Too Large)"
     assert len(server.requests) == 1
 
 

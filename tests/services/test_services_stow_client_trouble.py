@@ -3,6 +3,7 @@
 import email.utils
 import threading
 import time
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_a_busy_server_is_asked_again_with_the_whole_body(tmp_path: Path, status
     assert [request.uids for request in server.requests] == [["1.2.3.0", "1.2.3.1", "1.2.3.2"]] * 4
     assert len({len(request.body) for request in server.requests}) == 1
     assert waits_of(seen) == [0.01, 0.02, 0.04]
-    assert f"busy ({status} Words)" in seen.notices[0]
+    assert f"busy ({status} {HTTPStatus(status).phrase})" in seen.notices[0]
 
 
 def test_a_response_that_says_out_of_resources_is_asked_again(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_a_server_that_answers_nothing_is_given_up(tmp_path: Path) -> None:
         seen = stow(make_files(tmp_path, 50), server.url, retry_seconds=0.2, retries=1000)
     assert list(seen.results.values()).count("unknown") >= 20
     assert "failed" in seen.results.values()  # what was never sent
-    assert any("500 Words: Out of order." in notice for notice in seen.notices)
+    assert any("500 Internal Server Error: “Out of order.”" in notice for notice in seen.notices)
     assert len(server.requests) < 50
 
 
@@ -194,7 +195,7 @@ def test_after_a_lost_answer_a_refusal_proves_nothing(tmp_path: Path) -> None:
     ) as server:
         seen = stow(make_files(tmp_path, 1), server.url)
     assert seen.results == {"0": "unknown"}
-    assert seen.of(0).words == "an answer to it was lost, and then: the server answered 409 Words"
+    assert seen.of(0).words == "an answer to it was lost, and then: the server answered 409 Conflict"
 
 
 @pytest.mark.slow

@@ -177,18 +177,31 @@ def test_a_forward_that_failed_is_told_and_told_again_when_it_is_tried_again(rig
     keep(rig.database, 1)
     rig.look()
     key = forward(rig.database, 1)
-    move(rig.database, key, "failed", job_key=5, words="refused: A700H")
+    move(
+        rig.database,
+        key,
+        "failed",
+        job_key=5,
+        words="A700H Refused: out of resources (“no room for DOE^JANE”).",
+    )
     failed = rig.one("forward")
-    assert failed.failure == "refused: A700H"
+    # Without what the peer says: nobody knows what it tells of a patient.
+    assert failed.failure == "A700H Refused: out of resources (“…”)."
     assert rig.look() == []
     move(rig.database, key, "queued", words="")
     assert rig.look() == []
     # The same job, submitted again.
-    move(rig.database, key, "failed", words="refused: A701H", changed_at="2026-01-02T00:00:10.000000Z")
+    move(
+        rig.database,
+        key,
+        "failed",
+        words="409 Conflict: “1234 is JANE DOE”",
+        changed_at="2026-01-02T00:00:10.000000Z",
+    )
     again = rig.one("forward")
     move(rig.database, key, "sent", changed_at="2026-01-02T00:00:11.000000Z")
     sent = rig.one("forward")
-    assert (again.failure, sent.failure) == ("refused: A701H", None)
+    assert (again.failure, sent.failure) == ("409 Conflict: “…”", None)
     assert len({failed.span_id, again.span_id, sent.span_id}) == 3
 
 

@@ -7,17 +7,20 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import certifi
 import pytest
 from structlog.testing import capture_logs
+from urllib3.util.connection import create_connection
 
 from stowkeeper.services.tracing.exporting import CollectorExporter
-from stowkeeper.services.tracing.limits import BATCH_SPANS_MAX, QUEUE_SPANS_MAX
+from stowkeeper.services.tracing.limits import BATCH_SPANS_MAX, QUEUE_SPANS_MAX, REASON_LETTERS_MAX
 from stowkeeper.services.tracing.sending import SpanSender
 from stowkeeper.services.tracing.span import Span, SpanKind
+from support.job_engine_thread import wait_until
 from support.tls_fixtures import TLSFiles
 from support.trace_collector import WAIT_SECONDS, Collector, collecting
 
@@ -140,6 +143,101 @@ def test_a_collector_that_does_not_answer(collector: Collector) -> None:
     exporter = exporter_to(collector.url, seconds=0.1)
     assert exporter.export([make_span()]) == "it did not answer in time"
     exporter.close()
+
+
+@contextmanager
+def peculiar(
+    *, head: bytes, then: bytes, pace: float, times: int = 1 << 30
+) -> Iterator[tuple[str, list[int]]]:
+    """Listen like a collector that answers with `head`, and then with `then`, again and again; give its URL, and what it sent."""
+    over = threading.Event()
+    sent = [0]
+
+    def serve() -> None:
+        while not over.is_set():
+            with suppress(OSError):  # the other side leaves, and that is what is tested
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(head)
+                    while not over.wait(pace) and sent[0] < times:
+                        connection.sendall(then)
+                        sent[0] += len(then)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1/traces", sent
+        over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK\r\nX-", b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n"],
+)
+def test_a_collector_that_drips_is_cut(head: bytes) -> None:
+    with peculiar(head=head, then=b"x", pace=0.01) as (url, _sent):
+        exporter = exporter_to(url, seconds=0.15)
+        with logged() as records:
+            assert exporter.export([make_span()]) == "it did not answer in time"
+        assert records == []
+        exporter.close()
+
+
+def test_who_closes_waits_for_no_drip() -> None:
+    with peculiar(head=b"HTTP/1.1 200 OK\r\nX-", then=b"x", pace=0.01) as (url, sent):
+        exporter = exporter_to(url, seconds=4 * WAIT_SECONDS)
+        thread = threading.Thread(target=exporter.export, args=([make_span()],))
+        thread.start()
+        wait_until(lambda: sent[0] > 1)
+        exporter.close()
+        thread.join(WAIT_SECONDS)
+        assert not thread.is_alive()
+
+
+def test_of_an_answer_without_an_end_little_is_read() -> None:
+    with peculiar(head=b"HTTP/1.1 200 OK\r\n\r\n", then=bytes(65536), pace=0, times=1 << 27) as (url, sent):
+        exporter = exporter_to(url)
+        assert exporter.export([make_span()]) == ""
+        exporter.close()
+    assert sent[0] < 1 << 27
+
+
+def test_what_is_no_http_is_not_quoted_and_reasons_are_bounded() -> None:
+    with peculiar(head=b"220 mail.example.org PAT^IENT ready\r\n", then=b"", pace=0, times=0) as (url, _sent):
+        exporter = exporter_to(url, seconds=0.2)
+        assert exporter.export([make_span()]) == "it answered what is no HTTP (BadStatusLine)"
+        exporter.close()
+    long = b"HTTP/1.1 500 " + b"x" * 60_000 + b"\r\nContent-Length: 0\r\n\r\n"
+    with peculiar(head=long, then=b"", pace=0, times=0) as (url, _sent):
+        exporter = exporter_to(url, seconds=0.2)
+        assert len(exporter.export([make_span()])) == REASON_LETTERS_MAX
+        exporter.close()
+
+
+def test_a_connection_is_used_again(
+    collector: Collector, exporter: CollectorExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connects = []
+    connect = create_connection
+    monkeypatch.setattr(
+        "urllib3.util.connection.create_connection",
+        lambda *args, **more: connects.append(1) or connect(*args, **more),
+    )
+    assert [exporter.export([make_span()]) for _ in range(3)] == [""] * 3
+    assert len(connects) == 1
+
+
+def test_the_secret_of_a_headers_file_is_not_replaced_by_one_of_netrc(
+    collector: Collector, exporter: CollectorExporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login ann password other\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert exporter.export([make_span()]) == ""
+    ((_path, fields),) = collector.requests
+    assert fields["authorization"] == "Bearer hush"
 
 
 @pytest.mark.slow

@@ -301,6 +301,13 @@ def test_a_row_that_cannot_be_told_does_not_stop_the_others(rig: Rig) -> None:
     assert rig.one("C-STORE").attributes["dicom.message_id"] == 8
 
 
+def test_an_association_that_cannot_be_told_does_not_come_again_and_again(rig: Rig) -> None:
+    associate(rig.database, opened_at="no time", closed_at=CLOSED, ended="released")
+    with pytest.raises(ValueError, match="no time"):
+        rig.look()
+    assert rig.look() == []
+
+
 def test_receipts_are_never_read_as_a_whole(database: Database) -> None:
     """Each query finds its rows by an index: an archive of years costs a look no more than a new one."""
     seen: list[str] = []

@@ -4,8 +4,9 @@ Peers choose some of the values (AE titles, UIDs, version names), so nothing unp
 break, no terminal sequence, no character that changes the direction of writing. A quoted value cannot end its
 quotes. So no peer can forge a line or hide one.
 
-Patient data stay out by two rules. Fields that are named like identifying attributes are withheld. The text of an
-exception is shown only where it is known to quote no data: libraries like to repeat the value they choke on.
+Patient data stay out by three rules. Fields that are named like identifying attributes are withheld. What a peer says in its own
+words is withheld wherever it is quoted. The text of an exception is shown only where it is known to quote no data: libraries
+like to repeat the value they choke on.
 """
 
 import json
@@ -21,6 +22,7 @@ from typing import Any
 
 import stowkeeper
 from stowkeeper.app.limits import LOG_CAUSES_MAX, LOG_TRACEBACK_FRAMES_MAX, LOG_VALUE_LETTERS_MAX
+from stowkeeper.services.peer_words import without_quotes
 
 WITHHELD = "(withheld)"
 """Stands where a value might be patient data."""
@@ -143,10 +145,12 @@ def printable(text: str) -> str:
 
 
 def without_patient_data(event: dict[str, object]) -> dict[str, object]:
-    """Withhold the values of fields that are named like identifying attributes, in place."""
-    for key in event:
+    """Withhold the values of fields that are named like identifying attributes, and what peers are quoted with, in place."""
+    for key, value in event.items():
         if _identifies(key):
             event[key] = WITHHELD
+        elif isinstance(value, str) and "“" in value:
+            event[key] = without_quotes(value)
     return event
 
 

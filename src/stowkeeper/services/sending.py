@@ -26,6 +26,7 @@ from stowkeeper.net.client_connection import ClientTimeouts
 from stowkeeper.net.tls_context import TLSContext
 from stowkeeper.services.conversion import CONVERSION_TARGETS, can_convert, conversion_obstacle
 from stowkeeper.services.limits import BACK_OFF_SECONDS_MAX, FILES_AHEAD_MAX
+from stowkeeper.services.peer_words import quote
 from stowkeeper.services.send_plan import PlannedAssociation, SendableFile, plan_associations
 from stowkeeper.services.send_source import DataSetSource, FileReader, SourceError
 from stowkeeper.upperlayer.limits import OPERATIONS_WINDOW_DEFAULT
@@ -220,7 +221,7 @@ class _Sender:
         """Take the peer's answer to a file."""
         words = meaning_of(response.status)
         if response.error_comment:
-            words = f"{words} ({response.error_comment})"
+            words = f"{words} ({quote(response.error_comment)})"
         category = category_of(response.status)
         if category is StatusCategory.SUCCESS:
             self._pauses = 0

@@ -27,6 +27,7 @@ from stowkeeper.services.commitment.report_listener import ReportListener
 from stowkeeper.services.commitment.reports_received import answer_event_report, is_at
 from stowkeeper.services.limits import BACK_OFF_SECONDS_MAX
 from stowkeeper.services.peer_definition import Peer
+from stowkeeper.services.peer_words import quote
 from stowkeeper.upperlayer.negotiation import AcceptedContext
 
 log = structlog.get_logger("stowkeeper.commitment")
@@ -200,7 +201,7 @@ async def _ask_now(question: _Question, open_one: Opener, options: OnceOptions) 
     try:
         response = await request_commitment(association, question.transaction_uid, question.references)
         if category_of(response.status) not in _TAKEN:
-            comment = f" ({response.error_comment})" if response.error_comment else ""
+            comment = f" ({quote(response.error_comment)})" if response.error_comment else ""
             raise RequestRefusedError(
                 f"{association.peer}: it refused to commit: {meaning_of(response.status)}{comment}."
             )

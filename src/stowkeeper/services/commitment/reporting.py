@@ -51,6 +51,7 @@ from stowkeeper.services.commitment.recheck_step import LOOKED_AGAIN_AT, RECHECK
 from stowkeeper.services.commitment.still_kept import words_of_loss
 from stowkeeper.services.commitment.times import age_seconds
 from stowkeeper.services.dialing import OwnSide, open_association
+from stowkeeper.services.peer_words import quote
 from stowkeeper.services.peers import Peer, PeerBook
 from stowkeeper.upperlayer.items import ProposedContext, RoleSelection
 
@@ -386,7 +387,7 @@ def _answered(attempt: _Attempt, response: Response) -> _Attempt:
     """Take what the peer answered; whatever else the response has or lacks does not matter."""
     words = "" if rows.is_delivered(response.status) else f"the peer answered {meaning_of(response.status)}"
     if words and response.error_comment:
-        words += f": {response.error_comment}"
+        words += f": {quote(response.error_comment)}"
     return replace(attempt, status=response.status, words=words)
 
 

@@ -59,6 +59,7 @@ from stowkeeper.services.commitment.push_model import (
 )
 from stowkeeper.services.commitment.reports_received import answer_event_report, take_report_on_request
 from stowkeeper.services.dialing import OwnSide, open_association
+from stowkeeper.services.peer_words import quote
 from stowkeeper.services.peers import Peer, PeerBook
 from stowkeeper.upperlayer.negotiation import AcceptedContext
 
@@ -315,7 +316,7 @@ class CommitmentRequestJob:
     def _refuse(self, run: JobRun, asked: _Asked, response: Response) -> Ending:
         words = f"{asked.peer.where} refused the request: {meaning_of(response.status)}"
         if response.error_comment:
-            words += f" ({response.error_comment})"
+            words += f" ({quote(response.error_comment)})"
         if response.status in RESOURCE_STATUSES:
             return self._give_up(run, asked, CommitmentState.REFUSED, words, ASK_AGAIN_LATER_SECONDS)
         return self._give_up(run, asked, CommitmentState.REFUSED, words, None)

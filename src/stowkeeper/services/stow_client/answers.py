@@ -6,8 +6,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from http import HTTPStatus
 from typing import Final
 
+from stowkeeper.services.peer_words import quote
 from stowkeeper.services.stow_client.batches import QueuedFile
 from stowkeeper.services.stow_client.connection import Answer
 from stowkeeper.services.stow_client.limits import ANSWER_WORDS_LETTERS_MAX
@@ -23,6 +25,9 @@ from stowkeeper.stow.response import (
 
 READ_STATUSES: Final = frozenset({200, 202, 400, 409, 503})
 """Statuses with which servers send a store response; the response outranks them, since some count in their own way."""
+
+_PHRASES: Final = {int(status): status.phrase for status in HTTPStatus}
+"""Ours, and not what the server says: anything may stand there."""
 
 
 class Result(Enum):
@@ -92,8 +97,8 @@ def _verdict(
 def status_line(answer: Answer) -> str:
     """Say the status of an answer with what the server says of it, bounded."""
     said = _words_in(answer)
-    line = f"{answer.status} {answer.phrase[:ANSWER_WORDS_LETTERS_MAX]}".rstrip()
-    return f"{line}: {said}" if said else line
+    line = f"{answer.status} {_PHRASES.get(answer.status, '')}".rstrip()
+    return f"{line}: {quote(said)}" if said else line
 
 
 def seconds_to_wait(answer: Answer) -> float | None:
@@ -109,7 +114,7 @@ def seconds_to_wait(answer: Answer) -> float | None:
 
 
 def _with_words(meaning: str, words: str) -> str:
-    return f"{meaning} ({words[:ANSWER_WORDS_LETTERS_MAX]})" if words else meaning
+    return f"{meaning} ({quote(words[:ANSWER_WORDS_LETTERS_MAX])})" if words else meaning
 
 
 def _words_in(answer: Answer) -> str:

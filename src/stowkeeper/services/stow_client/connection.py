@@ -73,7 +73,6 @@ class Answer:
     """A whole answer. `fields` are by name in lower case; `media_type` is without parameters."""
 
     status: int
-    phrase: str
     media_type: str
     fields: Mapping[str, str]
     body: bytes
@@ -225,7 +224,6 @@ def _read(response: http.client.HTTPResponse) -> Answer:
     fields = {name.lower(): value for name, value in response.getheaders()}
     return Answer(
         status=response.status,
-        phrase=response.reason,
         media_type=fields.get("content-type", "").partition(";")[0].strip().lower(),
         fields=fields,
         body=bytes(body),

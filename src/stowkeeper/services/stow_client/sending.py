@@ -338,7 +338,9 @@ class _Sender:
             self._queue.give_back(again)
             self._pause("The server is out of resources", asked)
         elif is_full and not self._options.waits_when_busy:
-            self._end((), "The server is out of resources.", answer.status, asked=asked)
+            # It may be so for this instance alone: nobody else is held up unless the server asks for it.
+            words = "The server is out of resources."
+            self._end((), words, answer.status, asked=asked, is_for_all=asked is not None)
 
     def _on_busy(self, batch: Batch, answer: Answer, told: Sequence[Verdict]) -> None:
         """Wait, or give up; `told` is what the answer says of each file, if it says anything."""

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, Select, select, text
 from stowkeeper.database.schema import commitment_instances, commitment_reports, commitments, receipts
 from stowkeeper.services.commitment import rows
 from stowkeeper.services.commitment.commitment_values import CommitmentRole, CommitmentState
+from stowkeeper.services.peer_words import without_quotes
 from stowkeeper.services.tracing.following import Awaited, Cursor, Told, Wanted
 from stowkeeper.services.tracing.limits import OPEN_MAX, ROWS_PER_LOOK
 from stowkeeper.services.tracing.span import (
@@ -225,7 +226,9 @@ def _instance_span(certain: _Certain, row: Row[Any]) -> Span:
             stowkeeper__peer=commitment.peer,
             stowkeeper__outcome=row.outcome or "unreported",
         ),
-        failure=None if row.outcome == _COMMITTED else row.words or row.outcome or "unreported",
+        failure=None
+        if row.outcome == _COMMITTED
+        else without_quotes(row.words) or row.outcome or "unreported",
         link=link,
     )
 
@@ -245,5 +248,5 @@ def _report_span(row: Row[Any]) -> Span:
             stowkeeper__peer=row.peer,
             stowkeeper__way=row.way,
         ),
-        failure=None if row.status == 0 else row.words or "no answer",
+        failure=None if row.status == 0 else without_quotes(row.words) or "no answer",
     )

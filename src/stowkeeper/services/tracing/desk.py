@@ -133,12 +133,13 @@ class TracingDesk:
 
     def end(self) -> None:
         """Look a last time, deliver what can be delivered in some seconds, and give the turn to another. Blocks."""
-        self._settle()
         try:
+            self._settle()
             self.look()
         except DatabaseUnavailable as error:
             log.warning("error", what="the last spans of traces were not read", reason=str(error))
-        self._sender.stop()
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            self._files.unlock_directory(lock)
+        finally:
+            self._sender.stop()
+            lock, self._lock = self._lock, None
+            if lock is not None:
+                self._files.unlock_directory(lock)

@@ -5,6 +5,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, select, text
 
 from stowkeeper.database.schema import OPEN_FORWARDS, forwards, instances, jobs, receipts, versions
+from stowkeeper.services.peer_words import without_quotes
 from stowkeeper.services.tracing.following import Awaited, Cursor, Told, Wanted
 from stowkeeper.services.tracing.limits import FORWARDS_AWAITED_MAX, FORWARDS_PER_LOOK
 from stowkeeper.services.tracing.span import (
@@ -123,5 +124,5 @@ def _forward_span(row: Row[Any]) -> Span:
             stowkeeper__job=row.job_id,
             stowkeeper__job__attempts=row.attempts,
         ),
-        failure=None if row.state == _SENT else row.words or row.state,
+        failure=None if row.state == _SENT else without_quotes(row.words) or row.state,
     )

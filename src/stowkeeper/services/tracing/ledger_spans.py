@@ -63,8 +63,8 @@ class AssociationSpans:
         for key, row in ended.items():
             if len(spans) >= room:
                 break
+            self._open.discard(key)  # first: a row that cannot be told must not come again and again
             spans.append(_association_span(row))
-            self._open.discard(key)
         return Told(spans=spans, passed_by=passed_by)
 
 

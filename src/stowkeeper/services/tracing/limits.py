@@ -42,6 +42,9 @@ BATCH_SPANS_MAX: Final = 512
 EXPORT_SECONDS: Final = 10.0
 """Longest time for one request with its repetitions, as OpenTelemetry ships it."""
 
+ANSWER_BYTES_MAX: Final = 64 << 10
+"""How much of an answer is read, so that the connection can be used again: those of collectors have a hundred bytes."""
+
 BACK_OFF_SECONDS_FIRST: Final = 1.0
 """Pause after the first request in a row that failed; it doubles each time."""
 
