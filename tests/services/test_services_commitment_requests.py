@@ -278,6 +278,7 @@ def test_a_request_that_cannot_be_written_is_answered_0110_and_the_next_one_is_t
     assert tried(server, action_data("1.2.840.1", REFERENCES)).status == 0
 
 
+@pytest.mark.slow
 def test_a_database_that_stands_still_holds_up_neither_others_nor_too_many(server):
     """Beyond the bound requests are answered at once, the others when they are written: each of them once."""
     facts = AssociationFacts(

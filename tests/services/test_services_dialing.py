@@ -367,6 +367,7 @@ def test_there_is_a_bound_to_the_names_that_are_looked_up(run: Run[Any]) -> None
 # TLS.
 
 
+@pytest.mark.slow
 @pytest.mark.peer("openssl")
 def test_a_peer_is_called_over_tls(run: Run[Any], tls_files: TLSFiles) -> None:
     from stowkeeper.net.tls_context import acceptor_context

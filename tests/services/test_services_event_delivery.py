@@ -278,6 +278,7 @@ def test_who_has_too_many_behind_one_that_fails_waits_for_that(delivering, monke
     assert sorted(listener.uids()) == sorted(told_of(range(1, 20)))
 
 
+@pytest.mark.slow
 def test_a_target_that_is_away_is_not_asked_for_each_study(rig, tmp_path, monkeypatch):
     delivering = Delivering(rig, tmp_path, monkeypatch, at_once=1)
     monkeypatch.setattr(delivery_job, "RETRY_SECONDS_FIRST", 3600.0)

@@ -208,6 +208,20 @@ def test_a_cursor_that_a_process_without_rules_took_away_is_put_back_where_it_wa
     assert rig.states() == [(1, "PACS", "queued")]
 
 
+def test_what_another_process_put_to_the_rules_is_not_put_to_changed_ones_when_the_cursor_goes(
+    rig: ForwardingRig,
+) -> None:
+    rig.begin(ALL, peers=[PACS])
+    rig.keep(1)
+    rig.new_desk().look()
+    rig.look()
+    rig.rules = [rule("changed", "LATER")]
+    with rig.database.write() as transaction:
+        transaction.execute(delete(consumers).where(consumers.c.name == "forwarding"))
+    rig.look()
+    assert rig.states() == [(1, "PACS", "queued")]
+
+
 def test_many_changes_are_put_to_the_rules_some_at_a_time(
     rig: ForwardingRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,7 @@ def plans_of(database: Database, question: Callable[[], object]) -> dict[str, li
         }
 
 
+@pytest.mark.slow
 def test_nothing_that_is_asked_of_forwards_walks_through_a_table(rig: ForwardingRig) -> None:
     for name, question in HOT.items():
         if name == "a job":

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from stowkeeper.archive import catalog
 from stowkeeper.archive.audit import list_audit
 from stowkeeper.jobs import rows as jobs
+from stowkeeper.services.forwarding import queueing
 from stowkeeper.services.forwarding.rows import sent_to
 from stowkeeper.services.store_job import StoreOptions
 from stowkeeper.services.store_submission import submit_store
@@ -133,6 +134,58 @@ def test_a_destination_that_is_away_holds_up_no_other_and_is_tried_again(rig: Fo
             rig.act(jobs.resubmit, waiting)  # in place of the back-off
             rig.look_until(lambda: len(rig.states(destination="AWAY", states=["sent"])) == 3, "AWAY")
             assert times_sent(back.stored) == {1: 1, 2: 1, 3: 1}
+
+
+def test_one_for_which_there_is_never_room_holds_up_no_other(rig: ForwardingRig) -> None:
+    with scripted_acceptor(Script(answer=lambda one: 0xA700 if number_of(one) == 1 else 0)) as acceptor:
+        rig.begin(ALL, peers=[a_peer("PACS", acceptor.port)])
+        rig.keep(1, 2, 3)
+        goes_by_one_that_is_refused(rig)
+    assert times_sent(acceptor.stored) == {1: 2, 2: 1, 3: 1, 4: 1}
+
+
+def test_one_for_which_an_origin_server_never_has_room_holds_up_no_other(rig: ForwardingRig) -> None:
+    def answer(request: Request) -> Reply:
+        failed = {uid: 0xA700 for uid in request.uids if uid == "1.2.3.1"}
+        return Reply(202 if failed else 200, module(*(set(request.uids) - set(failed)), failed=failed))
+
+    with scripted_server(WebScript(answer=answer)) as server:
+        rig.servers["PACS"] = origin_server(server.url, name="PACS", instances=1)
+        rig.begin(ALL)
+        rig.keep(1, 2, 3)
+        goes_by_one_that_is_refused(rig)
+
+
+def goes_by_one_that_is_refused(rig: ForwardingRig) -> None:
+    """See that instances 2 and 3 are sent behind number 1, which is refused for now, and what comes then too."""
+
+    def is_tried(times: int) -> bool:
+        return any(job.state == "retry" and job.attempts == times for job in rig.jobs())
+
+    with rig.sending():
+        rig.look_until(lambda: is_tried(1), "the refusal")
+        rig.act(jobs.resubmit, rig.jobs()[0])  # in place of the back-off
+        rig.look_until(lambda: is_tried(2), "another one")
+        assert rig.states() == [(1, "PACS", "queued"), (2, "PACS", "sent"), (3, "PACS", "sent")]
+        rig.keep(4)
+        rig.look_until(lambda: (4, "PACS", "sent") in rig.states(), "what came then")
+    assert rig.states()[0] == (1, "PACS", "queued")
+
+
+def test_a_destination_that_has_no_room_for_anything_is_asked_by_few_jobs(
+    rig: ForwardingRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queueing, "JOBS_WITHOUT_ROOM_MAX", 2)
+    with scripted_acceptor(Script(answer=lambda _: 0xA700)) as acceptor, rig.sending():
+        rig.begin(ALL, peers=[a_peer("PACS", acceptor.port)])
+        for number in (1, 2):
+            rig.keep(number)
+            rig.look_until(
+                lambda wanted=number: [job.state for job in rig.jobs()] == ["retry"] * wanted, "the refusal"
+            )
+        rig.keep(3)
+        rig.look()
+    assert rig.states() == [(1, "PACS", "queued"), (2, "PACS", "queued"), (3, "PACS", "waiting")]
 
 
 def test_what_a_job_gave_up_has_failed_and_the_job_can_be_tried_again_too(rig: ForwardingRig) -> None:

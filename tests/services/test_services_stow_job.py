@@ -5,6 +5,7 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -187,7 +188,10 @@ def test_the_one_that_makes_the_server_refuse_a_request_is_found_and_fails_alone
     with scripted_server(Script(answer=answer)) as server:
         job = rig.submit_to(origin_server(server.url), STUDY)
         ended = rig.run_to_end(job)
-    assert ended.error == f"1 of 10 instances was not stored: the server answered {status} Words: no (1)"
+    assert (
+        ended.error
+        == f"1 of 10 instances was not stored: the server answered {status} {HTTPStatus(status).phrase}: “no” (1)"
+    )
     assert rig.item(job, 4).outcome == "failed"
     assert times(server)["4"] == 2
 
@@ -205,7 +209,10 @@ def test_an_instance_that_is_too_large_alone_fails(rig: StowRig) -> None:
     with scripted_server(Script(answer=lambda _: Reply(413))) as server:
         job = rig.submit_to(origin_server(server.url), "1.2.3.4")
         ended = rig.run_to_end(job)
-    assert ended.error == "the instance was not stored: the server takes no file of this size (413 Words) (1)"
+    assert (
+        ended.error
+        == "the instance was not stored: the server takes no file of this size (413 Request Entity Too Large) (1)"
+    )
 
 
 # Servers that take nothing for now.
@@ -232,7 +239,10 @@ def test_a_credential_that_is_not_taken_stops_the_lane_and_the_renewed_one_goes_
         waiting = rig.run_to_end(job, "retry", "failure")
         assert (waiting.state, waiting.items_done) == ("retry", 0)
         kind = "Basic" if as_user else "Bearer"
-        assert f"/dicom-web/studies answered {status} Words: you are {kind} … …" in waiting.error
+        assert (
+            f"/dicom-web/studies answered {status} {HTTPStatus(status).phrase}: “you are {kind} … …"
+            in waiting.error
+        )
         assert len(server.requests) == 1
         assert rig.blocked_lanes() == ["web:cloud"]
         token.write_text("token-of-today\n")
@@ -274,11 +284,11 @@ def test_a_token_that_cannot_be_read_is_waited_for(rig: StowRig, tmp_path: Path)
     [
         (
             Reply(503, fields={"Retry-After": "1234"}),
-            "503 Words), and asks to be left alone for 1234 s",
+            "503 Service Unavailable), and asks to be left alone for 1234 s",
             1234,
         ),
-        (Reply(429), "429 Words).", 30),
-        (Reply(503, fields={"Retry-After": "0"}), "503 Words).", 30),
+        (Reply(429), "429 Too Many Requests).", 30),
+        (Reply(503, fields={"Retry-After": "0"}), "503 Service Unavailable).", 30),
     ],
 )
 def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(
@@ -294,6 +304,17 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(
         assert set(rig.outcomes(job).values()) == {""}
         rig.act(jobs.resubmit, job)
         assert rig.run_to_end(job).error == "10 instances stored"
+
+
+def test_the_one_at_which_a_server_is_always_busy_holds_up_no_other(rig: StowRig) -> None:
+    def answer(request: Request) -> Answer:
+        return Reply(503) if "1.2.3.0" in request.uids else store_all(request)
+
+    with scripted_server(Script(answer=answer)) as server:
+        job = rig.submit_to(origin_server(server.url, instances=1), STUDY)
+        assert rig.run_to_end(job, "retry", "failure").items_done == 0
+        rig.act(jobs.resubmit, job)
+        assert rig.run_to_end(job, "retry", "failure").items_done == 9
 
 
 def test_waits_for_a_server_that_takes_something_each_time_do_not_grow(rig: StowRig) -> None:
@@ -385,7 +406,7 @@ def test_an_answer_that_names_none_ends_the_run_before_all_is_sent_in_vain(rig: 
     with scripted_server(Script(answer=lambda _: Reply(200))) as server:
         job = rig.submit_to(origin_server(server.url, instances=10), STUDY)
         waiting = rig.run_to_end(job, "retry", "failure")
-    assert waiting.error.startswith("120 instances were not stored yet: the server answered 200 Words, and")
+    assert waiting.error.startswith("120 instances were not stored yet: the server answered 200 OK, and")
     assert 5 <= len(server.requests) < 12
 
 

@@ -4,6 +4,9 @@
      │ ────refused, unreadable, gone──► failed
      └─────for now: out of resources, no answer, nobody there──► open, and the job tries again
 
+A run that ended at an instance, since there was no room for it or the other side was busy, is followed by one that begins behind
+it, and comes to it last: one with which it is always so holds up no other.
+
 What was answered is written down while the rest is on its way, so that a run that dies sends again only what was not
 answered, or was so within STORE_WRITE_SECONDS. A run sends the current version of each instance as it finds it; bytes that
 are not those that were received are not sent. Receipts stay here: what goes out is the data set.
@@ -145,6 +148,7 @@ class ItemTurn:
         self._failed: list[JobItem] = []
         self._suspects: list[News] = []
         self._answered = 0
+        self._held_up_at: int | None = None
         self._gives_way = False
         self._trouble: Trouble | None = None
         self._words = ""
@@ -163,10 +167,15 @@ class ItemTurn:
     # Sending, on the event loop.
 
     async def send(self) -> None:
-        """Send what is open, portion by portion."""
-        after = -1
+        """Send what is open, portion by portion, from behind the instance at which the run before had to end."""
+        held_up_at = self._run.job.checkpoint.get("held_up_at", -1)
+        await self._send_between(held_up_at, None)
+        if held_up_at >= 0:
+            await self._send_between(-1, held_up_at)
+
+    async def _send_between(self, after: int, last: int | None) -> None:
         while not self._stop.is_set() and self._trouble is None:
-            portion = await self._run.in_thread(self._look_up, after)
+            portion = await self._run.in_thread(self._look_up, after, last)
             if portion.last_position is None:
                 return
             after = portion.last_position
@@ -210,13 +219,14 @@ class ItemTurn:
 
     # Rows, in threads.
 
-    def _look_up(self, after: int) -> Portion:
+    def _look_up(self, after: int, last: int | None) -> Portion:
         with self._database.read() as connection:
             return store_items.next_portion(
                 connection,
                 self._archive.root,
                 self._run.job.job_key,
                 after,
+                last,
                 self._options.portion,
                 self._wanted if self._outcomes is not None else None,
             )
@@ -270,6 +280,8 @@ class ItemTurn:
             case End.LATER | End.LOST:
                 if news.end is End.LOST:
                     self._suspects.append(news)
+                elif news.attempts:
+                    self._held_up_at = planned.position
                 return replace(item, words=news.words) if news.attempts else None
             case End.UNREADABLE:
                 return self._unreadable(item, planned, news.words)
@@ -296,6 +308,7 @@ class ItemTurn:
     def conclude(self) -> Ending:
         """Say how the run ended, and ask for what is wanted when all is decided."""
         self._settle_suspects()
+        self._note_where_it_was_held_up()
         with self._database.read() as connection:
             counted = store_items.count_outcomes(connection, self._run.job.job_key)
         log.info(
@@ -339,6 +352,12 @@ class ItemTurn:
         instances = "1 instance was" if left == 1 else f"{left} instances were"
         why = self._words or "another version became current while it was sent"
         return f"{instances} not stored yet: {why}"
+
+    def _note_where_it_was_held_up(self) -> None:
+        if self._held_up_at is not None:
+            with self._run.write() as transaction:
+                checkpoint = {**self._run.job.checkpoint, "held_up_at": self._held_up_at}
+                self._run.progress(transaction, checkpoint=checkpoint)
 
     def _settle_suspects(self) -> None:
         """Count the runs in which an instance had no answer however often it was sent; after some it has failed.

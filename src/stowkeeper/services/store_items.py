@@ -59,10 +59,13 @@ def next_portion(
     root: str,
     job_key: int,
     after: int,
+    last: int | None,
     limit: int,
     wanted: Callable[[Connection, Sequence[int]], Mapping[int, int | None]] | None = None,
 ) -> Portion:
     """Look up open items behind a position, and what the catalog has for them now. `root` is the archive's folder.
+
+    `last` is the last position to look at, None the last one of the job.
 
     `wanted` tells by position which version alone is to be sent (`ItemOutcomes.wanted`). Where another one is current, or all
     were removed, or none is wanted any more, the item is left out.
@@ -73,6 +76,8 @@ def next_portion(
         .order_by(job_items.c.position)
         .limit(limit)
     )
+    if last is not None:
+        query = query.where(job_items.c.position <= last)
     rows = connection.execute(query).all()
     portion = Portion(last_position=rows[-1].position if rows else None)
     current = current_versions(connection, [row.name for row in rows])

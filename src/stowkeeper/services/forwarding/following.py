@@ -100,6 +100,7 @@ class RuleFollower:
             # A process without rules took it away. Nothing is left out: this one knows how far it was.
             self._set_cursor(newest if self._cursor is None else self._cursor)
             return True
+        self._cursor = cursor  # another process may have gone on
         if newest <= cursor:
             return False
         if self._write(chosen, cursor, reaches_to):

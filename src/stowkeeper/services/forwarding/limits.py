@@ -18,6 +18,10 @@ FORWARDS_PER_JOB: Final = 2000
 """Instances that one job forwards. To put it in takes 30 ms in which nobody else writes; and what a person does to a job,
 such as cancelling it, is about no more than these."""
 
+JOBS_WITHOUT_ROOM_MAX: Final = 10
+"""Jobs of a destination and a priority that wait for room for instances which the destination refused for now, until what
+comes then waits behind them: one that refuses a few gets the others, and one that is full is asked ten times an hour."""
+
 GATHER_SECONDS: Final = 2.0
 """How long the first instance that waits for a destination waits for others, so that a study which arrives instance by
 instance goes out in some associations and not in one for each. What fills a job waits for nothing."""

@@ -1,7 +1,8 @@
 """From the forwards that wait to jobs: one for a destination and a priority at a time, the oldest first.
 
-What is sent is the version that the rules chose, as long as it is the current one. Of one that was removed meanwhile, or that
-another one took the place of, nothing is sent: the row is dropped, and says why.
+Another one is made while a job waits for room for instances that the destination refused for now. What is sent is the version
+that the rules chose, as long as it is the current one. Of one that was removed meanwhile, or that another one took the place
+of, nothing is sent: the row is dropped, and says why.
 """
 
 from collections.abc import Iterator
@@ -14,15 +15,19 @@ from sqlalchemy import Connection, Row, bindparam, delete, select, update
 from stowkeeper.archive.catalog_values import VersionState
 from stowkeeper.archive.choosing import GONE
 from stowkeeper.database.engine import Database, Transaction, compile_statement, utc_now
-from stowkeeper.database.schema import forwards, instances, jobs, versions
+from stowkeeper.database.schema import forwards, instances, job_items, jobs, versions
 from stowkeeper.jobs.job import Job
 from stowkeeper.jobs.states import JobState
 from stowkeeper.jobs.submission import submit
 from stowkeeper.jobs.times import later
 from stowkeeper.services.forwarding.destinations import Destinations
-from stowkeeper.services.forwarding.limits import FORWARDS_PER_JOB, GATHER_SECONDS
+from stowkeeper.services.forwarding.limits import (
+    FORWARDS_PER_JOB,
+    GATHER_SECONDS,
+    JOBS_WITHOUT_ROOM_MAX,
+)
 from stowkeeper.services.forwarding.rows import IS_OPEN, ForwardState
-from stowkeeper.services.store_items import NOT_CURRENT
+from stowkeeper.services.store_items import NOT_CURRENT, OPEN
 from stowkeeper.services.store_submission import CannotStoreError
 
 log = structlog.get_logger("stowkeeper.forwarding")
@@ -199,11 +204,35 @@ def _priorities(connection: Connection, state: ForwardState, destination: str) -
         query = of_destination.where(forwards.c.priority < priority)
 
 
+def jobs_of(connection: Connection, group: Group) -> Iterator[int]:
+    """Give the jobs that have rows of a group, from one to the next in the index: not row by row."""
+    after = -1
+    while True:
+        query = _of(group, ForwardState.QUEUED, forwards.c.job_key).where(forwards.c.job_key > after)
+        found = connection.execute(query.order_by(forwards.c.job_key).limit(1)).scalar()
+        if found is None:
+            return
+        yield (after := found)
+
+
 def is_under_way(connection: Connection, group: Group) -> bool:
-    """Tell whether a job has rows of a group."""
-    return (
-        connection.execute(_of(group, ForwardState.QUEUED, forwards.c.job_key).limit(1)).first() is not None
-    )
+    """Tell whether what waits of a group has to wait for a job that has others of it.
+
+    It does not wait for jobs that wait themselves, for room for instances which the destination refused for now: it may take
+    others. Not many such jobs are made, since it may as well take none.
+    """
+    found = list(jobs_of(connection, group))
+    return len(found) >= JOBS_WITHOUT_ROOM_MAX or not all(_has_no_room(connection, key) for key in found)
+
+
+def _has_no_room(connection: Connection, job_key: int) -> bool:
+    """Tell whether a job waits for its next try, and each instance that it has left was refused for now."""
+    state = connection.execute(select(jobs.c.state).where(jobs.c.job_key == job_key)).scalar()
+    if state != JobState.RETRY.value:
+        return False
+    of_job = (job_items.c.job_key == job_key, job_items.c.outcome == OPEN)
+    others = select(job_items.c.position).where(*of_job, job_items.c.code.is_(None)).limit(1)
+    return connection.execute(others).first() is None
 
 
 def _of(group: Group, state: ForwardState, *columns: Any) -> Any:  # noqa: ANN401 - SQLAlchemy's type for some columns

@@ -10,8 +10,8 @@ from stowkeeper.database.schema import FORWARDS_IN_JOB, forwards, job_items, job
 from stowkeeper.jobs.job import JobItem
 from stowkeeper.jobs.states import FINISHED, JobState
 from stowkeeper.services.forwarding.outcomes import set_outcomes
-from stowkeeper.services.forwarding.queueing import Group, groups_in
-from stowkeeper.services.forwarding.rows import IS_OPEN, ForwardState
+from stowkeeper.services.forwarding.queueing import groups_in, jobs_of
+from stowkeeper.services.forwarding.rows import ForwardState
 from stowkeeper.services.store_items import FAILED, OPEN
 
 _FINISHED: Final = frozenset(state.value for state in FINISHED)
@@ -32,28 +32,7 @@ def settle(database: Database) -> int:
 def _jobs_with_rows(connection: Connection) -> Iterator[int]:
     """Give the jobs that have forwards, from one to the next in the index: not row by row."""
     for group in list(groups_in(connection, ForwardState.QUEUED)):
-        yield from _jobs_of(connection, group)
-
-
-def _jobs_of(connection: Connection, group: Group) -> Iterator[int]:
-    after = -1
-    while True:
-        query = (
-            select(forwards.c.job_key)
-            .where(
-                IS_OPEN,
-                forwards.c.state == ForwardState.QUEUED.value,
-                forwards.c.destination == group.destination,
-                forwards.c.priority == group.priority,
-                forwards.c.job_key > after,
-            )
-            .order_by(forwards.c.job_key)
-            .limit(1)
-        )
-        found = connection.execute(query).scalar()
-        if found is None:
-            return
-        yield (after := found)
+        yield from jobs_of(connection, group)
 
 
 def _job(connection: Connection, job_key: int) -> Row[Any] | None:
