@@ -274,6 +274,7 @@ def test_an_error_has_the_code_of_its_nearest_base() -> None:
     assert known_exit_code(ValueError("none of ours")) is None
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -361,3 +362,12 @@ def test_the_archive_may_be_named_by_a_variable(install: Install, monkeypatch: p
     assert run(["trial"]) == ExitCode.OK
     assert run(["trial", "--archive", "/srv/b"]) == ExitCode.OK
     assert seen == [Path("/srv/a"), Path("/srv/b")]
+
+
+def test_who_closed_the_output_meets_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "argv", ["stowkeeper", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+    sys.stdout.close()
+    assert ended.value.code == ExitCode.OK

@@ -99,6 +99,7 @@ def test_get_prints_one_value(tried: Config, key: str, text: str | None, value: 
         ("prot", "there is no such setting"),
         ("dcom.port", "did you mean dicom.port?"),
         ("peers.CT 1.a.ae_titel", "did you mean ae_title?"),
+        ("storage", "storage is a table, and one value is asked for"),
         ("peers.CT 2.host", 'no [[peers]] with the name "CT 2"'),
     ],
 )

@@ -4,6 +4,7 @@ import codecs
 import dataclasses
 import json
 import os
+import pwd
 import re
 import shlex
 import socket
@@ -150,6 +151,17 @@ def test_root_is_told_that_its_rights_say_nothing_and_whose_do(archive_of_nobody
     found = only(rights.check_rights(str(archive_of_nobody), None), Level.WARNING)
     assert found.mend == f"sudo -u nobody stowkeeper doctor --archive {archive_of_nobody}"
     assert tree(archive_of_nobody) == before
+
+
+@needs_root
+def test_the_archive_of_another_user_is_not_to_be_taken_from_that_user(archive_of_nobody: Path) -> None:
+    give(archive_of_nobody, 1)
+    archive_of_nobody.chmod(0o700)
+    settings = load_settings(None, {"archive": str(archive_of_nobody)}, {"STOWKEEPER_HTTP__PORT": "off"})
+    with nobody():
+        found = [one for one in examine(LoadedSettings(settings=settings)) if one.level is Level.FAILURE]
+    mends = {one.mend for one in found if one.check in {"rights", "catalog"}}
+    assert mends == {f"sudo -u {pwd.getpwuid(1).pw_name} stowkeeper doctor --archive {archive_of_nobody}"}
 
 
 @needs_root
@@ -348,8 +360,35 @@ def test_a_port_is_free_ours_or_of_another_program() -> None:
     (elsewhere,) = port_checked(port, [(77, port + 1)])
     assert (elsewhere.level, f"port {port + 1}" in elsewhere.words) == (Level.OK, True)
     assert levels(port_checked(0)) == [Level.OK]
-    assert "no address of this machine" in only(port_checked(port, host="192.0.2.1"), Level.FAILURE).words
-    assert "is no address" in only(port_checked(port, host="nowhere.invalid"), Level.FAILURE).words
+
+
+def test_a_port_of_another_server_of_ours_is_told_with_its_archive(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "archive_of_server", lambda _pid: str(root))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert only(port_checked(port), Level.FAILURE).mend.startswith(f"stowkeeper status --archive {root} ")
+        (root / "archive.id").unlink()
+        found = only(port_checked(port), Level.FAILURE)
+    assert "its disk may be away" in found.words
+    assert "kill" not in found.mend
+
+
+@pytest.mark.parametrize(
+    ("words", "archive"),
+    [
+        ("python -P -m stowkeeper serve --archive /srv/a --port 104", "/srv/a"),
+        ("/opt/bin/stowkeeper serve --archive=b", "b"),
+        ("stowkeeper serve", None),
+        ("stowkeeper serve --archive", None),
+        ("stowkeeper ls --archive /srv/a", None),
+        ("python serve --archive /srv/a", None),
+    ],
+)
+def test_the_archive_of_a_server_is_read_from_its_command_line(words: str, archive: str | None) -> None:
+    assert ports.archive_named(words.split()) == archive
+    assert ports.archive_of_server(os.getpid()) is None
 
 
 @needs_root

@@ -148,6 +148,13 @@ def test_a_replay_is_a_job_and_a_line_of_the_audit_trail(stow):
     assert (line["action"], line["subject"]) == ("events replayed", "router")
 
 
+def test_a_replay_begins_so_long_ago_as_a_person_says(stow):
+    with open_database(stow.archive) as database, database.write() as transaction:
+        transaction.execute(consumers.insert().values(name="target:router", seq=2))
+    assert stow("events replay", "router", "--since", "7d").code == ExitCode.OK
+    assert "90m, 12h, 7d or 2w" in stow("events replay", "router", "--since", "yesterday").err
+
+
 def test_a_target_is_behind_by_what_it_is_to_be_told_alone(stow):
     (stow.archive / "stowkeeper.toml").write_text(
         """

@@ -62,7 +62,7 @@ def test_forwards_are_listed_by_state_destination_and_study(stow: CommandLine) -
     assert line["number"] == 1
     assert {"rule": "all", "words": "it was refused", "job_id": None, "priority": 0}.items() <= line.items()
     assert "it was refused" in stow("forwards ls").out
-    assert "There is nothing of that kind" in stow("forwards ls", "--dropped").err
+    assert "There are no such forwards" in stow("forwards ls", "--dropped").err
 
 
 def test_what_failed_is_tried_again(stow: CommandLine) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import update
 from stowkeeper import __version__
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.running import RunningServer, RunRecord, running_servers
+from stowkeeper.app.status.gathering import is_read_only
 from stowkeeper.app.status.reckoning import duration, reckon_full
 from stowkeeper.database.schema import jobs, receipts, versions
 from stowkeeper.dicom.commitment_information import Reference
@@ -226,9 +227,35 @@ def test_marks_reached_are_named(running: CommandLine, monkeypatch: pytest.Monke
     assert state_of(running)["disk"]["full"]["words"].startswith("now: ")
 
 
+def test_a_disk_that_is_mounted_read_only_is_named(
+    running: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = os.statvfs
+
+    def read_only(path: str) -> os.statvfs_result:
+        found = asked(path)
+        return os.statvfs_result((*found[:8], found.f_flag | os.ST_RDONLY, *found[9:]))
+
+    assert state_of(running)["to_do"] == []
+    monkeypatch.setattr(os, "statvfs", read_only)
+    assert "the disk is read-only" in to_do(running)
+
+
+def test_a_disk_that_the_kernel_gave_up_is_read_only(tmp_path: Path) -> None:
+    device = tmp_path.stat().st_dev
+    mounts = tmp_path / "mountinfo"
+    line = f"36 35 {os.major(device)}:{os.minor(device)} / /srv rw,relatime shared:1 - ext4 /dev/sda1 rw"
+    mounts.write_text(f"{line}\n")
+    assert not is_read_only(str(tmp_path), str(mounts))
+    mounts.write_text(f"{line},abort,emergency_ro\n")
+    assert is_read_only(str(tmp_path), str(mounts))
+
+
 def test_a_reserve_that_was_released_is_named(running: CommandLine) -> None:
     (running.archive / "reserve").unlink()
-    assert "the reserve was released" in to_do(running)
+    said = to_do(running)
+    assert "the reserve was released" in said
+    assert "as soon as 134.2 MB are free" in said  # that of the settings and the margin beside it
 
 
 def test_jobs_that_failed_or_fail_are_counted_and_the_oldest_speaks(running: CommandLine) -> None:

@@ -210,6 +210,7 @@ def test_letters_of_all_lengths_are_utf_8() -> None:
         check_json(f'" {letters * 100_000}"'.encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [b"{}", b"[]", b"1"])
 def test_more_values_than_anything_needs_are_413(value: bytes) -> None:
     most = [value] * (JSON_VALUES_MAX - 1)
@@ -240,6 +241,7 @@ LARGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 def test_others_have_their_turns_while_a_large_body_is_read(name: str) -> None:
     body = LARGE[name]()
@@ -295,6 +297,7 @@ def test_a_large_body_is_read_as_a_small_one_is() -> None:
         assert load_json(json.dumps([pad, value], ensure_ascii=False).encode("utf-8-sig")) == [pad, value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [2, (1 << 20) - 4, (1 << 20) - 3, (1 << 20) - 2, (1 << 20) - 1, 1 << 20])
 def test_half_of_a_character_is_found_wherever_it_stands(at: int) -> None:
     """The body is looked at in pieces of a mebibyte, and what begins at this byte may stand across two of them."""
@@ -311,6 +314,7 @@ def test_what_is_too_long_to_be_looked_at_for_halves_is_refused() -> None:
     assert caught.value.status_code == 413
 
 
+@pytest.mark.slow
 def test_a_request_for_as_many_instances_as_there_may_be_is_taken() -> None:
     one = {
         "00081150": {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.1.1.2"]},

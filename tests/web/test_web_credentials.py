@@ -91,6 +91,7 @@ def test_adding_and_removing_are_in_the_audit_trail_without_secrets(database: Da
     assert secret.split(".")[2] not in str(entries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("password", [None, PASSWORD])
 def test_to_store_is_permitted_apart_from_the_role(database: Database, password: str | None) -> None:
     by_role = {role: make_credential("x", role, password=password).may_store for role in Role}

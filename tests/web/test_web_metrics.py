@@ -298,7 +298,7 @@ def test_report_attempts_by_result_and_peer(database: Database, scrape: Scraped)
         ("scanner", "no answer", "new association"): 2,
         ("scanner", "0110H", "new association"): 1,
         ("scanner", "delivered", "new association"): 1,
-        ("STRANGER", "delivered", "same association"): 1,
+        ("unknown", "delivered", "same association"): 1,
     }
 
 
@@ -325,6 +325,34 @@ def test_peers_beyond_a_bound_share_a_label(
     found = scrape.all("commitment_reports_total")
     assert sorted(found.values()) == [1, 1, 3]
     assert found["others", "delivered", "new association"] == 3
+
+
+def test_codes_of_peers_beyond_a_bound_share_a_label(
+    database: Database, scrape: Scraped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metric_rows, "METRICS_CODES_MAX", 2)
+    key = transaction_of(database)
+    for status in (0xA700, 0xA701, 0xA702, 0xA703, 0xA700):
+        report(database, key, status)
+    assert scrape.all("commitment_reports_total") == {
+        ("scanner", "A700H", "new association"): 2,
+        ("scanner", "A701H", "new association"): 1,
+        ("scanner", "other", "new association"): 2,
+    }
+
+
+def test_a_name_with_every_sign_of_the_format_is_read_as_it_is(database: Database, scrape: Scraped) -> None:
+    name = 'a"b\\c} 1\n# d'
+    report(database, transaction_of(database, peer=name), 0)
+    assert scrape("commitment_reports_total", peer=name, way="new association", result="delivered") == 1
+
+
+def test_a_scrape_that_hangs_holds_up_no_other(scrape: Scraped, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "METRICS_WAIT_SECONDS", 0.01)
+    with scrape.metrics._lock:
+        assert scrape("database_up") == 0
+        assert scrape("open_associations") == 3
+    assert scrape("database_up") == 1
 
 
 def test_dead_letters_and_the_oldest_that_waits(database: Database, scrape: Scraped) -> None:
@@ -566,6 +594,24 @@ def test_what_a_server_does_is_in_its_metrics(rig: OrthancRig) -> None:
     assert samples["stowkeeper_associations_total", ()] == 1
     assert samples["stowkeeper_instances_admitted", ()] == 1
     assert samples["stowkeeper_disk_headroom_bytes", ()] > 0
+
+
+def test_that_the_database_is_away_is_told_to_whoever_was_told_before(
+    rig: OrthancRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = rig.token("reader", Role.READ)
+    assert rig.ask("GET", "/metrics", headers=reader).status == 200
+    catalog_path = Path(rig.archive.database.path)
+    monkeypatch.setattr("stowkeeper.web.credentials.CREDENTIALS_FRESH_SECONDS", 0.0)
+    catalog_path.rename(catalog_path.with_suffix(".away"))
+    try:
+        answer = rig.ask("GET", "/metrics", headers=reader)
+        strangers = rig.ask("GET", "/metrics").status
+        others = rig.ask("GET", "/system", headers=reader).status
+    finally:
+        catalog_path.with_suffix(".away").rename(catalog_path)
+    assert (answer.status, strangers, others) == (200, 401, 503)
+    assert samples_of(answer.value.decode())["stowkeeper_database_up", ()] == 0
 
 
 @pytest.mark.slow

@@ -47,6 +47,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
             yield path, method, operation
 
 
+@pytest.mark.slow
 def test_every_operation_is_described_whole(document: dict[str, Any]) -> None:
     names = []
     for path, method, operation in operations(document):
@@ -142,6 +143,7 @@ def test_every_operation_says_who_may(document: dict[str, Any]) -> None:
         assert f"`{operation['x-role']}`" in operation["description"]
 
 
+@pytest.mark.slow
 def test_an_operation_that_stores_asks_for_that_permission_and_no_role(tmp_path: Path) -> None:
     routes = api_router("/api/test", tag="test")
 

@@ -268,6 +268,8 @@ def read_file(
         tables = parse(source.text)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
+        if isinstance(error, PermissionError):
+            reason = f"{reason}. Run this as the user who owns the archive, or let this user read the file"
         problems.append(Problem(place=str(path), text=f"it cannot be read: {reason}"))
         return source
     known = tuple(all_settings().values())

@@ -326,6 +326,10 @@ class CredentialBook:
                 self._credentials, self._read_at = found, now
         return self._credentials
 
+    def last_known(self) -> dict[str, Credential] | None:
+        """Return the credentials as they were read last, however long ago; None where they never were."""
+        return None if self._read_at is None else self._credentials
+
     def forget(self) -> None:
         """Read the credentials anew at the next request: they were changed here."""
         self._read_at = None

@@ -9,7 +9,7 @@ again: a microsecond or two each. So a clock that is set back counts nothing twi
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +31,12 @@ from stowkeeper.database.schema import (
 from stowkeeper.dicom.status import meaning_of
 from stowkeeper.jobs.states import FINISHED, JobState
 from stowkeeper.services.commitment.commitment_values import CommitmentRole, CommitmentState
-from stowkeeper.web.orthanc_limits import METRICS_PEERS_MAX, METRICS_PENDING_LOOK, METRICS_ROWS
+from stowkeeper.web.orthanc_limits import (
+    METRICS_CODES_MAX,
+    METRICS_PEERS_MAX,
+    METRICS_PENDING_LOOK,
+    METRICS_ROWS,
+)
 
 LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds, in seconds, of the classes that the times of C-STORE requests are counted in."""
@@ -68,7 +73,7 @@ class RowCounters:
         self.counts = RowCounts()
         self.is_behind = False
         self._clock = clock
-        self._peers: set[str] = set()
+        self._labels: defaultdict[str, set[str]] = defaultdict(set)
         self._open_jobs: dict[int, str] = dict(_unfinished_jobs(connection))
         self._open_commitments: dict[int, None] = dict.fromkeys(_uncertain_commitments(connection))
         self._followed = (
@@ -164,14 +169,18 @@ class RowCounters:
     def _count_reports(self, connection: Connection, between: ColumnElement[bool]) -> None:
         table = commitment_reports.c
         query = (
-            select(commitments.c.peer, commitments.c.peer_ae_title, table.way, table.status, func.count())
+            select(commitments.c.peer, table.way, table.status, func.count())
             .join(commitments, commitments.c.commitment_key == table.commitment_key)
             .where(between)
-            .group_by(commitments.c.peer, commitments.c.peer_ae_title, table.way, table.status)
+            .group_by(commitments.c.peer, table.way, table.status)
         )
-        for peer, ae_title, way, status, number in connection.execute(query):
-            result = "no answer" if status is None else ("delivered" if status == 0 else f"{status:04X}H")
-            self.counts.reports[self._peer(peer or ae_title), way, result] += number
+        for peer, way, status, number in connection.execute(query):
+            if status is None:
+                result = "no answer"
+            else:
+                result = "delivered" if status == 0 else self._code("report", status)
+            # A stranger has no name: whatever it calls itself by must not take a peer's place.
+            self.counts.reports[self._peer(peer) if peer else "unknown", way, result] += number
 
     def _count_jobs(self, connection: Connection, between: ColumnElement[bool]) -> None:
         table = jobs.c
@@ -186,10 +195,18 @@ class RowCounters:
 
     def _peer(self, name: str) -> str:
         """Return a peer as a label: its name, as long as there is room for another one."""
-        if name not in self._peers and len(self._peers) >= METRICS_PEERS_MAX:
-            return "others"
-        self._peers.add(name)
-        return name
+        return self._label("peer", name, METRICS_PEERS_MAX, "others")
+
+    def _code(self, kind: str, code: int) -> str:
+        """Return a code that a peer gave as a label: as DICOM writes it, as long as there is room for another one of its kind."""
+        return self._label(kind, f"{code:04X}H", METRICS_CODES_MAX, "other")
+
+    def _label(self, kind: str, value: str, most: int, beyond: str) -> str:
+        known = self._labels[kind]
+        if value not in known and len(known) >= most:
+            return beyond
+        known.add(value)
+        return value
 
     # What changes after it came.
 
@@ -241,7 +258,11 @@ class RowCounters:
             for role, outcome, reason, number in connection.execute(
                 query.where(table.commitment_key.in_(portion))
             ):
-                labels = (role, outcome or "unreported", "" if reason is None else f"{reason:04X}H")
+                labels = (
+                    role,
+                    outcome or "unreported",
+                    "" if reason is None else self._code("reason", reason),
+                )
                 self.counts.commitment_instances[labels] += number
 
 

@@ -11,6 +11,7 @@ with `process_` are of this process. Names of peers are labels; nothing of patie
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -37,7 +38,7 @@ from stowkeeper.services.commitment.commitment_values import CommitmentRole, Com
 from stowkeeper.services.forwarding.rows import counts as forward_counts
 from stowkeeper.services.scrubbing import SCRUB
 from stowkeeper.web.metric_rows import LATENCY_BOUNDS, Labels, RowCounters, RowCounts
-from stowkeeper.web.orthanc_limits import METRICS_PEERS_MAX, METRICS_SECONDS_MAX
+from stowkeeper.web.orthanc_limits import METRICS_PEERS_MAX, METRICS_SECONDS_MAX, METRICS_WAIT_SECONDS
 from stowkeeper.web.orthanc_routes import on, orthanc_router
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import allow
@@ -110,12 +111,22 @@ class Metrics(Collector):
         families: list[Metric] = []
         is_up = True
         try:
-            with self._lock, self._archive.database.read() as connection:
+            with self._turn(), self._archive.database.read() as connection:
                 families = list(self._with_database(connection))
-        except DatabaseError:
+        except (DatabaseError, TimeoutError):
             is_up = False
         yield _gauge("database_up", "Whether the database can be read.", int(is_up))
         yield from families
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Hold the counters for a block. Raises TimeoutError where an earlier scrape hangs."""
+        if not self._lock.acquire(timeout=METRICS_WAIT_SECONDS):
+            raise TimeoutError
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _begin(self) -> None:
         """Begin to count; where the database cannot be read now, the next scrape begins."""

@@ -115,3 +115,10 @@ the next one."""
 METRICS_PEERS_MAX = 200
 """Peers that have a series of their own in the metrics; those that come later share one. Names come from the configuration and from
 HTTP, so there is a bound."""
+
+METRICS_CODES_MAX = 50
+"""Statuses of answers to reports, and reasons of failures, that have a series of their own: peers give them, and may give any of 65536."""
+
+METRICS_WAIT_SECONDS = 5.0
+"""How long a scrape waits for another one. Where a disk hangs, one thread hangs with it, and those that come after do not: they tell what
+is known without the database."""

@@ -10,12 +10,13 @@ import asyncio
 import hashlib
 import ipaddress
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from stowkeeper.database.errors import DatabaseUnavailable
 from stowkeeper.web import forwarding
 from stowkeeper.web.credentials import Credential, CredentialBook, Presented, presented
 from stowkeeper.web.limits import SCRYPTS_AT_ONCE
@@ -25,6 +26,9 @@ from stowkeeper.web.throttling import RateLimit, client_of
 
 LOCAL = Principal(name="", role=Role.ADMIN, may_store=True)
 """Everybody on the loopback interface, where no credential was set up."""
+
+TOLD_WITHOUT_DATABASE = frozenset({"/metrics", "/tools/metrics-prometheus"})
+"""What is told while the database is away too, to whom it was told before: that it is away."""
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="stowkeeper", Basic realm="stowkeeper", charset="UTF-8"'}
 
@@ -134,7 +138,7 @@ class Authentication:
         await self._app(scope, receive, send)
 
     async def _principal(self, scope: Scope) -> Principal:
-        credentials = self._book.all() if self._book.is_fresh() else await run_in_threadpool(self._book.all)
+        credentials = await self._credentials(scope)
         if not credentials:
             if self._serves_this_machine_alone and _comes_from_here(scope):
                 return LOCAL
@@ -150,6 +154,18 @@ class Authentication:
             )
         credential = await self._verified(authorization, client_of(_address_of(scope)))
         return Principal(name=credential.name, role=credential.role, may_store=credential.may_store)
+
+    async def _credentials(self, scope: Scope) -> Mapping[str, Credential]:
+        """Return the credentials by name. Raises DatabaseUnavailable."""
+        if self._book.is_fresh():
+            return self._book.all()
+        try:
+            return await run_in_threadpool(self._book.all)
+        except DatabaseUnavailable:
+            known = self._book.last_known()
+            if known is None or scope["path"] not in TOLD_WITHOUT_DATABASE:
+                raise
+            return known
 
     async def _verified(self, authorization: list[str], client: str) -> Credential:
         given = presented(authorization[0]) if len(authorization) == 1 else None

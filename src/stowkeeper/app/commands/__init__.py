@@ -152,6 +152,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process and end it."""
+    # Whoever closed them (`>&-`) wants no output, and there is nothing to write to then.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the same
     code = run(sys.argv[1:])
     if code == ExitCode.BROKEN_PIPE:
         # The interpreter flushes standard output once more when it ends, and would complain.

@@ -96,6 +96,11 @@ def _target(key: str) -> _Target:
             problem = unknown_setting("", last, tuple(keys.values()))
             raise CommandError(f"{key}: {problem}", ExitCode.USAGE)
         return _Target(key=key, setting=keys[last], table=first, entry=name)
+    if any(setting.table == key for setting in all_settings().values()) or key in entry_settings():
+        raise CommandError(
+            f"{key} is a table, and one value is asked for: name it as {key}.KEY; `stowkeeper config show` has the whole table.",
+            ExitCode.USAGE,
+        )
     table, _, name = key.rpartition(".")
     raise CommandError(
         f"{key}: {unknown_setting(table, name, tuple(all_settings().values()))}", ExitCode.USAGE

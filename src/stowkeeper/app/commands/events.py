@@ -15,6 +15,7 @@ from stowkeeper.app.commands.acting_user import acting_user
 from stowkeeper.app.commands.columns import Column, print_rows
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.options import archive_option, json_option
+from stowkeeper.app.commands.parameters import moment
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.log_lines import printable
 from stowkeeper.app.setting_problems import SettingsError
@@ -175,7 +176,11 @@ def _kinds_by_target(archive: Path) -> Mapping[str, Collection[EventKind]]:
 @archive_option
 @click.argument("target")
 @click.option("--after", type=click.IntRange(0), help="From the event behind this number on.")
-@click.option("--since", metavar="TIME", help="From this time on: 2026-03-01 or 2026-03-01T08:00, UTC.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="From this time on: 2026-03-01 or 2026-03-01T08:00, UTC, or 7d for a week.",
+)
 @_study_option
 @json_option
 def replay(
@@ -213,12 +218,12 @@ def replay(
 
 def _moment(text: str) -> str:
     try:
-        moment = datetime.fromisoformat(text)
+        exact = datetime.fromisoformat(text)
     except ValueError:
-        raise click.UsageError(f"{text!r} is no time; write 2026-03-01 or 2026-03-01T08:00.") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return moment(text)
+    if exact.tzinfo is None:
+        exact = exact.replace(tzinfo=UTC)
+    return exact.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _before(connection: Connection, at: str) -> int:

@@ -93,7 +93,7 @@ def ls(
     only = replace(wanted, states=tuple(state for state, is_wanted in states.items() if is_wanted))
     with closing(ArchiveReader(str(archive), to_read=True)) as reader:
         found = map(_as_row, _pages(reader.database, only, before, limit))
-        print_rows(_COLUMNS, found, as_json=as_json, nothing="There is nothing of that kind.")
+        print_rows(_COLUMNS, found, as_json=as_json, nothing="There are no such forwards.")
 
 
 def _pages(database: Database, only: ForwardFilter, before: int | None, limit: int) -> Iterator[Forward]:
@@ -170,5 +170,5 @@ def _say(changed: int, done: str, *, as_json: bool) -> ExitCode:
     elif changed:
         click.echo(f"{changed} {done}")
     else:
-        click.echo("There is nothing of that kind.", err=True)
+        click.echo("There are no such forwards, so nothing was changed.", err=True)
     return ExitCode.OK if changed else ExitCode.FINDINGS

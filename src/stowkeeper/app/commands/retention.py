@@ -117,7 +117,8 @@ def test(*, archive: str | None, config: str | None, lists: bool, as_json: bool)
     settings = SettingsArguments(config_file=config, overrides={"archive": archive}).load()
     if not os.path.isdir(settings.archive):
         raise CommandError(
-            f"there is no archive in {settings.archive}: name its folder with --archive", ExitCode.NO_INPUT
+            f"there is no archive in {settings.archive}: name its folder with --archive, or mount its disk if that is away",
+            ExitCode.NO_INPUT,
         )
     rules = retention_rules(settings)
     results = {rule.name: _Result(rule=rule) for rule in rules}

@@ -92,7 +92,8 @@ def test(
     settings = SettingsArguments(config_file=config, overrides={"archive": archive}).load()
     if not os.path.isdir(settings.archive):
         raise CommandError(
-            f"there is no archive in {settings.archive}: name its folder with --archive", ExitCode.NO_INPUT
+            f"there is no archive in {settings.archive}: name its folder with --archive, or mount its disk if that is away",
+            ExitCode.NO_INPUT,
         )
     tried = settings if draft is None else load_settings(draft, {"archive": settings.archive}, {})
     found = forwarding_rules(tried)

@@ -44,7 +44,8 @@ def status(*, archive: str | None, config: str | None, as_json: bool) -> ExitCod
     settings = loaded.settings
     if not os.path.isdir(settings.archive):
         raise CommandError(
-            f"there is no archive in {settings.archive}: name its folder with --archive", ExitCode.NO_INPUT
+            f"there is no archive in {settings.archive}: name its folder with --archive, or mount its disk if that is away",
+            ExitCode.NO_INPUT,
         )
     try:
         state = Gathering(settings).state()

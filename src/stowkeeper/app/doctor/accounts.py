@@ -53,6 +53,18 @@ def give_to(user: int, path: str) -> str:
     return f"sudo chown -R {shlex.quote(user_name(user))} {shlex.quote(path)}"
 
 
+def usable_again(again: str, path: str, archive: str) -> str:
+    """Return what lets us use a path in an archive: to ask `again` as the user it belongs to; or to get it, if that is us or root.
+
+    An archive in use by a server's user is not to be taken from it by whoever asks.
+    """
+    try:
+        owner = os.stat(archive).st_uid
+    except OSError:
+        owner = 0
+    return run_as(owner, again) if owner not in {0, os.geteuid()} else give_to(os.geteuid(), path)
+
+
 def run_as(user: int, command: str) -> str:
     """Return a command as another user runs it; from root's shell where that is us."""
     return f"sudo -u {shlex.quote(user_name(user) if user_name(user) != str(user) else f'#{user}')} {command}"

@@ -9,7 +9,7 @@ import os
 import shlex
 from collections.abc import Iterator
 
-from stowkeeper.app.doctor.accounts import give_to, ourselves, run_as, whose, with_number
+from stowkeeper.app.doctor.accounts import ourselves, run_as, usable_again, whose, with_number
 from stowkeeper.app.doctor.certificates import check_certificates
 from stowkeeper.app.doctor.finding import Finding, Level, warning
 from stowkeeper.app.doctor.rights import OWNER, check_owners, is_foreign_to_root
@@ -50,7 +50,7 @@ def missing_right(settings: Settings) -> str:
     for path, how in wanted:
         if os.path.lexists(path) and not os.access(path, how, effective_ids=as_who_runs):
             within = root if path.startswith(f"{root}{os.sep}") else path
-            mend = give_to(os.geteuid(), within)
+            mend = usable_again(f"stowkeeper serve --archive {shlex.quote(root)}", within, root)
             return f"{path}{whose(path)} cannot be used by {ourselves()}: `{mend}` mends it."
     return ""
 

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from sqlalchemy import func, select
 
-from stowkeeper.app.doctor.accounts import give_to, ourselves, whose
+from stowkeeper.app.doctor.accounts import ourselves, usable_again, whose
 from stowkeeper.app.doctor.finding import Finding, failure, ok, warning
 from stowkeeper.archive import catalog
 from stowkeeper.archive.archive import CATALOG, explain_foreign_catalog
@@ -63,7 +63,7 @@ def check_catalog(files: FileSystem, root: str) -> Iterator[Finding]:
         return
     except PermissionError as error:
         words = f"{error.filename}{whose(error.filename)} cannot be read by {ourselves()}"
-        yield failure(CATALOG_CHECK, words, give_to(os.geteuid(), root))
+        yield failure(CATALOG_CHECK, words, usable_again(f"stowkeeper doctor --archive {place}", root, root))
         return
     except OSError as error:
         words = f"{error.filename or path} cannot be read: {error.strerror}"

@@ -3,12 +3,15 @@
 import errno
 import os
 import re
+import shlex
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 from stowkeeper.app.doctor.accounts import ourselves
 from stowkeeper.app.doctor.finding import Finding, failure, ok, warning
+from stowkeeper.durable.identity import ARCHIVE_ID_NAME
 
 PORT = "port"
 
@@ -71,6 +74,20 @@ def _refused(what: str, place: str, port: int, other_port: str, error: OSError) 
                 PORT,
                 f"{what}: {place} is held by {name} (pid 1), which hands it to a server by a socket unit",
             )
+        archive = archive_of_server(pid)
+        if archive is not None:
+            named = shlex.quote(archive)
+            words = (
+                f"{what}: {place} is taken by a server of Stowkeeper (pid {pid}), on the archive {archive}"
+            )
+            if not os.path.lexists(os.path.join(archive, ARCHIVE_ID_NAME)):
+                words += (
+                    ", which is not there now: its disk may be away, and the server goes on when it is back"
+                )
+                return failure(PORT, words, f"findmnt -T {named}; sudo mount -a")
+            return failure(
+                PORT, words, f"stowkeeper status --archive {named}  # or take another port: {other_port}"
+            )
         mend = f"kill {pid}  # or take another port: {other_port}"
         return failure(PORT, f"{what}: {place} is taken by {name} (pid {pid})", mend)
     if error.errno in {errno.EACCES, errno.EPERM}:
@@ -104,6 +121,28 @@ def holder_of(port: int) -> tuple[int, str] | None:
                     if found is not None and found[1] in inodes:
                         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as stream:
                             return int(pid), stream.read().strip()
+    return None
+
+
+def archive_of_server(pid: int) -> str | None:
+    """Return the archive that a process was told to serve by its command line; None where it is no such server."""
+    try:
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as stream:
+            archive = archive_named(stream.read().split("\0"))
+        return None if archive is None else os.path.join(os.readlink(f"/proc/{pid}/cwd"), archive)
+    except OSError:
+        return None
+
+
+def archive_named(words: Sequence[str]) -> str | None:
+    """Return the archive that a command line names, as it says it; None where it starts no server or names none."""
+    if "serve" not in words or not any(os.path.basename(word) == "stowkeeper" for word in words):
+        return None
+    for word, following in pairwise([*words, ""]):
+        if word == "--archive":
+            return following or None
+        if word.startswith("--archive="):
+            return word.partition("=")[2] or None
     return None
 
 

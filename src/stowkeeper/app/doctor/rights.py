@@ -13,7 +13,15 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from stowkeeper.app.doctor.accounts import give_to, ourselves, owner_and_mode, run_as, whose, with_number
+from stowkeeper.app.doctor.accounts import (
+    give_to,
+    ourselves,
+    owner_and_mode,
+    run_as,
+    usable_again,
+    whose,
+    with_number,
+)
 from stowkeeper.app.doctor.finding import Finding, failure, ok, warning
 from stowkeeper.app.doctor.limits import ENTRIES_LOOKED_AT_MAX, ENTRIES_NAMED_MAX, PROBE_BYTES
 from stowkeeper.archive.folder import JOBS, LOG, RUN
@@ -211,4 +219,5 @@ def _refused(path: str, root: str, step: str, error: OSError) -> Finding:
         if os.stat(path).st_uid == os.geteuid():
             return failure(RIGHTS, words, f"chmod u+rwx {place}")
     owned = root if path == root or path.startswith(f"{root}{os.sep}") else path
-    return failure(RIGHTS, words, give_to(os.geteuid(), owned))
+    again = f"stowkeeper doctor --archive {shlex.quote(root)}"
+    return failure(RIGHTS, words, usable_again(again, owned, root))

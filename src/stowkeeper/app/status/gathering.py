@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from stowkeeper import __version__
+from stowkeeper.app.commands.byte_progress import human_size
 from stowkeeper.app.running import RunningServer, running_servers
 from stowkeeper.app.settings import Settings
 from stowkeeper.app.status import catalog_queries
@@ -44,6 +45,7 @@ from stowkeeper.archive.quarantine import QUARANTINE
 from stowkeeper.database.engine import DatabaseError, utc_now
 from stowkeeper.database.read_only import ReadOnlyDatabase
 from stowkeeper.durable.filesystem import FileSystem
+from stowkeeper.durable.limits import RESERVE_MARGIN
 from stowkeeper.durable.process_folder import DEPOT
 from stowkeeper.services.retention.retention_job import clock_is_doubted
 
@@ -211,9 +213,21 @@ class Gathering:
         if disk is not None and disk.marks_reached:
             words = f"the disk is at its mark ({', '.join(disk.marks_reached)}), and instances are refused: make room"
             yield ToDo(words=words, mend=f"df -h {shlex.quote(self._root)}; df -i {shlex.quote(self._root)}")
+        if is_read_only(self._root):
+            words = (
+                "the disk is read-only, so nothing can be kept. After an error of the disk: stop the server, unmount it, have fsck"
+                " mend it, mount it"
+            )
+            place = f'"$(findmnt -no TARGET -T {shlex.quote(self._root)})"'
+            mend = f"sudo dmesg | tail -n 50; sudo mount -o remount,rw {place}  # where it was no error"
+            yield ToDo(words=words, mend=mend)
         has_reserve = os.path.lexists(os.path.join(self._root, RESERVE))
         if running and self._settings.storage.reserve_size and not has_reserve:
-            words = "the disk was full and the reserve was released: make room, the server makes the reserve again by itself"
+            needed = human_size(self._settings.storage.reserve_size + RESERVE_MARGIN)
+            words = (
+                "the disk was full and the reserve was released: every instance is refused until the server has made it again,"
+                f" by itself, as soon as {needed} are free. Make room"
+            )
             yield ToDo(words=words, mend=f"df -h {shlex.quote(self._root)}")
         if found is not None:
             yield from self._judged_rows(found)
@@ -265,3 +279,21 @@ def _marks_reached(free_bytes: int, free_inodes: int | None, marks: DiskMarks) -
 
 def _seconds_between(earlier: str, later: str) -> float:
     return (dt.datetime.fromisoformat(later) - dt.datetime.fromisoformat(earlier)).total_seconds()
+
+
+def is_read_only(path: str, mounts: str = "/proc/self/mountinfo") -> bool:
+    """Tell whether the disk of a path is mounted read-only, or a kernel that met errors on it writes to it no more."""
+    try:
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            return True
+        device = os.stat(path).st_dev
+        with open(mounts, encoding="utf-8", errors="replace") as stream:
+            lines = [line.split() for line in stream]
+    except OSError:
+        return False
+    # ext4 that gave up stays "rw" for statvfs from Linux 6.15 on; its own options, the last field, say it (proc_pid_mountinfo(5)).
+    number = f"{os.major(device)}:{os.minor(device)}"
+    return any(
+        len(words) > 3 and words[2] == number and {"ro", "emergency_ro"} & set(words[-1].split(","))
+        for words in lines
+    )
