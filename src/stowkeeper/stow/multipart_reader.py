@@ -83,6 +83,7 @@ class MultipartReader:
         self._kept = _CRLF
         self._at = 0
         self._borrowed = len(_CRLF)
+        self._behind_head: _Delimiter | int | None = None
         self.is_closed = False
 
     def feed(self, piece: bytes | memoryview) -> Iterator[Event]:
@@ -133,6 +134,7 @@ class MultipartReader:
             began = _part(self._kept[self._at + self._borrowed : blank_line])
             self._at = blank_line + len(_CRLF)
             self._step = self._read_content
+            self._behind_head = found  # the part was gone through for it, which is not to be done twice
             return [began]
         # A part may end right behind its fields, without a blank line (RFC 2046 §5.1.1, body-part).
         if isinstance(found, _Delimiter):
@@ -142,7 +144,9 @@ class MultipartReader:
         return None
 
     def _read_content(self, is_last: bool) -> list[Event] | None:
-        found = self._find(is_last)
+        found, self._behind_head = self._behind_head, None
+        if found is None:
+            found = self._find(is_last)
         begin = self._at + self._borrowed
         if isinstance(found, _Delimiter):
             events: list[Event] = []
