@@ -54,7 +54,7 @@ check-types: $(READY)
 	$(PY) -m mypy
 
 check-tests: $(READY)
-	$(PY) -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
+	$(PY) -m pytest -n auto --dist worksteal -m "not slow" --hypothesis-profile quick $(ARGS)
 
 bench: $(READY)
 	$(PY) bench/run.py $(ARGS)

@@ -14,6 +14,8 @@ import structlog
 # pytest all tests. What is compiled lies in __pycache__, which `make clean` removes.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Programs would be started anew where they could be forked: what a test finds is not theirs to look for (`support/forked.py`).
+os.environ.pop("PYTHONPATH", None)
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -26,9 +28,20 @@ hypothesis.settings.register_profile(
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
-hypothesis.settings.load_profile("steady")
+hypothesis.settings.register_profile(
+    "quick", parent=hypothesis.settings.get_profile("steady"), max_examples=20
+)
+hypothesis.settings.load_profile("steady")  # `make check` takes "quick"
 
 share_compiled_statements()
+
+# As shipped it prints tracebacks with all variables in colours, which takes a tenth of a second for each.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 LONGEST = ("test_soak_mixed_load.py", "test_web_schemathesis.py", "test_crash_power_cut.py")
 

@@ -173,9 +173,12 @@ def test_removals_beside_servers_that_share_take_nothing_else_away(
 # One server an archive
 
 
+COMMAND = [sys.executable, "-m", "stowkeeper", "serve"]
+
+
 def refused(archive: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return forked.run(
-        [sys.executable, "-m", "stowkeeper", "serve", "--archive", str(archive), "--port", "0"],
+        [*COMMAND, "--archive", str(archive), "--port", "0", "--http-port", "off"],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), **environment},
         capture_output=True,
         text=True,

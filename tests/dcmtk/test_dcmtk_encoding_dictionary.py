@@ -52,6 +52,7 @@ def test_private_tags_are_known_by_creator():
     assert found(0x00100010, "SIEMENS CSA HEADER").name == b"PN"
 
 
+@pytest.mark.slow
 def test_the_shipped_dictionary_is_the_one_that_dcmtk_gets_in_tests():
     ours, theirs = shipped_dictionary(), Dictionary.read(dictionary_text())
     random = Random(1)

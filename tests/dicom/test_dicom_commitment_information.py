@@ -484,6 +484,7 @@ def test_damage_is_an_error_or_another_request(seed, syntax):
 # Speed
 
 
+@pytest.mark.slow
 @LAYOUTS
 def test_ten_thousand_references_are_read_at_once(layout):
     many = tuple(Reference(CT, f"1.2.826.0.1.3680043.8.498.{number:038}") for number in range(10_000))

@@ -333,6 +333,7 @@ def test_waking_finds_what_was_just_submitted(database: Database, tmp_path: Path
     go(scenario())
 
 
+@pytest.mark.slow
 def test_a_burst_of_jobs_is_worked_off_in_few_transactions(database: Database, tmp_path: Path) -> None:
     async def scenario() -> None:
         with database.write() as transaction:

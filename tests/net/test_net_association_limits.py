@@ -52,6 +52,7 @@ def peer(server: ServerThread) -> Iterator[RawPeer]:
 # Back-pressure
 
 
+@pytest.mark.slow
 def test_a_slow_disk_stops_one_peer_and_no_other(
     server: ServerThread, peer: RawPeer, handlers: RecordingHandlers
 ) -> None:

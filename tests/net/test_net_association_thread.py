@@ -59,7 +59,7 @@ def test_only_those_with_a_thread_may_wait(handlers: RecordingHandlers) -> None:
             for number, peer in enumerate((first, second)):
                 peer.associate()
                 assert peer.store(f"1.2.{number + 1}", DATA).status == 0
-        server.wait_until_empty()
+        server.wait_until(lambda: not server.server._running_threads())
         assert [stored.facts.may_wait for stored in handlers.stores] == [True, False]
         with RawPeer(server.port) as third:
             third.associate()
@@ -124,6 +124,7 @@ def test_the_limit_on_associations_holds_when_many_ask_at_the_same_moment(
             server.wait_until_empty()
 
 
+@pytest.mark.slow
 def test_a_peer_that_does_not_read_is_cut_off(handlers: RecordingHandlers) -> None:
     with (
         serving(handlers, "threads", send_seconds=0.2) as server,

@@ -67,6 +67,7 @@ def test_peers_that_drip_bytes_do_not_keep_the_buffers_from_others(server: Serve
             thread.join()
 
 
+@pytest.mark.slow
 def test_a_peer_that_sends_tiny_pdvs_is_read_in_small_portions(
     server: ServerThread, handlers: RecordingHandlers
 ) -> None:

@@ -1,18 +1,14 @@
 """`serve` as a process: how it begins and stops, what it does under hostile input, and what that costs in memory."""
 
 import contextlib
-import os
 import resource
 import signal
-import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from stowkeeper.net.limits import RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS_MAX
-from support import forked
 from support.hostile import (
     CONTEXT,
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -42,7 +38,7 @@ from support.raw_peer import (
     p_data,
     store_message,
 )
-from support.server_process import FEW_SLOTS, ServerProcess, association_rows, kept_instances, serve_process
+from support.server_process import ServerProcess, association_rows, kept_instances, serve_process
 
 pytestmark = pytest.mark.slow
 
@@ -80,8 +76,7 @@ def test_sigterm_lets_the_instance_in_flight_finish(tmp_path: Path) -> None:
         assert {row["ended"] for row in association_rows(server.archive)} == {"shutdown"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_at_the_limit_of_the_drain_it_aborts_and_ends(tmp_path: Path, number: signal.Signals) -> None:
+def test_at_the_limit_of_the_drain_it_aborts_and_ends(tmp_path: Path) -> None:
     with (
         serve_process(tmp_path, settings="[dicom]\ndrain_seconds = 0.3\n") as server,
         RawPeer(server.port) as peer,
@@ -89,7 +84,7 @@ def test_at_the_limit_of_the_drain_it_aborts_and_ends(tmp_path: Path, number: si
         peer.associate()
         assert peer.store("1.2.3.2", make_instance(2).data).status == 0
         peer.send(MESSAGE[:100_000])
-        server.signal(number)
+        server.signal(signal.SIGINT)
         assert peer.read_pdu().kind == ABORT
         assert server.wait() == 0
         assert depot_folders(server) == []
@@ -116,34 +111,6 @@ def test_sighup_puts_access_rules_and_the_log_level_in_force(tmp_path: Path) -> 
         server.wait_for_log("the old ones stay")
         with RawPeer(server.port) as known:
             assert known.associate(calling=b"SCANNER").kind == ASSOCIATE_AC
-
-
-def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        run = forked.run(
-            [
-                sys.executable,
-                "-m",
-                "stowkeeper",
-                "serve",
-                "--archive",
-                str(tmp_path / "a"),
-                "--port",
-                str(port),
-            ],
-            env={**os.environ, **FEW_SLOTS},
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-    assert run.returncode != 0
-    assert run.stdout == ""
-    assert f"cannot listen on 127.0.0.1, port {port}" in run.stderr
-    assert "--port" in run.stderr
-    assert "Traceback" not in run.stderr
 
 
 # A disk without room, by marks that no disk reaches

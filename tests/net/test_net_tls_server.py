@@ -154,6 +154,7 @@ def test_bytes_in_any_split(
     assert bytes(handlers.stores[0].data) == DATA[:200_000]
 
 
+@pytest.mark.slow
 def test_reading_stops_while_buffers_are_held_and_goes_on(
     server: ServerThread, handlers: RecordingHandlers, client: ssl.SSLContext
 ) -> None:

@@ -372,6 +372,7 @@ def test_bounds_of_counts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "more than 3" in found[1].defect
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_one_instance_and_not_of_their_number() -> None:
     element = {"vr": "LO", "Value": ["some text"] * 50}
     instance = json.dumps({f"0009{number:04X}": element for number in range(0x1001, 0x1021)})

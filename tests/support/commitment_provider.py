@@ -108,7 +108,7 @@ class Provider:
                 (evt.EVT_N_ACTION, self._take),
                 (evt.EVT_DIMSE_SENT, self._after_answer),
                 (evt.EVT_C_STORE, self._take_instance),
-                (evt.EVT_CONN_OPEN, lambda event: self._sockets.append(event.assoc.dul.socket.socket)),
+                (evt.EVT_CONN_OPEN, self._note_connection),
             ],
         )
         self.ae_title = ae_title
@@ -130,6 +130,10 @@ class Provider:
             "answer_seconds": 5.0,
         }
         return Peer(**(values | changes))
+
+    def _note_connection(self, event: Any) -> None:
+        self._sockets.append(event.assoc.dul.socket.socket)
+        _send_one_message_at_a_time(event.assoc.dimse)
 
     def _take(self, event: Any) -> tuple[int, None]:
         information = event.action_information
@@ -231,6 +235,20 @@ class Provider:
         for connection in self._sockets:
             # pynetdicom forgets the socket of a requestor that was killed without closing it.
             connection.close()
+
+
+def _send_one_message_at_a_time(dimse: Any) -> None:
+    """Let what is sent on several threads of an association not mix.
+
+    pynetdicom tells of a message before it sends it; a report that is sent at once would have the answer in its middle.
+    """
+    sending, send = threading.Lock(), dimse.send_msg
+
+    def send_whole(*arguments: Any) -> None:
+        with sending:
+            send(*arguments)
+
+    dimse.send_msg = send_whole
 
 
 def commits_all_on_same(provider: Provider, asked: Asked) -> None:

@@ -7,23 +7,39 @@ look once more, and takes away the response of a receiver that was quick. The op
 import json
 import sys
 import threading
-import time
 from typing import Any
 
 from pynetdicom.association import Association
-from pynetdicom_sender import send
-
-PAUSE_SECONDS = 0.005
-"""More than the thread's round of a millisecond."""
+from pynetdicom_sender import SECONDS_MAX, send
 
 
-class Checkpoint(threading.Event):
-    """An event that, when cleared, gives the thread that will wait for it the time to begin."""
+class Checkpoint:
+    """Stands in for the event at which that thread pauses: who clears it goes on when the thread is there."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._is_set = True
+        self._is_paused = False
+
+    def wait(self) -> None:
+        """Pause while it is cleared; called by that thread in each of its rounds."""
+        with self._changed:
+            while not self._is_set:
+                self._is_paused = True
+                self._changed.notify_all()
+                self._changed.wait()
 
     def clear(self) -> None:
-        """Clear it, and be sure that the other thread has come to its wait."""
-        super().clear()
-        time.sleep(PAUSE_SECONDS)
+        """Clear it, and wait until the thread has paused."""
+        with self._changed:
+            self._is_set = False
+            self._changed.wait_for(lambda: self._is_paused, SECONDS_MAX)
+
+    def set(self) -> None:
+        """Let the thread go on."""
+        with self._changed:
+            self._is_set, self._is_paused = True, False
+            self._changed.notify_all()
 
 
 def main() -> None:
@@ -32,8 +48,7 @@ def main() -> None:
 
     def send_steadily(self: Association, *arguments: Any, **more: Any) -> Any:
         if not isinstance(self._reactor_checkpoint, Checkpoint):
-            self._reactor_checkpoint = Checkpoint()
-            self._reactor_checkpoint.set()
+            self._reactor_checkpoint = Checkpoint()  # type: ignore[assignment]  # all of an event that is asked for
         return send_c_store(self, *arguments, **more)
 
     Association.send_c_store = send_steadily  # type: ignore[method-assign]  # the one way to reach that event
