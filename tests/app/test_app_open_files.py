@@ -52,11 +52,13 @@ def test_what_is_needed_counts_two_for_each_connection(tmp_path: Path) -> None:
     assert open_files_needed(more) == shipped + 2 * 500
 
 
+@pytest.mark.slow
 def test_the_limit_is_raised_as_far_as_it_may() -> None:
     assert raised(100, 400, 300) == ("", 400)
     assert raised(400, 400, 300) == ("", 400)
 
 
+@pytest.mark.slow
 def test_a_hard_limit_that_is_too_low_is_told_with_the_number_needed() -> None:
     words, limit = raised(100, 200, 300)
     assert limit == 200

@@ -126,6 +126,7 @@ def test_a_credential_that_may_nothing_is_told_as_that(stow: CommandLine) -> Non
         assert "may nothing" not in stow("token add", *arguments).err
 
 
+@pytest.mark.slow
 def test_credentials_of_an_older_archive_open_what_they_did(stow: CommandLine) -> None:
     (stow.archive / "objects").mkdir(parents=True)
     catalog = stow.archive / "catalog.sqlite"
