@@ -228,6 +228,7 @@ def test_a_detached_server_from_its_start_to_its_end(
     refused = line("service start", "--daemon", "--port", "0")
     assert refused.code == ExitCode.TRY_AGAIN
     assert f"runs already, as process {first}" in refused.err
+    assert f"`stowkeeper service stop --archive {line.archive}` ends it" in refused.err
     assert daemon.process_id() == first
 
     with (line.archive / "log" / "daemon.out").open("a") as output:

@@ -178,6 +178,17 @@ def test_capabilities_are_read_from_the_system() -> None:
     assert not rights._has_capability(1 << 62)
 
 
+@pytest.mark.parametrize("command", [["start", "--daemon"], ["logs", "--daemon"], ["install"]])
+def test_settings_of_another_that_cannot_be_read_are_a_missing_right(place: Path, command: list[str]) -> None:
+    (place / "stowkeeper.toml").touch(mode=0o600)
+    (place / "run").mkdir()
+    code, said = as_nobody("service", *command, "--archive", place)
+    assert code == ExitCode.NO_PERMISSION
+    assert (
+        f"may not read the settings in {place / 'stowkeeper.toml'}, which belongs to root: run `sudo " in said
+    )
+
+
 def test_what_a_user_cannot_reach_is_named(place: Path) -> None:
     shut = place / "shut"
     shut.mkdir(mode=0o700)

@@ -170,6 +170,13 @@ def test_what_the_sandbox_would_hide_stays_visible() -> None:
     assert (plain["ProtectHome"], plain["PrivateTmp"]) == (["yes"], ["yes"])
 
 
+def test_places_where_everybody_may_write_are_closed_or_its_own() -> None:
+    """ProtectSystem=strict leaves /dev/shm as it is, and in a container /run/lock as well."""
+    found = directives(service_unit(plan(), version=252))
+    assert found["ReadOnlyPaths"] == ["/run"]
+    assert found["TemporaryFileSystem"][0].startswith("/dev/shm:")
+
+
 def test_the_sandbox_lets_events_and_copies_out(tmp_path: Path) -> None:
     (tmp_path / "stowkeeper.toml").write_text(
         """

@@ -1,6 +1,7 @@
 """`stowkeeper service`: the server as a service of the machine, under systemd, under launchd, or detached without either."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
@@ -32,9 +33,11 @@ if sys.platform != "win32":
     from stowkeeper.app.service.rights import (
         RightMissingError,
         again_as,
+        as_called,
         check_may_listen,
         check_may_write,
         nearest_that_is_seen,
+        reading_settings,
         user_name,
     )
     from stowkeeper.app.service.systemd import Systemd
@@ -179,6 +182,7 @@ def install(
     if manager is None:
         click.echo(installing.words_without_a_manager(plan, wish))
         return ExitCode.FINDINGS
+    is_started_anew = False
     if isinstance(manager, Launchd):
         if is_socket_activated:
             raise click.UsageError(
@@ -191,7 +195,7 @@ def install(
         units = installing.unit_texts(plan, wish, manager.version())
         texts = {manager.units / name: text for name, text in units.items()}
         if not dry_run:
-            installing.install_units(manager, plan, units)
+            is_started_anew = installing.install_units(manager, plan, units)
     if dry_run:
         for path, text in texts.items():
             click.echo(f"# {path}\n{text}")
@@ -199,13 +203,24 @@ def install(
     for path in texts:
         click.echo(f"written: {path}")
     who = "this user" if of_user else plan.user
-    start = f"stowkeeper service start{' --user-unit' if of_user else ''}"
-    click.echo(
-        f"The service runs as {who} and starts with the machine. Start it now: {'' if of_user else 'sudo '}{start}"
-    )
+    what = _next_step(manager, is_started_anew=is_started_anew)
+    click.echo(f"The service runs as {who} and starts with the machine. {what}")
     if of_user:
         click.echo("So that it runs while nobody is logged in: loginctl enable-linger")
     return ExitCode.OK
+
+
+def _next_step(manager: "Systemd | Launchd", *, is_started_anew: bool) -> str:
+    if is_started_anew:
+        return "Its sockets have changed, so it was started anew."
+    runs = isinstance(manager, Systemd) and manager.is_active()
+    words = [*as_called(), "service", "restart" if runs else "start"]
+    called = shlex.join([*words, "--user-unit"] if manager.of_user else ["sudo", *words])
+    return (
+        f"A server runs, as it was installed before; start it anew: {called}"
+        if runs
+        else f"Start it now: {called}"
+    )
 
 
 def _absolute(path: str | None) -> Path | None:
@@ -251,7 +266,8 @@ def start(*, settings_arguments: SettingsArguments, manager: "Systemd | Launchd 
 
 def _start_daemon(arguments: SettingsArguments) -> None:
     arguments = _with_absolute_paths(arguments)
-    settings = arguments.load()
+    with reading_settings():
+        settings = arguments.load()
     check_may_write(settings.archive_path)
     check_archive_folder(settings.archive_path)
     check_may_write(settings.log_directory)
@@ -392,9 +408,10 @@ def _systemd_lines(manager: "Systemd") -> Iterator[str]:
         yield f"systemd: no service is installed ({manager.unit_path} is not there)."
         return
     state = f"{said.get('ActiveState')} ({said.get('SubState')})"
-    since = f" since {said['ActiveEnterTimestamp']}" if said.get("ActiveEnterTimestamp") else ""
+    since = f" since {said['StateChangeTimestamp']}" if said.get("StateChangeTimestamp") else ""
     yield f"systemd: {state}{since}, {said.get('UnitFileState')}, restarts: {said.get('NRestarts')}."
-    if said.get("StatusText"):
+    has_ended = said.get("ActiveState") in {"inactive", "failed"}  # systemd keeps its last words
+    if said.get("StatusText") and not has_ended:
         yield f"         {said['StatusText']}."
 
 
@@ -417,7 +434,8 @@ def logs(*, archive: Path, manager: "Systemd | Launchd | None", follow: bool, li
             manager.show_journal(lines=lines, follow=follow)
     else:
         arguments = Daemon(archive).last_start()
-    settings = arguments.load()
+    with reading_settings():
+        settings = arguments.load()
     out = sys.stdout.buffer
     try:
         for piece in tail(lambda: log_file_of(settings), lines, follow=follow):

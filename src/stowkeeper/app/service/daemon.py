@@ -93,9 +93,10 @@ class Daemon:
             ) from None
         try:
             if not _lock_soon(lock):
+                named = f"--archive {shlex.quote(str(self.archive))}"
                 raise CommandError(
                     f"a server of {self.archive} runs already, as process {_number_in(lock) or 'that is just starting'}:"
-                    " `stowkeeper service stop` ends it, `stowkeeper service restart` starts it anew.",
+                    f" `stowkeeper service stop {named}` ends it, `stowkeeper service restart {named}` starts it anew.",
                     ExitCode.TRY_AGAIN,
                 )
             if os.fstat(lock).st_uid != os.geteuid():

@@ -27,6 +27,7 @@ from stowkeeper.app.service.rights import (
     RightMissingError,
     check_may_write,
     need_root,
+    reading_settings,
     unreachable_for,
     user_name,
 )
@@ -48,6 +49,7 @@ class Wish:
     is_socket_activated: bool = False
 
 
+@reading_settings()
 def plan_for(wish: Wish) -> ServicePlan:
     """Return the plan of a service. Raises SettingsError and CommandError."""
     otherwise = os.path.expanduser(USER_ARCHIVE) if wish.of_user else SERVICE_ARCHIVE
@@ -68,13 +70,13 @@ def unit_texts(plan: ServicePlan, wish: Wish, version: int) -> dict[str, str]:
     return {UNIT: unit, **(socket_units(plan) if wish.is_socket_activated else {})}
 
 
-def install_units(systemd: Systemd, plan: ServicePlan, texts: Mapping[str, str]) -> None:
+def install_units(systemd: Systemd, plan: ServicePlan, texts: Mapping[str, str]) -> bool:
     """Make the user and the folders where they are missing, write the units, and have them start with the machine.
 
-    Raises RightMissingError before anything is made, CommandError and OSError.
+    Returns whether the server had to be started anew, since its sockets changed. Raises RightMissingError before anything is made, CommandError and OSError.
     """
     _prepare(plan, of_user=systemd.of_user, what="Installing a service")
-    systemd.install(texts)
+    return systemd.install(texts)
 
 
 def install_property_list(launchd: Launchd, plan: ServicePlan) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.service.plan import program
+from stowkeeper.app.setting_problems import SettingsError
 
 _CAP_NET_BIND_SERVICE: Final = 1 << 10
 _UNPRIVILEGED_PORTS: Final = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
@@ -24,10 +25,14 @@ class RightMissingError(CommandError):
         super().__init__(sentence, ExitCode.NO_PERMISSION)
 
 
+def as_called() -> list[str]:
+    """Return how this program was called: below /opt it is on nobody's search path, least of all on that of sudo."""
+    return list(program()) if os.path.basename(sys.argv[0]) == "__main__.py" else sys.argv[:1]
+
+
 def again_as(user: str) -> str:
     """Return the command line of this process as another user would type it."""
-    words = [*program(), *sys.argv[1:]] if os.path.basename(sys.argv[0]) == "__main__.py" else sys.argv
-    return shlex.join(["sudo", *([] if user == "root" else ["-u", user]), *words])
+    return shlex.join(["sudo", *([] if user == "root" else ["-u", user]), *as_called(), *sys.argv[1:]])
 
 
 def need_root(what: str) -> None:
@@ -56,6 +61,25 @@ def nearest_that_is_seen(path: Path) -> Path:
             path = path.parent
         else:
             return path
+
+
+@contextlib.contextmanager
+def reading_settings() -> Iterator[None]:
+    """Raise RightMissingError where the settings that are loaded within cannot be read by this user: nothing is wrong in them."""
+    try:
+        yield
+    except SettingsError as error:
+        by_effective_user = os.access in os.supports_effective_ids
+        for path in (Path(problem.place) for problem in error.problems):
+            if not path.is_absolute() or not os.path.lexists(path):
+                continue
+            if not os.access(path, os.R_OK, effective_ids=by_effective_user):
+                owner = user_name(os.lstat(path).st_uid)
+                raise RightMissingError(
+                    f"user {user_name(os.geteuid())} may not read the settings in {path}, which belongs to {owner}: run"
+                    f" `{again_as(owner)}`."
+                ) from None
+        raise
 
 
 def check_may_write(folder: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
@@ -24,8 +25,12 @@ UNIT: Final = f"{SERVICE_NAME}.service"
 _OLDEST: Final = 240
 """The version that is taken for granted where none is told: that of the oldest distributions with our Python."""
 
+_RUNS: Final = {"active", "activating", "reloading"}
+"""The states of a service that has been started, and is to be started again when it had to be stopped."""
+
 _REFUSED: Final = re.compile(
-    r"access denied|authentication (is )?required|not authorized|permission denied", re.IGNORECASE
+    r"access denied|authentication (is )?required|not authorized|permission denied|insufficient permissions",
+    re.IGNORECASE,
 )
 
 
@@ -59,12 +64,21 @@ class Systemd:
         """Return the names of the socket units that are installed for the service."""
         return sorted(path.name for path in self.units.glob(f"{SERVICE_NAME}*.socket"))
 
-    def install(self, texts: Mapping[str, str]) -> None:
-        """Write units by their names, take away sockets of an earlier installation, and have all start with the machine."""
+    def install(self, texts: Mapping[str, str]) -> bool:
+        """Write units by their names, take away sockets of an earlier installation, and have all start with the machine.
+
+        A server that runs is left alone, but where its sockets change: it is started anew then, which True tells.
+        """
         self.units.mkdir(parents=True, exist_ok=True)
-        old = [name for name in self.sockets() if name not in texts]
+        there = {name: (self.units / name).read_text(encoding="utf-8") for name in self.sockets()}
+        old = [name for name in there if name not in texts]
+        changed = [name for name, text in there.items() if texts.get(name) != text]
+        runs = bool(changed) and self.is_active()
+        if changed:
+            # systemd closes a socket whose address changes, does not open it anew, and starts the server without it.
+            self.control("stop", *changed, *([UNIT] if self.unit_path.exists() else []))
         if old:
-            self.control("disable", "--now", *old)
+            self.control("disable", *old)
         for name in old:
             (self.units / name).unlink()
         for name, text in texts.items():
@@ -75,6 +89,9 @@ class Systemd:
             new.replace(path)
         self.control("daemon-reload")
         self.control("enable", *texts)
+        if runs:
+            self.start()
+        return runs
 
     def uninstall(self) -> None:
         """Stop the service and take its units away."""
@@ -98,6 +115,7 @@ class Systemd:
     def start(self) -> None:
         """Start the sockets, and the service; return when it is ready. Raises CommandError with what it said."""
         self.check_installed()
+        self._forget_failures()
         self.control("start", *self.sockets(), UNIT)
 
     def stop(self) -> None:
@@ -108,7 +126,12 @@ class Systemd:
     def restart(self) -> None:
         """Start the service anew. Its sockets stay: who connects meanwhile waits in them."""
         self.check_installed()
+        self._forget_failures()
         self.control("restart", UNIT)
+
+    def _forget_failures(self) -> None:
+        # The limit of starts is for those that nobody asked for. Without the right to this, the start itself says so.
+        self._run("systemctl", *self._scope(), "--no-ask-password", "reset-failed", UNIT)
 
     def archive(self) -> Path | None:
         """Return the archive of the service that is installed; None where there is none."""
@@ -125,21 +148,34 @@ class Systemd:
         except FileNotFoundError:
             return None
 
+    def is_active(self) -> bool:
+        """Tell whether the service was started, and is to run."""
+        return self.properties().get("ActiveState") in _RUNS
+
     def properties(self) -> dict[str, str]:
         """Return what systemd says of the service."""
-        names = "LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,StatusText,ActiveEnterTimestamp,Result"
+        names = "LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,StatusText,StateChangeTimestamp,Result"
         shown = self._run("systemctl", *self._scope(), "show", f"--property={names}", UNIT).stdout
         return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
     def show_journal(self, *, lines: int, follow: bool) -> NoReturn:
-        """Become journalctl, which shows the log of the service."""
+        """Become journalctl, which shows the log of the service. Raises RightMissingError where it would show none of it."""
         unit = "--user-unit" if self.of_user else "--unit"
+        if not self.of_user and os.geteuid() != 0:
+            # Who has a journal of their own gets that one alone, with a hint, and no failure.
+            hint = self._run("journalctl", unit, UNIT, "--lines=0").stderr
+            if "not seeing messages" in hint or _REFUSED.search(hint):
+                raise RightMissingError(
+                    f"user {user_name(os.geteuid())} may not read the journal of the system: run `{again_as('root')}`, or be in"
+                    " the group systemd-journal."
+                )
         words = ["journalctl", unit, UNIT, f"--lines={lines}", *(["--follow"] if follow else [])]
         os.execvp(words[0], words)  # noqa: S606 - no shell is wanted
 
     def control(self, verb: str, *names: str) -> None:
         """Call systemctl. Raises RightMissingError, and CommandError with what it said."""
         words = ["systemctl", *self._scope(), "--no-ask-password", verb, *names]
+        begun = int(time.time())
         done = self._run(*words)
         if done.returncode == 0:
             return
@@ -156,6 +192,7 @@ class Systemd:
                 UNIT,
                 "--output=cat",
                 "--no-pager",
+                f"--since=@{begun}",
                 f"--lines={LAST_WORDS_LINES_MAX}",
             ).stdout.strip()
             if verb in {"start", "restart"}

@@ -154,6 +154,7 @@ def _service_lines(
         yield f"User={plan.user}"
         yield f"Group={plan.group or plan.user}"
     yield "UMask=0027"
+    yield f"SyslogIdentifier={SERVICE_NAME}"
     yield "# A large catalog takes its time to be brought to a new version."
     yield "TimeoutStartSec=infinity"
     yield f"TimeoutStopSec={plan.stop_seconds}"
@@ -205,7 +206,10 @@ def _sandbox_lines(plan: ServicePlan, *, is_socket_activated: bool, of_user: boo
     own = [quoted(str(folder)) for folder in plan.written]
     # A folder of others may be on a disk that is away: the server starts all the same, and its events wait.
     theirs = [quoted(f"-{folder}") for folder in plan.outlets]
+    # In a container systemd 252 leaves /run writable, whatever ProtectSystem= says: with it goes /run/lock, which is everybody's.
+    yield "ReadOnlyPaths=/run"
     yield f"ReadWritePaths={' '.join((*own, *theirs))}"
+    yield "TemporaryFileSystem=/dev/shm:mode=1777,nosuid,nodev,noexec"
     yield "KeyringMode=private"
     yield "RemoveIPC=yes"
 
