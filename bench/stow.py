@@ -44,6 +44,8 @@ CLOSE = b"\r\n--" + BOUNDARY + b"--\r\n"
 PIXEL_DATA = b"\xe0\x7f\x10\x00"
 EXPLICIT_LITTLE_ENDIAN, RLE_LOSSLESS = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0"
 FRAGMENT_BYTES = 64 << 20
+SENT_AT_ONCE = 1 << 20
+"""Bytes that are put together before a turn begins: to do it meanwhile took the client a tenth of the time of small instances."""
 PARTS = 10_000
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 AGAINST_ORTHANC = {"ct": 5.0, "mr": 6.0, "tiny": 6.0, "big": 2.5}
@@ -96,8 +98,25 @@ def batches(files: Sequence[bytes], count: int) -> list[list[bytes]]:
     bodies = []
     for start in range(0, len(files), count):
         pieces = [piece for file in files[start : start + count] for piece in (delimiter(), file)]
-        bodies.append([*pieces, CLOSE])
+        bodies.append(list(joined(iter([*pieces, CLOSE]))))
     return bodies
+
+
+def joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Give pieces of a megabyte and more as they are, and those between them together."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if len(piece) < SENT_AT_ONCE:
+            waiting.append(piece)
+            size += len(piece)
+        if waiting and (size >= SENT_AT_ONCE or len(piece) >= SENT_AT_ONCE):
+            yield b"".join(waiting)
+            waiting, size = [], 0
+        if len(piece) >= SENT_AT_ONCE:
+            yield piece
+    if waiting:
+        yield b"".join(waiting)
 
 
 class Client:
@@ -119,15 +138,9 @@ class Client:
             f'Content-Type: multipart/related; type="application/dicom"; boundary={BOUNDARY.decode()}\r\n'
             f"Content-Length: {length}\r\nAccept: application/dicom+json\r\n\r\n"
         )
-        waiting = head.encode()
+        self._socket.sendall(head.encode())
         for piece in pieces:
-            if len(waiting) + len(piece) < 1 << 20:
-                waiting += piece
-                continue
-            self._socket.sendall(waiting)
             self._socket.sendall(piece)
-            waiting = b""
-        self._socket.sendall(waiting)
         return self._stored()
 
     def _stored(self) -> int:
@@ -255,7 +268,9 @@ def memory(folder: Path) -> dict[str, float]:
     for name, (give, size) in GIANTS.items():
         length = sum(map(len, give(big, 0)))
         length += size + (size // FRAGMENT_BYTES * 8 if give is many_fragments else 0)
-        found[name] = _peak(folder / name, lambda client: client.post_stream(give(big, size), length), 1)  # noqa: B023 - used at once
+        found[name] = _peak(
+            folder / name, lambda client: client.post_stream(joined(give(big, size)), length), 1
+        )  # noqa: B023 - used at once
     tiny = [path.read_bytes() for path in sorted((HERE / "sets" / "tiny").glob("*.dcm"))]
     (body,) = batches(distinct(tiny, PARTS), PARTS)
     found[f"{PARTS} parts"] = _peak(folder / "many", lambda client: client.post(body), PARTS)

@@ -2,12 +2,14 @@
 
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from stowkeeper.services.store_request import StoreRequest
 from stowkeeper.web import exchange, studies_routes
 from stowkeeper.web.roles import Role
 from support.archive_server import depot_leftovers, requests
@@ -60,6 +62,33 @@ def test_who_vanishes_loses_the_unfinished_part_alone(server: StoreServer, ends:
         again.sendall(head(len(whole)) + whole)
         assert status_of(read_one(again)) == 200
     assert server.kept() == UIDS
+
+
+@pytest.mark.parametrize("coming", ["in one go", "to a thread"])
+def test_of_who_left_before_the_answer_the_ledger_says_that_nobody_was_told(
+    server: StoreServer, monkeypatch: pytest.MonkeyPatch, coming: str
+) -> None:
+    settling, gone = threading.Event(), threading.Event()
+    settle = StoreRequest.settle
+
+    def settle_when_gone(self: StoreRequest) -> None:
+        settling.set()
+        assert gone.wait(30)
+        settle(self)
+
+    monkeypatch.setattr(StoreRequest, "settle", settle_when_gone)
+    body = body_of(*FILES)
+    sock = connect(server.thread)
+    sock.sendall(head(len(body)) + (body if coming == "in one go" else b""))
+    if coming == "to a thread":
+        sock.sendall(body)
+    assert settling.wait(30)
+    reset(sock)
+    gone.set()
+    line = server.line()
+    assert line["ended"] == "lost"
+    lines = requests(server.archive, str(line["association_id"]))
+    assert [(one.status, one.outcome) for one in lines] == [(None, "kept")] * 3
 
 
 def test_a_body_that_stands_still_is_given_up(server: StoreServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,10 @@ MEDIA_TYPE_PARAMETERS_MAX: Final = 16
 ACCEPT_ENTRIES_MAX: Final = 64
 """Media types of an Accept that are looked at. Browsers send eight; those beyond count for nothing."""
 
+ACCEPT_CHOICES_REMEMBERED: Final = 16
+"""Choices between the forms of an answer that are remembered by what was accepted: a client asks for the same each time. With the
+longest heads that are taken they are 256 kB."""
+
 ERROR_COMMENT_CHARACTERS_MAX: Final = 64
 """What one Error Comment (0000,0902) holds (PS3.5 §6.2, VR LO). Longer words go on in the next item."""
 

@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Final
 
 from stowkeeper.stow.limits import (
+    ACCEPT_CHOICES_REMEMBERED,
     ACCEPT_ENTRIES_MAX,
     BOUNDARY_BYTES_MAX,
     MEDIA_TYPE_CHARACTERS_MAX,
@@ -193,7 +195,12 @@ def preferred_response_type(accept: Sequence[str], query_accept: str | None) -> 
     `accept` is every Accept field of the request, `query_accept` the parameter of its query, which counts alone where it is there
     (PS3.18 §8.3.3.1). Entries that cannot be read are passed over, and where none is left, JSON is the default.
     """
-    query = _LOST_PLUS.sub(r"\1+\2", query_accept or "")
+    return _preferred(tuple(accept), query_accept or "")
+
+
+@lru_cache(ACCEPT_CHOICES_REMEMBERED)
+def _preferred(accept: tuple[str, ...], query_accept: str) -> str | None:
+    query = _LOST_PLUS.sub(r"\1+\2", query_accept)
     entries = list(_entries([query])) or list(_entries(accept))
     if not entries:
         return DICOM_JSON

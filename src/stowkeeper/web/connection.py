@@ -46,6 +46,9 @@ None where it comes as the application has it from the server. Called on the eve
 GIVE_BODY_BACK = "stowkeeper.give_body_back"
 """Key of a request's scope: a function that is called when nobody reads a body any more that was taken, whole or not."""
 
+IS_GONE = "stowkeeper.is_gone"
+"""Key of a request's scope: a function that tells whether the connection is known to have ended."""
+
 
 def plain_answer(status: int, words: str = "") -> bytes:
     """Return a whole answer to a request that the application never sees, in bytes. `words` '': those of the status."""
@@ -232,6 +235,8 @@ class BoundedProtocol(HttpToolsProtocol):
         scope = cast("dict[str, Any]", self.scope)
         scope[TAKE_BODY] = partial(self._take_body, self.cycle)
         scope[GIVE_BODY_BACK] = self._give_body_back
+        cycle = self.cycle
+        scope[IS_GONE] = lambda: cycle.disconnected
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super()._start_asgi_task(cycle, partial(_run, cycle, app))

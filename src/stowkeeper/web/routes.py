@@ -147,8 +147,11 @@ def check_routes(routers: Iterable[APIRouter]) -> None:
             raise TypeError(f"{route.path} does not say whom it serves: use `allow`")
 
 
-def _asker(request: Request) -> Principal:
-    """Return who asks; for endpoints whose rules demand a role."""
+async def _asker(request: Request) -> Principal:
+    """Return who asks; for endpoints whose rules demand a role.
+
+    FastAPI would make a thread for each request in which it calls a function that is not of this kind.
+    """
     found = principal_of(request.scope)
     if found is None:
         raise RuntimeError("nobody looked who asks")
