@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from urllib.request import urlopen
@@ -268,9 +269,8 @@ def memory(folder: Path) -> dict[str, float]:
     for name, (give, size) in GIANTS.items():
         length = sum(map(len, give(big, 0)))
         length += size + (size // FRAGMENT_BYTES * 8 if give is many_fragments else 0)
-        found[name] = _peak(
-            folder / name, lambda client: client.post_stream(joined(give(big, size)), length), 1
-        )  # noqa: B023 - used at once
+        pieces = joined(give(big, size))
+        found[name] = _peak(folder / name, partial(Client.post_stream, pieces=pieces, length=length), 1)
     tiny = [path.read_bytes() for path in sorted((HERE / "sets" / "tiny").glob("*.dcm"))]
     (body,) = batches(distinct(tiny, PARTS), PARTS)
     found[f"{PARTS} parts"] = _peak(folder / "many", lambda client: client.post(body), PARTS)
