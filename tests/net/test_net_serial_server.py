@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from random import Random
 
 import pytest
@@ -311,7 +311,7 @@ def test_a_peer_that_does_not_read_is_given_up(handlers: RecordingHandlers) -> N
     with serving_serially(handlers, send_seconds=SHORT) as server:
         with RawPeer(server.port, receive_buffer=4096) as peer:
             peer.associate(*CONTEXTS)
-            with pytest.raises(ConnectionError):
+            with suppress(ConnectionError):  # or its end is known before the next piece is sent
                 peer.send_until(ECHO * 500, lambda: bool(handlers.closed))
         server.wait_until(lambda: are_closed(handlers, 1))
         ((end, words),) = endings(handlers)
