@@ -188,7 +188,7 @@ async def _store(
 
 
 async def _is_gone(request: Request) -> bool:
-    """Tell whether the client has left, as far as is known: asked of the connection, which takes a tenth of Starlette's way."""
+    """Tell whether the client has left, as far as is known: asked of the connection, which takes less than to wait for its end."""
     is_gone = request.scope.get(IS_GONE)
     if is_gone is None:
         return await request.is_disconnected()

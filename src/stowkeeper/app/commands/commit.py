@@ -21,7 +21,7 @@ from stowkeeper.app.commands.commitment_waiting import (
 from stowkeeper.app.commands.event_loop import event_loop
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.job_driver import server_runs
-from stowkeeper.app.commands.options import DEFAULT_ARCHIVE, SettingsArguments, json_option
+from stowkeeper.app.commands.options import SettingsArguments, json_option, place_options
 from stowkeeper.app.commitment_terms import ask_terms
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.log_lines import printable
@@ -41,16 +41,7 @@ ANSWER_SECONDS = 30.0
     epilog="Exit code 0 when a report of the peer says that everything is committed, and in no other case but that of"
     " --no-wait; 1 when something is not; 75 when no report came while it waited. docs/commands.md tells more."
 )
-@click.option(
-    "--archive",
-    metavar="DIR",
-    help=f"Folder of the archive.  [env var: STOWKEEPER_ARCHIVE; default: {DEFAULT_ARCHIVE}]",
-)
-@click.option(
-    "--config",
-    metavar="FILE",
-    help="Settings file (TOML). Not given: STOWKEEPER_CONFIG, or stowkeeper.toml in the archive if it is there.",
-)
+@place_options
 @click.option("--study", "studies", metavar="UID", multiple=True, help="All that is kept of this study.")
 @click.option(
     "--calling-ae-title",

@@ -13,7 +13,7 @@ from stowkeeper.app.commands.acting_user import acting_user
 from stowkeeper.app.commands.columns import Column, Row, print_rows
 from stowkeeper.app.commands.commitment_lines import STATE_WORDS, as_row, print_instances, whole_row
 from stowkeeper.app.commands.failures import CommandError
-from stowkeeper.app.commands.options import DEFAULT_ARCHIVE, SettingsArguments, archive_option, json_option
+from stowkeeper.app.commands.options import SettingsArguments, archive_option, json_option, place_options
 from stowkeeper.app.commands.paging import page_by_page, paging_options
 from stowkeeper.app.commands.parameters import moment
 from stowkeeper.app.exit_codes import ExitCode
@@ -215,16 +215,7 @@ def _print(commitment: Commitment, row: Row) -> None:
     short_help="Have one reported again, or ask for it again.",
     epilog="Exit code 0 when it was written down, 1 when it cannot be done, 66 when there is none.",
 )
-@click.option(
-    "--archive",
-    metavar="DIR",
-    help=f"Folder of the archive.  [env var: STOWKEEPER_ARCHIVE; default: {DEFAULT_ARCHIVE}]",
-)
-@click.option(
-    "--config",
-    metavar="FILE",
-    help="Settings file (TOML). Not given: STOWKEEPER_CONFIG, or stowkeeper.toml in the archive if it is there.",
-)
+@place_options
 @role_option
 @click.argument("uid", metavar="UID")
 @json_option

@@ -43,6 +43,21 @@ def archive_option(command: Callable[..., R]) -> Callable[..., R]:
     return with_archive
 
 
+def place_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command `--archive` and `--config`, which it gets as they were given, None where they were not."""
+    config = click.option(
+        "--config",
+        metavar="FILE",
+        help="Settings file (TOML). Not given: STOWKEEPER_CONFIG, or stowkeeper.toml in the archive if it is there.",
+    )
+    archive = click.option(
+        "--archive",
+        metavar="DIR",
+        help=f"Folder of the archive.  [env var: STOWKEEPER_ARCHIVE; default: {DEFAULT_ARCHIVE}]",
+    )
+    return archive(config(command))
+
+
 def remember_log_directory(archive: Path, directory: Path) -> None:
     """Let the details of a fault go to the log folder of the archive, if there is an archive."""
     invocation = click.get_current_context().find_object(Invocation)

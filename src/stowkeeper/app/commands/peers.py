@@ -13,7 +13,7 @@ from stowkeeper.app.commands.acting_user import acting_user
 from stowkeeper.app.commands.columns import Column, Row, print_rows
 from stowkeeper.app.commands.event_loop import event_loop
 from stowkeeper.app.commands.failures import CommandError
-from stowkeeper.app.commands.options import DEFAULT_ARCHIVE, SettingsArguments, json_option
+from stowkeeper.app.commands.options import SettingsArguments, json_option, place_options
 from stowkeeper.app.commands.peer_address import PeerAddress, parse_peer_address
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.log_lines import printable
@@ -64,16 +64,7 @@ class OpenBook:
 def _book_options(command: Callable[..., R]) -> Callable[..., R]:
     """Give a command --archive and --config. It gets `arguments`, to open the book with."""
 
-    @click.option(
-        "--archive",
-        metavar="DIR",
-        help=f"Folder of the archive.  [env var: STOWKEEPER_ARCHIVE; default: {DEFAULT_ARCHIVE}]",
-    )
-    @click.option(
-        "--config",
-        metavar="FILE",
-        help="Settings file (TOML). Not given: STOWKEEPER_CONFIG, or stowkeeper.toml in the archive if it is there.",
-    )
+    @place_options
     @wraps(command)
     def with_book(*, archive: str | None, config: str | None, **options: Any) -> R:  # noqa: ANN401 - they are the command's own
         arguments = SettingsArguments(config_file=config, overrides={"archive": archive})

@@ -14,10 +14,10 @@ from stowkeeper.app.commands.acting_user import acting_user
 from stowkeeper.app.commands.byte_progress import human_size
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.options import (
-    DEFAULT_ARCHIVE,
     SettingsArguments,
     archive_option,
     json_option,
+    place_options,
 )
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.log_lines import printable
@@ -96,16 +96,7 @@ class _Result:
     "test",
     epilog="Exit code 0, also where nothing would go; 66 when there is no archive. Example: stowkeeper retention test --list",
 )
-@click.option(
-    "--archive",
-    metavar="DIR",
-    help=f"Folder of the archive.  [env var: STOWKEEPER_ARCHIVE; default: {DEFAULT_ARCHIVE}]",
-)
-@click.option(
-    "--config",
-    metavar="FILE",
-    help="Settings file (TOML). Not given: STOWKEEPER_CONFIG, or stowkeeper.toml in the archive if it is there.",
-)
+@place_options
 @click.option("--list", "lists", is_flag=True, help="Name each study or instance, and what becomes of it.")
 @json_option
 def test(*, archive: str | None, config: str | None, lists: bool, as_json: bool) -> ExitCode:

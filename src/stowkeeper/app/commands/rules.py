@@ -13,7 +13,7 @@ import click
 from stowkeeper.app.commands.byte_progress import human_size
 from stowkeeper.app.commands.columns import Column, lay_out
 from stowkeeper.app.commands.failures import CommandError
-from stowkeeper.app.commands.options import DEFAULT_ARCHIVE, SettingsArguments, json_option
+from stowkeeper.app.commands.options import SettingsArguments, json_option, place_options
 from stowkeeper.app.commands.parameters import moment
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.forwarding_rules import forwarding_rules
@@ -45,16 +45,7 @@ def rules() -> None:
     epilog="Exit code 0, also where nothing would be sent; 1 when the study or the instance is not there."
     " Example: stowkeeper rules test --rules draft.toml --since 7d",
 )
-@click.option(
-    "--archive",
-    metavar="DIR",
-    help=f"Folder of the archive.  [env var: STOWKEEPER_ARCHIVE; default: {DEFAULT_ARCHIVE}]",
-)
-@click.option(
-    "--config",
-    metavar="FILE",
-    help="Settings file (TOML). Not given: STOWKEEPER_CONFIG, or stowkeeper.toml in the archive if it is there.",
-)
+@place_options
 @click.option(
     "--rules",
     "draft",

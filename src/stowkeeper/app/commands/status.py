@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import click
 
 from stowkeeper.app.commands.failures import CommandError
-from stowkeeper.app.commands.options import DEFAULT_ARCHIVE, SettingsArguments, json_option
+from stowkeeper.app.commands.options import SettingsArguments, json_option, place_options
 from stowkeeper.app.commands.settings_or_shipped import load_or_shipped
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.log_lines import printable
@@ -22,16 +22,7 @@ from stowkeeper.app.status.state import ArchiveState, ToDo
     epilog="Exit code 0 when a server runs and nothing is to be acted on, 1 when something is, 69 when none runs, 66 when"
     " there is no archive. docs/operations.md tells more."
 )
-@click.option(
-    "--archive",
-    metavar="DIR",
-    help=f"Folder of the archive.  [env var: STOWKEEPER_ARCHIVE; default: {DEFAULT_ARCHIVE}]",
-)
-@click.option(
-    "--config",
-    metavar="FILE",
-    help="Settings file (TOML). Not given: STOWKEEPER_CONFIG, or stowkeeper.toml in the archive if it is there.",
-)
+@place_options
 @json_option
 def status(*, archive: str | None, config: str | None, as_json: bool) -> ExitCode:
     """Tell whether a server runs on the archive, and how it is.
