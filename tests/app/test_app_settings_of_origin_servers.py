@@ -1,5 +1,6 @@
 """The settings of origin servers: what is refused, what reaches the services, what check-config, doctor and a reload say."""
 
+import datetime as dt
 import ssl
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.origin_servers import origin_servers
 from stowkeeper.app.settings import Settings, SettingsError, load_settings, reload_settings
 from stowkeeper.services.origin_servers import OriginServerError, open_destination
+from support.tls_fixtures import TLSFiles
+
+NOW = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
 
 
 def loaded(folder: Path, *tables: str) -> Settings:
@@ -33,6 +37,8 @@ def test_what_is_set_reaches_the_services(tmp_path: Path) -> None:
             "https://pacs.example:8443/dicom-web/studies/",
             'token_file = "token"',
             'ca_file = "/etc/ca.pem"',
+            'certificate = "ours.pem"',
+            'key = "/etc/ours.key"',
             "batch_instances = 7",
             'batch_bytes = "3 MB"',
             "at_once = 3",
@@ -46,6 +52,7 @@ def test_what_is_set_reaches_the_services(tmp_path: Path) -> None:
     cloud = found["cloud"]
     assert cloud.address.url == "https://pacs.example:8443/dicom-web/studies"
     assert (cloud.token_file, cloud.ca_file) == (str(tmp_path / "token"), "/etc/ca.pem")
+    assert (cloud.certificate, cloud.key) == (str(tmp_path / "ours.pem"), "/etc/ours.key")
     assert (cloud.instances, cloud.bytes_max, cloud.parallel, cloud.seconds) == (7, 3_000_000, 3, 20)
     assert (cloud.lane, found["plain"].instances, found["plain"].parallel) == ("web:cloud", 20, 2)
     assert (found["named"].user, found["named"].is_exposure_allowed) == ("us", True)
@@ -73,6 +80,8 @@ def test_what_is_set_reaches_the_services(tmp_path: Path) -> None:
         ),
         ([server("a", "http://x", 'token_file="t"')], "the credential could be read on the way"),
         ([server("a", "http://x", 'ca_file="c"')], "ca_file is of no use to a url with http://"),
+        ([server("a", "http://x", 'certificate="c"')], "certificate is of no use to a url with http://"),
+        ([server("a", "https://x", 'key="k"')], "key is of no use without certificate"),
         ([server("a", "http://x", "batch_instances = 0")], "batch_instances: 0 is not allowed"),
         ([server("a", "http://x"), server("a", "http://y")], 'several origin servers have the name "a"'),
         (
@@ -133,26 +142,44 @@ def test_files_that_cannot_be_used_end_no_start_and_are_told(
         tmp_path,
         server("gone", "https://x", 'token_file = "none"'),
         server("untrusted", "https://x", 'ca_file = "ca.pem"'),
+        server("bare", "https://x", 'certificate = "bare.pem"', 'key = "bare.key"'),
         server("open", "https://x", 'token_file = "token"'),
         server("well", "https://x"),
     )
-    found = {one.words.partition(":")[0]: one for one in check_origin_servers(settings)}
+    found = {one.words.partition(":")[0]: one for one in check_origin_servers(settings, NOW)}
     assert {name: one.level for name, one in found.items()} == {
         "gone": Level.WARNING,
         "untrusted": Level.WARNING,
+        "bare": Level.WARNING,
         "open": Level.WARNING,
         "well": Level.OK,
     }
     assert str(tmp_path / "none") in found["gone"].mend
     assert str(tmp_path / "ca.pem") in found["untrusted"].mend
+    assert "certificate: the certificate" in found["bare"].words
+    assert str(tmp_path / "bare.pem") in found["bare"].mend
     assert found["open"].mend == f"chmod o-rwx {tmp_path / 'token'}"
     assert run(["check-config", "--config", str(tmp_path / "site.toml")]) == ExitCode.OK
     output, errors = capsys.readouterr()
-    assert output.count("[[origin_servers]]") == 4
+    assert output.count("[[origin_servers]]") == 5
     told = [line for line in errors.splitlines() if "origin server" in line]
-    assert len(told) == 2
+    assert len(told) == 3
     assert told[0].startswith('warning: jobs wait that send to the origin server "gone": token_file: ')
     assert "abc" not in output + errors
+
+
+@pytest.mark.peer("openssl")
+def test_the_days_of_our_certificate_are_looked_at(tmp_path: Path, tls_files: TLSFiles) -> None:
+    Path(tls_files.client.key).chmod(0o600)
+    for identity, level, words in (
+        (tls_files.client, Level.OK, "holds until"),
+        (tls_files.expired, Level.FAILURE, "expired on"),
+    ):
+        lines = [f'certificate = "{identity.certificate}"', f'key = "{identity.key}"']
+        found = list(check_origin_servers(loaded(tmp_path, server("a", "https://x", *lines)), NOW))
+        assert [one.check for one in found] == ["certificate", "origin server"]
+        assert (found[0].level, words in found[0].words) == (level, True)
+        assert "kill" not in found[0].mend
 
 
 def test_a_reload_puts_them_in_force(tmp_path: Path) -> None:

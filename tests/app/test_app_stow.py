@@ -161,6 +161,8 @@ def test_a_folder_without_instances_is_no_input(
         ["--timeout", "0", "http://127.0.0.1:1", "."],
         ["--ca-file", "x", "http://127.0.0.1:1", "."],
         ["--no-verify", "http://127.0.0.1:1", "."],
+        ["--certificate", "x", "http://127.0.0.1:1", "."],
+        ["--key", "x", "https://127.0.0.1:1", "."],
         ["--password-file", "x", "http://127.0.0.1:1", "."],
         ["--user", "x", "--token-file", "y", "http://127.0.0.1:1", "."],
     ],
@@ -230,7 +232,7 @@ def test_a_credential_is_not_sent_in_the_clear(
 
 
 def test_a_file_that_is_not_there_is_no_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for option in ("--token-file", "--ca-file"):
+    for option in ("--token-file", "--ca-file", "--certificate"):
         assert run(["stow", option, "absent", "https://127.0.0.1:1", str(folder)]) == ExitCode.NO_INPUT
         assert "absent" in capsys.readouterr().err
 

@@ -365,7 +365,7 @@ def test_the_last_words_of_a_server_are_read_though_nothing_goes_out() -> None:
             self.looks += 1
             return self.looks > 1 and super()._has_answer()
 
-    line = Late(ours, 5, threading.Event())
+    line = Late(ours, 5, threading.Event(), "somewhere")
     with pytest.raises(_AnsweredEarlyError):
         line.sendall(b"more of the body")
     line.wait_for_answer()

@@ -54,6 +54,41 @@ def test_a_certificate_that_is_not_trusted_ends_it(
     assert again.results == {"0": "stored", "1": "stored"}
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_server_that_asks_for_a_certificate_gets_ours(
+    tmp_path: Path, tls_files: TLSFiles, version: ssl.TLSVersion
+) -> None:
+    asking = server_context(tls_files.server)
+    asking.minimum_version = asking.maximum_version = version
+    asking.verify_mode = ssl.CERT_REQUIRED
+    asking.load_verify_locations(tls_files.authority.certificate)
+    authority, ours, foreign = tls_files.authority.certificate, tls_files.client, tls_files.foreign
+    in_one = tmp_path / "both.pem"
+    in_one.write_bytes(Path(ours.certificate).read_bytes() + Path(ours.key).read_bytes())
+    files = make_files(tmp_path / "files", 2)
+    with scripted_server(context=asking) as server:
+        for certificate, key in ((ours.certificate, ours.key), (str(in_one), "")):
+            context = client_context(authority, certificate=certificate, key=key)
+            assert list(stow(files, server.url, context=context).results.values()) == ["stored"] * 2
+        assert len(server.requests) == 2
+        for context, words in (
+            (client_context(authority), "it requires a certificate of us"),
+            (
+                client_context(authority, certificate=foreign.certificate, key=foreign.key),
+                "it does not trust the authority that issued our certificate",
+            ),
+        ):
+            seen = stow(files, server.url, context=context)
+            assert words in seen.ended_by
+            assert set(seen.results.values()) == {"failed"}
+        assert len(server.requests) == 2
+
+
+def test_a_key_of_another_certificate_is_told(tls_files: TLSFiles) -> None:
+    with pytest.raises(TLSSetupError, match="does not belong to the certificate"):
+        client_context(certificate=tls_files.client.certificate, key=tls_files.expired.key)
+
+
 def test_the_name_of_the_server_is_looked_at(tmp_path: Path, tls_files: TLSFiles) -> None:
     identity = tls_files.authority.issue("other", names=("DNS:other.example.org",))
     with scripted_server(context=server_context(identity)) as server:

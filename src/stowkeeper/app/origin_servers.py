@@ -16,6 +16,8 @@ def origin_servers(settings: Settings) -> Mapping[str, OriginServer]:
             user=entry.user,
             password_file=entry.password_file,
             ca_file=entry.ca_file,
+            certificate=entry.certificate,
+            key=entry.key,
             is_exposure_allowed=entry.insecure_http,
             instances=entry.batch_instances,
             bytes_max=entry.batch_bytes,

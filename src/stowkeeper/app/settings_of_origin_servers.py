@@ -82,6 +82,22 @@ class OriginServerSettings(Table):
             shape="path",
         ),
     ] = ""
+    certificate: Annotated[
+        FilePath,
+        About(
+            "File in PEM with our certificate, for a server that asks for one, and behind it those of the authorities between.",
+            allowed="a path",
+            shape="path",
+        ),
+    ] = ""
+    key: Annotated[
+        FilePath,
+        About(
+            "File in PEM with its private key, without a password. Empty: it is in the file of the certificate.",
+            allowed="a path",
+            shape="path",
+        ),
+    ] = ""
     batch_instances: Annotated[
         int,
         Field(ge=1, le=BATCH_INSTANCES_MAX),
@@ -132,8 +148,11 @@ class OriginServerSettings(Table):
             raise ValueError("token_file and user are two credentials: a request has one")
         if bool(self.user) is not bool(self.password_file):
             raise ValueError("user and password_file are of no use without each other")
-        if self.ca_file and address.scheme != "https":
-            raise ValueError("ca_file is of no use to a url with http://")
+        if self.key and not self.certificate:
+            raise ValueError("key is of no use without certificate")
+        for key in ("ca_file", "certificate"):
+            if getattr(self, key) and address.scheme != "https":
+                raise ValueError(f"{key} is of no use to a url with http://")
         has_credential = bool(self.token_file or self.password_file)
         if has_credential and not (address.keeps_secrets or self.insecure_http):
             raise ValueError(

@@ -93,6 +93,11 @@ def words_of(error: ssl.SSLError) -> str:
     return _FAILURES.get(reason) or _ALERTS.get(reason) or f"TLS failed ({_plain(reason)})"
 
 
+def alert_words(error: ssl.SSLError) -> str:
+    """Say by which alert the peer refused us; empty where it was none."""
+    return _ALERTS.get(error.reason or _reason_in(str(error)), "")
+
+
 def _reason_in(text: str) -> str:
     """Return the reason in a text such as `[SSL] tlsv1 alert no application protocol (_ssl.c:1006)`.
 

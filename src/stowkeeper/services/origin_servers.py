@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from stowkeeper.net.tls_errors import TLSSetupError
+from stowkeeper.net.tls_errors import TLSFault, TLSSetupError
 from stowkeeper.services.limits import ORIGIN_SERVER_PARALLEL, ORIGIN_SERVER_SECONDS
 from stowkeeper.services.stow_client.address import StoreAddress
 from stowkeeper.services.stow_client.credentials import (
@@ -27,7 +27,8 @@ class OriginServer:
 
     The credential is in files, `token_file` or `password_file` with `user`, which are read anew for each run of a job: tokens
     are renewed. `instances` and `bytes_max` bound a request, `parallel` their number at once; `seconds` is how long the server
-    may stand still. Without TLS a credential goes to another machine only where `is_exposure_allowed`.
+    may stand still. `certificate` is ours, for a server that asks for one, its private key in `key` or the same
+    file. Without TLS a credential goes to another machine only where `is_exposure_allowed`.
     """
 
     name: str
@@ -36,6 +37,8 @@ class OriginServer:
     user: str = ""
     password_file: str = ""
     ca_file: str = ""
+    certificate: str = ""
+    key: str = ""
     is_exposure_allowed: bool = False
     instances: int = BATCH_INSTANCES
     bytes_max: int = BATCH_BYTES
@@ -58,15 +61,22 @@ def open_destination(server: OriginServer) -> Destination:
     context = None
     if server.address.scheme == "https":
         try:
-            context = client_context(server.ca_file or None)
+            context = client_context(server.ca_file or None, certificate=server.certificate, key=server.key)
         except TLSSetupError as error:
-            raise OriginServerError(f"ca_file: {str(error).removesuffix('.')}") from error
+            raise OriginServerError(f"{_key_of(server, error)}: {str(error).removesuffix('.')}") from error
     return Destination(
         address=server.address,
         credential=credential,
         context=context,
         credential_hint="give token_file, or user and password_file, in its [[origin_servers]] table",
     )
+
+
+def _key_of(server: OriginServer, error: TLSSetupError) -> str:
+    """Return the setting that named what cannot be used."""
+    if error.fault is TLSFault.TRUST:
+        return "ca_file"
+    return "certificate" if error.fault is TLSFault.CERTIFICATE or not server.key else "key"
 
 
 def _credential_of(server: OriginServer) -> Credential | None:

@@ -51,6 +51,8 @@ _NAMES: Final = (
     "insecure_http",
     "ca_file",
     "no_verify",
+    "certificate",
+    "key",
 )
 _OPTIONS: Final = (
     click.argument("url", metavar="URL"),
@@ -73,10 +75,20 @@ _OPTIONS: Final = (
         help="Authorities that the server's certificate is to be of (PEM), in place of those that this machine trusts.",
     ),
     click.option("--no-verify", is_flag=True, help="Take any certificate: whoever answers gets the data."),
+    click.option(
+        "--certificate",
+        metavar="FILE",
+        help="Our certificate (PEM), for servers that ask for one, and behind it those of the authorities between.",
+    ),
+    click.option(
+        "--key",
+        metavar="FILE",
+        help="Its private key (PEM), without a password, if it is not in the same file.",
+    ),
 )
 
 
-def _destination(
+def _destination(  # noqa: PLR0913 - one for each option
     *,
     url: str,
     study: str,
@@ -86,12 +98,14 @@ def _destination(
     insecure_http: bool,
     ca_file: str | None,
     no_verify: bool,
+    certificate: str | None,
+    key: str | None,
 ) -> Destination:
     try:
         address = read_address(url, study)
     except AddressError as error:
         raise click.BadParameter(f"{error}.", param_hint="URL") from None
-    context = _context(address, ca_file, no_verify=no_verify)
+    context = _context(address, ca_file, no_verify=no_verify, certificate=certificate, key=key)
     try:
         credential = _credential(token_file, user, password_file)
         if credential is not None:
@@ -123,17 +137,28 @@ def _password(user: str) -> str:
     return sys.stdin.readline().rstrip("\r\n")
 
 
-def _context(address: StoreAddress, ca_file: str | None, *, no_verify: bool) -> ssl.SSLContext | None:
-    """Return whom to trust; None where there is no TLS."""
+def _context(
+    address: StoreAddress,
+    ca_file: str | None,
+    *,
+    no_verify: bool,
+    certificate: str | None,
+    key: str | None,
+) -> ssl.SSLContext | None:
+    """Return whom to trust and as whom to call; None where there is no TLS."""
+    if key is not None and certificate is None:
+        raise click.UsageError("--key has no effect without --certificate.")
     if address.scheme != "https":
-        if ca_file is not None or no_verify:
-            raise click.UsageError("--ca-file and --no-verify have no effect on a URL with http://.")
+        if ca_file is not None or no_verify or certificate is not None:
+            raise click.UsageError(
+                "--ca-file, --no-verify and --certificate have no effect on a URL with http://."
+            )
         return None
     if no_verify:
         click.echo(
             "warning: the server's certificate is not checked: whoever answers gets the data.", err=True
         )
     try:
-        return client_context(ca_file, verifies=not no_verify)
+        return client_context(ca_file, verifies=not no_verify, certificate=certificate or "", key=key or "")
     except TLSSetupError as error:
         raise CommandError(str(error), ExitCode.NO_INPUT) from error

@@ -51,8 +51,12 @@ def check_certificate(
     file_format: FileFormat = FileFormat.PEM,
     password_file: str = "",
     server: int | None = None,
+    is_read_anew: bool = False,
 ) -> Iterator[Finding]:
-    """Load one certificate with its key, as a server does, and look at its days and at who may read the key."""
+    """Load one certificate with its key, as a server does, and look at its days and at who may read the key.
+
+    One that `is_read_anew` whenever it is needed waits for no SIGHUP.
+    """
     for path in dict.fromkeys((certificate, key)):
         unreadable = _unreadable(what, path)
         if unreadable is not None:
@@ -70,7 +74,9 @@ def check_certificate(
             CERTIFICATE, f"{what}: {words}", f"{show}; openssl pkey -in {shlex.quote(key)} -noout -check"
         )
         return
-    renew = f"{show}  # have a new one made, put it there, and: kill -HUP {server or 'PID'}"
+    renew = f"{show}  # have a new one made, put it there" + (
+        "" if is_read_anew else f", and: kill -HUP {server or 'PID'}"
+    )
     yield _days(what, certificate, facts, now, renew)
     yield from _readers(what, key)
 

@@ -64,8 +64,9 @@ def examine(loaded: LoadedSettings) -> Iterator[Finding]:
     yield from clock.check_time_service()
     yield from _check_ports(settings, running)
     here = [server.pid for server in running if server.is_here]
-    yield from certificates.check_certificates(settings, dt.datetime.now(dt.UTC), here[0] if here else None)
-    yield from origin_servers.check_origin_servers(settings)
+    now = dt.datetime.now(dt.UTC)
+    yield from certificates.check_certificates(settings, now, here[0] if here else None)
+    yield from origin_servers.check_origin_servers(settings, now)
     yield from outlets.check_outlets(settings)
     yield from program.check_open_files(open_files_needed(settings))
     # Last, so that a clock that jumps had time to.

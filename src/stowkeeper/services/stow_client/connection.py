@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from stowkeeper.net.tls_words import words_of
+from stowkeeper.net.tls_words import alert_words, words_of
 from stowkeeper.services.stow_client.address import StoreAddress
 from stowkeeper.services.stow_client.batches import BatchBody
 from stowkeeper.services.stow_client.limits import (
@@ -112,6 +112,9 @@ class ServerConnection:
 
         try:
             return self._exchange(target, fields, body, count)
+        except UnreachableError:
+            sent(-out)  # it refuses our certificate, perhaps with the body on its way
+            raise
         except _ConnectionGoneError:
             if not is_reused:
                 raise
@@ -132,7 +135,7 @@ class ServerConnection:
         self, target: str, fields: Mapping[str, str], body: BatchBody, sent: Callable[[int], None]
     ) -> Answer:
         if self._line is None:
-            self._line = _Line(self._connect(), self._seconds, self._stop)
+            self._line = _Line(self._connect(), self._seconds, self._stop, _where(self._address))
         line = self._line
         connection = http.client.HTTPConnection(self._address.host, self._address.port)
         connection.sock = line
@@ -237,8 +240,10 @@ class _Line:
     into `_incoming` and looked at there.
     """
 
-    def __init__(self, connected: socket.socket, seconds: float, stop: threading.Event) -> None:
+    def __init__(self, connected: socket.socket, seconds: float, stop: threading.Event, where: str) -> None:
         connected.settimeout(0)
+        self._where = where
+        self._refusal = ""
         self._socket = connected
         self._seconds = seconds
         self._stop = stop
@@ -249,7 +254,7 @@ class _Line:
     # For http.client.
 
     def sendall(self, data: bytes | memoryview) -> None:
-        """Send bytes. Raises _AnsweredEarlyError when the server has answered, and AnswerLostError."""
+        """Send bytes. Raises _AnsweredEarlyError when the server has answered, UnreachableError and AnswerLostError."""
         view = memoryview(data)
         until = time.monotonic() + self._seconds
         self._deadline = None
@@ -290,7 +295,7 @@ class _Line:
     def wait_for_answer(self) -> None:
         """Wait until an answer begins; from then on it has so long to its end as the server may stand still.
 
-        Raises AnswerLostError and StoppedError.
+        Raises UnreachableError, AnswerLostError and StoppedError.
         """
         until = time.monotonic() + self._seconds
         stop_until: float | None = None
@@ -302,8 +307,7 @@ class _Line:
             if time.monotonic() >= until:
                 raise AnswerLostError(f"the server did not answer within {self._seconds:g} seconds")
             self._select(WATCH_SECONDS, writing=False)
-        if not self._incoming:
-            raise _ConnectionGoneError("the server closed the connection without an answer")
+        self._expect_words("the server closed the connection without an answer")
         self._deadline = time.monotonic() + self._seconds
 
     def read_into(self, buffer: memoryview) -> int:
@@ -342,6 +346,9 @@ class _Line:
                 piece = self._socket.recv(ANSWER_PIECE_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 break
+            except ssl.SSLError as error:
+                piece = b""
+                self._refusal = alert_words(error)
             except OSError:
                 piece = b""
             self._incoming += piece
@@ -352,8 +359,20 @@ class _Line:
         until = time.monotonic() + LOST_ANSWER_SECONDS
         while not self._has_answer() and time.monotonic() < until and not self._stop.is_set():
             self._select(WATCH_SECONDS, writing=False)
-        if not self._incoming:
-            raise _ConnectionGoneError("the server closed the connection while it was sent to")
+        self._expect_words("the server closed the connection while it was sent to")
+
+    def _expect_words(self, without: str) -> None:
+        """Raise _ConnectionGoneError where nothing came; UnreachableError where the server refused by a TLS alert.
+
+        Since TLS 1.3 a client hears only behind its handshake what the server thinks of its certificate (RFC 8446 §4.4.2.4).
+        """
+        if self._incoming:
+            return
+        if self._refusal:
+            raise UnreachableError(
+                f"{self._where} cannot be called over TLS: {self._refusal}.", for_good=True
+            )
+        raise _ConnectionGoneError(without)
 
     def _wait(self, until: float, *, writing: bool) -> None:
         """Wait a moment until bytes can go out or come in."""
