@@ -22,8 +22,9 @@ import structlog
 from blake3 import blake3
 
 from stowkeeper.archive.admission import Admission
-from stowkeeper.archive.arrival import Arrival, Content, DuplicatePolicy, Received, content_of
+from stowkeeper.archive.arrival import Arrival, Content, Received
 from stowkeeper.archive.checks import check
+from stowkeeper.archive.first_versions import FirstVersions
 from stowkeeper.archive.limits import SYNC_EVERY_BYTES, SYNC_THREADS, WORKER_THREADS
 from stowkeeper.archive.outcome import Outcome, Refusal, Refused, SenderAnswer
 from stowkeeper.archive.packed_values import pack_values
@@ -80,6 +81,7 @@ class Intake:
         self.slots = slots
         self.admission = admission
         self.finisher = finisher
+        self.first_versions = FirstVersions(finisher.kept_contents)
         self.sync_every = sync_every
         self.receipt_ids = ReceiptIds()
         self.queue: SimpleQueue[Incoming | None] = SimpleQueue()
@@ -406,37 +408,39 @@ class Incoming:
             study_instance_uid=self._arrival.study_instance_uid,
         )
         receipt = self._make_receipt()
-        self._refuse_second_version(receipt)
-        if self._slot is None:
-            self._head = sealed = seal_head(self._encode_head(), receipt)
-            self._slot = self._intake.slots.take()
-            self._write([memoryview(sealed), *pieces])
-        else:
-            self._write(pieces)
-            sealed = seal_head(self._head, receipt)
-            self._write_at(len(sealed) - RECEIPT_LENGTH, self._slot, [memoryview(sealed)[-RECEIPT_LENGTH:]])
-        self._synchronize()
-        slot, self._slot = self._slot, None
-        try:
-            self._intake.files.close(slot.descriptor)
-        except OSError:
-            # The descriptor is gone even so, its number may be another file's by now; only the name is ours.
-            with suppress(OSError):
-                self._intake.files.unlink(slot.path)
-            raise
-        self._intake.finisher.submit(
-            Received(
-                receipt=receipt,
-                depot_path=slot.path,
-                file_size=len(sealed) + self._length,
-                packed_values=pack_values(scan.values),
-                little_endian=scan.little_endian,
-                remarks=scan.remarks,
-                answer_known=True,
-                duplicates=self._arrival.duplicates,
-                answer=self._answer,
+        with self._intake.first_versions.admit(receipt, self._arrival.duplicates):
+            if self._slot is None:
+                self._head = sealed = seal_head(self._encode_head(), receipt)
+                self._slot = self._intake.slots.take()
+                self._write([memoryview(sealed), *pieces])
+            else:
+                self._write(pieces)
+                sealed = seal_head(self._head, receipt)
+                self._write_at(
+                    len(sealed) - RECEIPT_LENGTH, self._slot, [memoryview(sealed)[-RECEIPT_LENGTH:]]
+                )
+            self._synchronize()
+            slot, self._slot = self._slot, None
+            try:
+                self._intake.files.close(slot.descriptor)
+            except OSError:
+                # The descriptor is gone even so, its number may be another file's by now; only the name is ours.
+                with suppress(OSError):
+                    self._intake.files.unlink(slot.path)
+                raise
+            self._intake.finisher.submit(
+                Received(
+                    receipt=receipt,
+                    depot_path=slot.path,
+                    file_size=len(sealed) + self._length,
+                    packed_values=pack_values(scan.values),
+                    little_endian=scan.little_endian,
+                    remarks=scan.remarks,
+                    answer_known=True,
+                    duplicates=self._arrival.duplicates,
+                    answer=self._answer,
+                )
             )
-        )
         return Outcome(
             refusal=None,
             receipt=receipt,
@@ -447,14 +451,6 @@ class Incoming:
             study_instance_uid=strip_uid(scan.values.get(STUDY_INSTANCE_UID, b"")),
             series_instance_uid=strip_uid(scan.values.get(SERIES_INSTANCE_UID, b"")),
         )
-
-    def _refuse_second_version(self, receipt: Receipt) -> None:
-        """Refuse other bytes for an instance that is kept, where the policy says so; the same bytes are welcome."""
-        if self._arrival.duplicates is not DuplicatePolicy.REFUSE:
-            return
-        kept = self._intake.finisher.kept_contents(receipt.sop_instance_uid)
-        if kept and content_of(receipt) not in kept:
-            raise Refused(Refusal.DUPLICATE, "the instance is kept already, with other bytes", (0x00001000,))
 
     def _write(self, pieces: list[memoryview]) -> None:
         count = sum(map(len, pieces))

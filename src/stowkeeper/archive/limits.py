@@ -22,6 +22,10 @@ senders before it refuses them."""
 THROTTLE_SECONDS_MAX = 2.0
 """How long one answer waits for the finisher at most: well under any sender's response timeout."""
 
+TURN_SECONDS_MAX = 20.0
+"""How long an instance waits under the policy `refuse` for one with its UID that is being received: longer than a sync takes on any
+disk that is of use, and under any sender's response timeout."""
+
 FINISHER_BATCH_MAX = 512
 """Instances finished in one transaction: past a few hundred the cost of the commit no longer shows."""
 
