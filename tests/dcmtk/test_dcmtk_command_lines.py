@@ -29,7 +29,7 @@ from support.dcmtk_command_lines import (
     run_dcmtk,
     taken_port,
 )
-from support.peers import program_path
+from support.peers import DCMTK_COMPARED, program_path
 
 pytestmark = pytest.mark.slow
 
@@ -251,16 +251,14 @@ def test_the_table_is_large_enough() -> None:
     assert not {(tool, d.line) for d in DIFFERENCES.values() for tool in d.tools} & set(TABLE)
 
 
-@pytest.mark.peer("storescp")
-@pytest.mark.peer("dcmrecv")
+@pytest.mark.peer(DCMTK_COMPARED)
 @pytest.mark.parametrize(("tool", "line"), TABLE)
 def test_ours_answers_as_dcmtk(tool: str, line: str, port: str, folder: Path) -> None:
     theirs, ours = both_answers(tool, line, port, folder)
     assert ours == expected_of_ours(tool, line, theirs)
 
 
-@pytest.mark.peer("storescp")
-@pytest.mark.peer("dcmrecv")
+@pytest.mark.peer(DCMTK_COMPARED)
 @pytest.mark.parametrize(
     ("name", "tool"), [(name, tool) for name, found in DIFFERENCES.items() for tool in found.tools]
 )
@@ -288,8 +286,7 @@ def open_folder() -> Iterator[Path]:
         yield path
 
 
-@pytest.mark.peer("storescp")
-@pytest.mark.peer("dcmrecv")
+@pytest.mark.peer(DCMTK_COMPARED)
 @pytest.mark.parametrize("tool", ["storescp", "dcmrecv"])
 @pytest.mark.parametrize("line", lines(REFUSED))
 def test_what_a_user_without_privileges_is_refused(
@@ -311,8 +308,7 @@ SHOWN = """
 """
 
 
-@pytest.mark.peer("storescp")
-@pytest.mark.peer("dcmrecv")
+@pytest.mark.peer(DCMTK_COMPARED)
 @pytest.mark.parametrize("tool", ["storescp", "dcmrecv"])
 @pytest.mark.parametrize("line", lines(SHOWN))
 def test_arguments_are_shown_as_by_dcmtk(tool: str, line: str, port: str, folder: Path) -> None:
@@ -341,7 +337,7 @@ PAIRS_TRIED = 320
 CHUNKS = 8
 
 
-@pytest.mark.peer("storescp")
+@pytest.mark.peer(DCMTK_COMPARED)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_of_two_errors_ours_reports_the_same(chunk: int, port: str, folder: Path) -> None:
     wrong = []

@@ -24,6 +24,7 @@ from stowkeeper.dcmtk.storescp_table import storescp_table
 from support.differential_comparison import mismatches
 from support.differential_observation import Observation
 from support.differential_run import observe_both
+from support.peers import DCMTK_COMPARED
 from support.private_network import need_private_network
 
 SAMPLE_SEED = 3
@@ -72,8 +73,7 @@ RUNS = list(chosen())
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.peer("storescp")
-@pytest.mark.peer("dcmrecv")
+@pytest.mark.peer(DCMTK_COMPARED)
 @pytest.mark.parametrize("lines", [lines for _, lines in RUNS], ids=[name for name, _ in RUNS])
 def test_ours_does_what_dcmtk_does(lines, tmp_path):
     need_private_network()

@@ -22,6 +22,7 @@ from support.differential_observation import Observation, StoredFile, observe
 from support.differential_run import Trial, dcmtk_program, observe_both
 from support.differential_steps import NOTHING, Scenario
 from support.differential_tokens import log_tokens, output_tokens
+from support.peers import DCMTK_COMPARED
 from support.private_network import need_private_network
 
 FILE = StoredFile(name="out/CT.1", mode="644", meta=(("00020010", "1.2"),), data_set=b"abcdef")
@@ -210,8 +211,7 @@ PLANTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.peer("storescp")
-@pytest.mark.peer("dcmrecv")
+@pytest.mark.peer(DCMTK_COMPARED)
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_program_that_does_otherwise_is_found(name, tmp_path):
     need_private_network()

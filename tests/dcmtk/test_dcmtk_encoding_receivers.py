@@ -40,9 +40,10 @@ from stowkeeper.dcmtk.encoding.identity import Identity, find_identity
 from stowkeeper.dcmtk.encoding.meta import NO_SOP_CLASS_UID, encode_meta
 from stowkeeper.dcmtk.encoding.writer import write_data_set
 from support.bundled_files import bundled_files, file_meta
+from support.peers import DCMTK_COMPARED
 from support.raw_sender import Delivered, Outgoing, exchange
 
-pytestmark = [pytest.mark.slow, pytest.mark.peer("storescp"), pytest.mark.peer("dcmrecv")]
+pytestmark = [pytest.mark.slow, pytest.mark.peer(DCMTK_COMPARED)]
 
 CHANCE_DATA_SETS = 60
 CALLING_AE_TITLE = "RAWPEER"

@@ -211,7 +211,7 @@ def test_an_instance_that_is_too_large_alone_fails(rig: StowRig) -> None:
         ended = rig.run_to_end(job)
     assert (
         ended.error
-        == "the instance was not stored: the server takes no file of this size (413 Request Entity Too Large) (1)"
+        == f"the instance was not stored: the server takes no file of this size (413 {HTTPStatus(413).phrase}) (1)"
     )
 
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,23 @@ SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A program or module that tests talk to, and how a person gets it. `others` are other names that it goes by."""
+    """A program or module that tests talk to, and how a person gets it.
+
+    `others` are other names that it goes by. `says` is what `program --version` begins with, of one whose release matters.
+    """
 
     name: str
     obtain: str
     module: str | None = None
     file: str | None = None
     others: tuple[str, ...] = ()
+    program: str | None = None
+    says: str = ""
 
     def is_present(self) -> bool:
         """Tell whether it can be started here."""
+        if self.program is not None:
+            return _version(self.program).startswith(self.says)
         if self.module is not None:
             return importlib.util.find_spec(self.module) is not None
         if self.file is not None:
@@ -54,6 +62,15 @@ class Peer:
         return next((path for path in found if path is not None), None)
 
 
+@cache
+def _version(program: str) -> str:
+    """Return what a program says of its version; nothing where it is not here."""
+    path = shutil.which(program, path=SEARCH_PATH)
+    if path is None:
+        return ""
+    return subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+
+
 _FETCHED = _HERE.parents[1] / "build" / "peers"
 """Where scripts/peers.sh puts what is of no system's packages."""
 PYTHON_CLIENTS = _FETCHED / "python"
@@ -63,6 +80,8 @@ JAVASCRIPT_CLIENT = _FETCHED / "npm" / "node_modules" / "dicomweb-client" / "bui
 """The dicomweb-client of web viewers, as a script for a page."""
 ORTHANC_DICOMWEB = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 """Orthanc's DICOMweb plug-in, where Debian puts it."""
+DCMTK_COMPARED = "DCMTK 3.6.7"
+"""The release with which ours is compared line by line; docs/dcmtk.md lists in what it differs."""
 _DCMTK = "apt-get install dcmtk, or brew install dcmtk"
 PEERS: Mapping[str, Peer] = {
     peer.name: peer
@@ -81,6 +100,12 @@ PEERS: Mapping[str, Peer] = {
                 "dcmdjpeg",
                 "dcmdjpls",
             )
+        ),
+        Peer(
+            name=DCMTK_COMPARED,
+            program="storescp",
+            says="$dcmtk: storescp v3.6.7 ",
+            obtain="apt-get install dcmtk on Debian 12; other releases differ here and there from the one that docs/dcmtk.md compares",
         ),
         Peer(name="dciodvfy", obtain="apt-get install dicom3tools"),
         Peer(name="ffmpeg", obtain="apt-get install ffmpeg, or brew install ffmpeg"),

@@ -76,6 +76,7 @@ _FAILURES: Final = MappingProxyType(
         "UNKNOWN_PROTOCOL": "it does not speak TLS",
         "HTTP_REQUEST": "it speaks HTTP without TLS",
         "DECRYPTION_FAILED_OR_BAD_RECORD_MAC": "what it sent was damaged on the way",
+        "RECORD_LAYER_FAILURE": "what it sent was damaged on the way",  # so says OpenSSL since 3.2
         "BAD_SIGNATURE": "its signature of the handshake does not fit its certificate",
         "DH_KEY_TOO_SMALL": "its Diffie-Hellman group is too small",
         "UNEXPECTED_EOF_WHILE_READING": "it closed the connection without a word",
