@@ -29,7 +29,7 @@ MAX_PDU_LENGTH = 131072
 """The largest PDU that DCMTK and Orthanc can be told to take."""
 NO_DELAY = {"TCP_NODELAY": "1"}
 _READY = re.compile(
-    r"^stowkeeper ready dicom=(?P<host>.+):(?P<port>\d+) aet=(?P<aet>\S+) archive=(?P<archive>.+)$",
+    r"^stowkeeper ready dicom=(?P<host>.+):(?P<port>\d+) aet=(?P<aet>\S+) (?:http=\S+ )?archive=(?P<archive>.+)$",
     re.MULTILINE,
 )
 

@@ -1,38 +1,44 @@
-"""What events cost: how fast a long queue drains to one endpoint, and what reception loses while a target is told of everything.
+"""What events cost: how fast a long queue drains to one endpoint, and what reception loses with events, rules and metrics on.
 
-    python bench/events.py [--events 100000] [--rounds 6] [--instances 15000] [--folder DIR] [--json]
+    python bench/events.py [--events 100000] [--rounds 6] [--instances 8000] [--folder DIR] [--json]
 
 The queue is made of rows, as the finisher writes them; a server then posts them to an endpoint in a process of its own, which looks
-whether those of each study come in order. For the reception a server without targets and one that posts every instance take turns
-on archives of their own. Put the folder on the disk that the archive is to be on.
+whether those of each study come in order. For the reception two servers take turns on archives of their own: one without targets,
+rules and HTTP, and one that posts every instance, asks ten forwarding rules about it, and is asked for its metrics all the while. Put the folder on the disk that the archive is to be on.
 """
 
 import argparse
 import contextlib
 import json
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from catalog_growth import Source
 from commitment import load, looking, server_with, small_instances
-from contenders import serving
+from contenders import Contender, serving
+from forwarding import RULES, rules
 from stowkeeper.archive import catalog
 from stowkeeper.database.schema import consumers
 from stowkeeper.services.events.feed import newest_change
+from support.processes import free_port
 
 EVENTS_A_SECOND_MIN = 500
 """Bar: queued events that one endpoint gets in a second, in order."""
 SHARE_MIN = 0.9
-"""Bar: the share of its throughput that a receiver keeps with events on."""
+"""Bar: the share of its throughput that a receiver keeps with events, rules and metrics on."""
+SCRAPE_SECONDS = 5.0
+"""How often metrics are asked for: a third of the time that Prometheus takes as shipped."""
 BATCH = 5000
 SECONDS_MAX = 1800.0
 
@@ -140,20 +146,56 @@ def drain(folder: Path, events: int) -> dict[str, Any]:
     return {"events": events, "a second": (events - first) / seconds}
 
 
+def with_http(contender: Contender, port: int) -> Contender:
+    """Return a server that answers HTTP at a port."""
+    return replace(
+        contender, command=lambda place, dicom: [*contender.command(place, dicom), "--http-port", str(port)]
+    )
+
+
+@contextlib.contextmanager
+def scraped(port: int) -> Iterator[list[int]]:
+    """Ask a server for its metrics again and again, for the length of a block; the list gets the bytes of each answer."""
+    ended = threading.Event()
+    answers: list[int] = []
+
+    def scrape() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+                answers.append(len(answer.read()))
+            ended.wait(SCRAPE_SECONDS if answers else 0.05)
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        ended.set()
+        thread.join()
+
+
 def compare(folder: Path, instances: int, rounds: int) -> dict[str, Any]:
-    """Let a server with a target and one without take turns; return the ratio of each round."""
+    """Let a server with everything on and one with nothing take turns; return the ratio of each round."""
     sent = small_instances(instances)
     ratios, costs = [], []
     with endpoint() as running:
-        contenders = {"on": target_at(running.port), "off": ""}
+        contenders = {"on": target_at(running.port) + rules(RULES), "off": ""}
         for number in range(rounds):
             found = {}
             for name in sorted(contenders, reverse=bool(number % 2)):
-                archive = folder / f"turn-{name}"
-                with serving(server_with(folder, contenders[name]), archive):
+                archive = folder / f"turn-{name}-{number}"
+                contender = server_with(folder, contenders[name])
+                with serving(contender, archive):
                     pass  # a target is told from its first start on
-                found[name] = load(server_with(folder, contenders[name]), archive, sent)
-                shutil.rmtree(archive)
+                if name == "off":
+                    found[name] = load(contender, archive, sent)
+                    continue
+                port = free_port()
+                told = running.counts()[0]
+                with scraped(port) as answers:
+                    found[name] = load(with_http(contender, port), archive, sent)
+                if running.counts()[0] == told or not answers:
+                    raise SystemExit("nobody was told, or there were no metrics")
             ratios.append(found["on"][0] / found["off"][0])
             costs.append(found["on"][1] / found["off"][1])
     return {
@@ -168,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What events cost.")
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--instances", type=int, default=15_000)
+    parser.add_argument("--instances", type=int, default=8_000)
     parser.add_argument("--folder", type=Path, help="where the archives are made; a temporary one as shipped")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -186,7 +228,7 @@ def main() -> None:
         shown = ", ".join(f"{ratio:.2f}" for ratio in reception["ratios"])
         verdict = "met" if reception["median"] >= SHARE_MIN else "MISSED"
         print(
-            f"reception with events beside without: {reception['median']:.2f} ({shown}), bar {SHARE_MIN}: {verdict};"
+            f"reception with events, rules and metrics beside without: {reception['median']:.2f} ({shown}), bar {SHARE_MIN}: {verdict};"
             f" processor time an instance × {reception['processor time']:.2f}"
         )
     if drained["a second"] < EVENTS_A_SECOND_MIN or reception["median"] < SHARE_MIN:
