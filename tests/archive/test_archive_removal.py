@@ -20,7 +20,7 @@ from stowkeeper.database.engine import DatabaseUnavailable
 from stowkeeper.database.schema import patients, receipts
 from support.archive_rig import ArchiveRig, check_kept, check_settled, model_rig
 from support.instances import Instance, make_instance
-from support.machine_with_catalog import MachineWithCatalog, damage, running_rig
+from support.machine_with_catalog import MachineWithCatalog, damage, once_each, running_rig
 from support.model_filesystem import ModelFileSystem
 from support.power_cuts import check_power_cuts
 
@@ -461,8 +461,8 @@ def test_after_a_power_cut_at_any_step_rows_and_files_agree() -> None:
             remove(rig, STUDY)
             tell("removed")
 
-        def check(state: ModelFileSystem, promises: tuple[str, ...]) -> None:
-            assert isinstance(state, MachineWithCatalog)
+        @once_each
+        def check(state: MachineWithCatalog, promises: tuple[str, ...]) -> None:
             with running_rig(state) as after:
                 if promises:
                     assert not [path for path in after.shelf() if f"/{STUDY}/" in path]

@@ -22,8 +22,8 @@ from stowkeeper.database.engine import DatabaseUnavailable
 from stowkeeper.durable.probe import PROBE_FOLDER
 from support.archive_rig import ArchiveRig, check_kept, check_settled, read_all
 from support.instances import HANGING_PROTOCOL_STORAGE, Instance, make_instance
-from support.machine_with_catalog import MachineWithCatalog, damage, running_rig
-from support.model_filesystem import ModelFileSystem, Operation
+from support.machine_with_catalog import MachineWithCatalog, damage, once_each, running_rig
+from support.model_filesystem import Operation
 from support.power_cuts import check_power_cuts
 
 PLACES = {1: ("1.2.10", "1.2.10.1"), 2: ("1.2.10", "1.2.10.2"), 3: ("1.2.20", "1.2.20.1")}
@@ -443,8 +443,8 @@ def test_after_a_power_cut_at_any_step_a_damaged_file_is_still_there_and_found_a
             verify(rig)
             tell("verified")
 
-        def check(state: ModelFileSystem, promises: tuple[str, ...]) -> None:
-            assert isinstance(state, MachineWithCatalog)
+        @once_each
+        def check(state: MachineWithCatalog, promises: tuple[str, ...]) -> None:
             with running_rig(state) as after:
                 if promises:
                     assert state_of(after, 2) == "damaged"

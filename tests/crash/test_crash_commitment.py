@@ -24,7 +24,7 @@ from stowkeeper.services.commitment.limits import CHECK_PORTION
 from support.commitment_user import named
 from support.crash_checks import looking, until
 from support.faulty_commitment_server import PEER_PORT, CommitmentNursery
-from support.faulty_server import ChildServer, Order, Step
+from support.faulty_server import ChildServer, Order, Step, telling_steps
 from support.instances import make_instance
 from support.raw_commitment import action_data, ask, push_model_context
 from support.raw_peer import PeerClosed, RawPeer
@@ -37,7 +37,7 @@ WHOLE, DAMAGED, UNKNOWN = 1, 2, 3
 NUMBERS = (WHOLE, DAMAGED, UNKNOWN)
 TRUTH = ({WHOLE}, {DAMAGED: 0x0110, UNKNOWN: 0x0112})
 LATE = "2020-01-01T00:00:00.000000Z"
-PARTS = 4
+PARTS = 2
 OCCURRENCES_MAX = 12
 REACHED_SHARE_MIN = 0.4
 """Threads interleave as they like: not each step of the first run comes in each other one."""
@@ -143,12 +143,17 @@ def _number(uid: str) -> int:
     return int(uid.rpartition(".")[2])
 
 
-def reported(archive: Path) -> bool:
-    """Tell whether the transaction is reported, and its job over."""
-    with looking(archive) as view, view.database.read() as connection:
-        found = rows.find(connection, CommitmentRole.PROVIDER, UID)
-        states = set(connection.execute(select(jobs.c.state)).scalars())
-    return found is not None and found.state is CommitmentState.REPORTED and states == {"success"}
+def until_reported(archive: Path, server: ChildServer | None = None) -> None:
+    """Wait until the transaction is reported, and its job over; or until a server has ended, if one is given."""
+
+    def is_over() -> bool:
+        with view.database.read() as connection:
+            found = rows.find(connection, CommitmentRole.PROVIDER, UID)
+            states = set(connection.execute(select(jobs.c.state)).scalars())
+        return found is not None and found.state is CommitmentState.REPORTED and states == {"success"}
+
+    with looking(archive) as view:
+        until(lambda: (server is not None and server.ended()) or is_over())
 
 
 def check_truth(archive: Path, acceptor: Acceptor) -> None:
@@ -180,7 +185,7 @@ def run_request(
         server = start(nursery, place, acceptor, "first", kill_at=step, watch=watch)
         status = asked(server.port, NUMBERS)
         assert status in (0, -1)
-        until(lambda: server.ended() or reported(archive))
+        until_reported(archive, server)
         if not server.ended():
             server.signal(signal.SIGTERM)
         code = server.wait()
@@ -188,7 +193,7 @@ def run_request(
         again = start(nursery, place, acceptor, "second")
         if status == -1:
             assert asked(again.port, NUMBERS) == 0, "a modality asks again where it was not answered"
-        until(lambda: reported(archive))
+        until_reported(archive)
         check_truth(archive, acceptor)
         stop(again)
     return code != 0
@@ -206,29 +211,16 @@ def run_late(
         transaction.execute(job_lanes.delete())
     with scripted_acceptor() as acceptor:
         server = start(nursery, place, acceptor, "first", kill_at=step, watch=watch)
-        until(lambda: server.ended() or reported(archive))
+        until_reported(archive, server)
         if not server.ended():
             server.signal(signal.SIGTERM)
         code = server.wait()
         assert code in (0, -signal.SIGKILL), server.log_text()
         again = start(nursery, place, acceptor, "second")
-        until(lambda: reported(archive))
+        until_reported(archive)
         check_truth(archive, acceptor)
         stop(again)
     return code != 0
-
-
-def steps_in(path: Path) -> list[Step]:
-    """Return every step of a run, before and after."""
-    found = []
-    for line in path.read_text(encoding="ascii").splitlines():
-        operation, kind, occurrence = line.split("\t")
-        if int(occurrence) <= OCCURRENCES_MAX:
-            found += [
-                Step(operation=operation, place=kind, occurrence=int(occurrence), before=before)
-                for before in (True, False)
-            ]
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +230,7 @@ def request_steps(
     """Return the steps of a request, its check and its report."""
     place = tmp_path_factory.mktemp("watched")
     assert not run_request(nursery, template, place, None, watch=str(place / "steps"))
-    return steps_in(place / "steps")
+    return telling_steps(place / "steps", OCCURRENCES_MAX)
 
 
 def test_the_first_run_knows_the_whole_path(request_steps: list[Step]) -> None:
@@ -261,7 +253,8 @@ def test_killed_at_any_step_of_a_late_look_the_peer_is_told_the_truth_in_the_end
     watched = memory_path / "watched"
     watched.mkdir()
     assert not run_late(nursery, late_template, watched, None, watch=str(watched / "steps"))
-    steps = [step for step in steps_in(watched / "steps") if step.operation == "commit"]
+    steps = telling_steps(watched / "steps", OCCURRENCES_MAX)
+    steps = [step for step in steps if step.operation == "commit"]
     assert len(steps) >= 10
     check_all(nursery, run_late, late_template, steps, memory_path)
 
@@ -301,7 +294,7 @@ def test_a_kill_between_portions_repeats_nothing_that_was_certain(
             again = start(nursery, place, acceptor, "second")
             if status == -1:
                 assert asked(again.port, numbers) == 0
-            until(lambda archive=archive: reported(archive))  # type: ignore[misc]  # the default binds it
+            until_reported(archive)
             after = _checked(archive)
             assert {position: after[position] for position in before} == before
             assert {_frozen(report) for report in told(acceptor)} == {

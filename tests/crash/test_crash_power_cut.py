@@ -27,6 +27,7 @@ from support.machine_with_catalog import (
     NoSyncMachine,
     any_cut,
     damage,
+    once_each,
     running_rig,
 )
 from support.model_filesystem import ModelFileSystem, Operation, PowerCut
@@ -373,12 +374,9 @@ def test_after_a_failed_folder_sync_and_a_death_whoever_comes_next_trusts_no_nam
 
         return run
 
-    def check(state: ModelFileSystem, promises: tuple[Promise, ...]) -> None:
-        assert isinstance(state, MachineWithCatalog)
-        recovered(state, promises)
-
     with running_rig(machine) as rig:
-        assert check_power_cuts(machine, newcomer(rig), check, states=8, seed=5) > 20
+        checked = check_power_cuts(machine, newcomer(rig), once_each(recovered), states=8, seed=5)
+    assert checked > 20
 
 
 @pytest.mark.parametrize("folder", ["objects", "objects/1.2.10", "objects/1.2.10/1.2.10.1"])
@@ -425,8 +423,8 @@ def test_a_suspect_depot_file_is_never_lost_by_a_cut() -> None:
         evidence = machine.content(rig.path(path))
     stopped = machine.crash(lambda _: True)
 
-    def check(state: ModelFileSystem, _: tuple[object, ...]) -> None:
-        assert isinstance(state, MachineWithCatalog)
+    @once_each
+    def check(state: MachineWithCatalog, _: tuple[object, ...]) -> None:
         with running_rig(state, slots=1) as again:
             again.recover()
             (kept,) = again.quarantine()

@@ -94,7 +94,7 @@ def test_one_of_three_is_killed_under_load_and_the_others_finish_its_work(
     archive = memory_path / "archive"
     servers = start(nursery, archive, 3)
     loads = [Load(server, number) for number, server in enumerate(servers)]
-    until(lambda: min(len(load.acknowledged) for load in loads) > 60)
+    until(lambda: min(len(load.acknowledged) for load in loads) > 20)
     servers[0].signal(signal.SIGKILL)
     loads[0].wait()
     assert servers[0].wait() == -signal.SIGKILL
@@ -126,7 +126,7 @@ def test_one_that_dies_at_a_step_holds_up_no_other(
     step = Step(operation=operation, place=place, occurrence=1, before=before)
     archive = memory_path / "archive"
     servers = start(nursery, archive, 2, kill_at=step)
-    first = Load(servers[0], 0)
+    first = Load(servers[0], 0, most=60)
     first.wait()
     assert servers[0].wait() == -signal.SIGKILL
     second = Load(servers[1], 1, most=40)

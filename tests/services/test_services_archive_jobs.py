@@ -437,7 +437,12 @@ def test_a_job_gives_way_within_a_second_and_goes_on_to_its_end(root: Path, kind
 
 
 class Sender(threading.Thread):
-    """Sends instances to a running archive, again and again in two versions, until it is told to end."""
+    """Sends instances to a running archive, again and again in two versions, until it is told to end.
+
+    Not as fast as it can: whatever looks at all of the archive would have ever more to look at.
+    """
+
+    PAUSE_SECONDS = 0.005
 
     def __init__(self, archive: Archive, seed: int) -> None:
         super().__init__()
@@ -449,7 +454,7 @@ class Sender(threading.Thread):
 
     def run(self) -> None:
         number = 0
-        while not self.ending.is_set():
+        while not self.ending.wait(self.PAUSE_SECONDS):
             number += 1
             study = f"1.2.{self.seed}.{number % 7}"
             sent = make_instance(

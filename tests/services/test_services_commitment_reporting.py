@@ -350,8 +350,11 @@ def test_fifty_dead_peers_keep_the_living_one_from_nothing(tmp_path):
         server = stack.enter_context(commitment_serving(tmp_path / "archive", *dead, user.peer()))
         server.keep(1)
         for number, peer in enumerate(dead):
-            for again in range(2):
-                server.request(uid=f"1.2.840.5.{number}.{again}", calling=(peer.ae_title or "").encode())
+            with RawPeer(server.port) as asking:
+                asking.associate(push_model_context(), calling=(peer.ae_title or "").encode())
+                for again in range(2):
+                    assert ask(asking, action_data(f"1.2.840.5.{number}.{again}", named(1))).status == 0
+                asking.release()
         began = time.monotonic()
         for number in range(5):
             assert user.ask(server.port, f"1.2.840.6.{number}", named(1)) == 0

@@ -8,6 +8,7 @@ import tomllib
 import zlib
 from collections.abc import Iterator
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -422,16 +423,22 @@ def identifiers(path: Path) -> tuple[object, ...]:
 
 @pytest.mark.slow
 @pytest.mark.peer("dcmconv")
-@pytest.mark.parametrize("target", CONVERSION_TARGETS)
-def test_every_bundled_file_has_the_pixels_that_dcmtk_gives_it(target: str, tmp_path: Path) -> None:
+def test_every_bundled_file_has_the_pixels_that_dcmtk_gives_it(tmp_path: Path) -> None:
+    """To each target. Those of little endian have the same samples: DCMTK converts each file to one of them, to all in turn."""
     ours, theirs = tmp_path / "ours.dcm", tmp_path / "theirs.dcm"
+    little = [target for target in CONVERSION_TARGETS if target != EBE]
     count = 0
-    for path, meta in uncompressed_files():
-        write_converted(path, meta, target, ours)
-        run = run_peer("dcmconv", DCMCONV_OPTIONS[target], str(path), str(theirs))
-        assert run.returncode == 0, (path.name, run.stdout)
-        assert same(pixels(ours), pixels(theirs)), path.name
-        assert identifiers(ours) == identifiers(path) == identifiers(theirs), path.name
+    for (path, meta), one in zip(uncompressed_files(), cycle(little), strict=False):
+        known = identifiers(path)
+        for theirs_is, ours_are in ((one, little), (EBE, [EBE])):
+            run = run_peer("dcmconv", DCMCONV_OPTIONS[theirs_is], str(path), str(theirs))
+            assert run.returncode == 0, (path.name, run.stdout)
+            wanted = pixels(theirs)
+            assert identifiers(theirs) == known, path.name
+            for target in ours_are:
+                write_converted(path, meta, target, ours)
+                assert same(pixels(ours), wanted), (path.name, target)
+                assert identifiers(ours) == known, (path.name, target)
         count += 1
     assert count > 60
 

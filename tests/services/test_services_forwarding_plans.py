@@ -16,7 +16,7 @@ from stowkeeper.services.forwarding.rows import ForwardFilter, ForwardState
 from stowkeeper.services.forwarding.settling import settle
 from support.forwarding_rig import ForwardingRig, a_peer, forwarding_rig, rule
 
-MANY = 50_000
+MANY = 20_000
 AT = "2026-01-02T03:04:05.000006Z"
 LARGE = ("forwards", "versions", "instances", "receipts", "changes", "jobs", "job_items")
 STEPS = 1000
@@ -38,7 +38,7 @@ def _copies(table: Table, **changed: str) -> str:
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForwardingRig]:
-    """Give an archive with 50,000 instances: all wait for AWAY, some failed for PACS, the others were sent there."""
+    """Give an archive with 20,000 instances: all wait for AWAY, some failed for PACS, the others were sent there."""
     with forwarding_rig(tmp_path_factory.mktemp("many")) as made:
         made.begin(rule("all", "AWAY", "PACS"), peers=[a_peer("PACS")])
         made.keep(1)
@@ -103,7 +103,7 @@ HOT: dict[str, Callable[[ForwardingRig], object]] = {
     "a list of what failed": lambda rig: read(
         rig, rows.list_forwards, ForwardFilter(states=(ForwardState.FAILED,), destination="PACS")
     ),
-    "a list of all": lambda rig: read(rig, rows.list_forwards, ForwardFilter(before_key=70_000)),
+    "a list of all": lambda rig: read(rig, rows.list_forwards, ForwardFilter(before_key=MANY)),
     "a list of an instance": lambda rig: read(
         rig, rows.list_forwards, ForwardFilter(sop_instance_uid="1.2.3.1")
     ),

@@ -69,7 +69,7 @@ async def _serve(order: Order, tell_port: int, watcher: Watcher) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    kept = Archive(order.archive, ArchiveOptions(slot_pool_size=8, worker_threads=2, reserve_size=0))
+    kept = Archive(order.archive, ArchiveOptions(slot_pool_size=2, worker_threads=2, reserve_size=0))
     options = CommitmentOptions(grace_seconds=0.0)
     peer = Peer(name="scanner", ae_title="SCANNER", host="127.0.0.1", port=int(order.settings[PEER_PORT]))
     book = PeerBook([peer], kept.database)
@@ -118,9 +118,24 @@ async def _serve(order: Order, tell_port: int, watcher: Watcher) -> None:
     kept.close()
 
 
+def serve_once(folder: Path) -> None:
+    """Take a commitment in this process, unwatched, and report it: of an instance that is there, and of one that is not."""
+    from stowkeeper.services.commitment.commitment_values import CommitmentState
+    from support.commitment_server import UID, commitment_serving, peer_at
+    from support.quiet_log import quiet_log
+    from support.scripted_acceptor import scripted_acceptor
+
+    with (
+        quiet_log(),
+        scripted_acceptor() as acceptor,
+        commitment_serving(folder / "archive", peer_at(acceptor.port)) as server,
+    ):
+        server.keep(1)
+        server.request(numbers=(1, 2))
+        server.wait_for_state(UID, CommitmentState.REPORTED)
+
+
 if __name__ == "__main__":
     # Once for all children. What is watched is put in its place after that, in each of them.
-    import support.commitment_server  # noqa: F401 - loaded, not used
-
     faulty_server.run = run
-    faulty_server.main()
+    faulty_server.main(serve_once)

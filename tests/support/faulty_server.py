@@ -1,8 +1,9 @@
 """A nursery of real servers that kill themselves at a step of an instance's path.
 
-`Nursery` starts this file as a program, which loads the product once and then forks a server for each order it reads,
-so that a test can afford hundreds of them. A child runs `stowkeeper serve` itself. What is changed in it: its file
-system and its database are watched, and at the step it was told of it sends itself SIGKILL.
+`Nursery` starts this file as a program, which loads the product and serves once, and then forks a server for each order
+it reads, so that a test can afford hundreds of them. A child runs `stowkeeper serve` itself. What is changed in it: its
+file system and its database are watched, and at the step it was told of it sends itself SIGKILL. And it finds the
+statements compiled that the first serving took: to compile them takes longer than to serve.
 
 A step is an operation of the file system on a kind of path, or "commit", which is about the catalog; and which
 occurrence of it since the server was ready. Paths are told without what differs from run to run.
@@ -17,14 +18,19 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from unittest.mock import patch
 
 from support.catalog_rows import open_database
+from support.instances import make_instance
+from support.quick_statements import share_compiled_statements
+from support.raw_peer import RawPeer
 
 _HERE = Path(__file__).resolve()
 _TETHER = str(_HERE.with_name("tethered.py"))
@@ -41,6 +47,7 @@ SMALL = {
 """Settings under `storage` of a server that is started a hundred times, or on a disk smaller than what is kept free."""
 ALONE = {"STOWKEEPER_HTTP__PORT": "off", "STOWKEEPER_JOBS__SCRUB_DAYS": "0"}
 """Settings of a server that does nothing but receive: the steps of the receiver are what is counted."""
+LARGE = make_instance(2, size=2_500_000)
 PR_SET_PDEATHSIG = 1
 END_SECONDS_MAX = 30.0
 
@@ -84,6 +91,27 @@ def place_of(path: str, archive: str) -> str:
 
 
 # In the test
+
+
+ANSWERED_AFTER = frozenset({"commit", "synchronize"})
+"""Operations after which a peer may be told something before the next one."""
+
+
+def telling_steps(watched: Path, occurrences_max: int) -> list[Step]:
+    """Return the steps of a watched run at which a kill leaves what no other one leaves.
+
+    The system closes what a killed process had open, so a close is none. And what there is just after an operation there is
+    just before the next one of its thread too, unless somebody was told of it in between.
+    """
+    found = []
+    for line in watched.read_text(encoding="ascii").splitlines():
+        operation, kind, occurrence = line.split("\t")
+        if operation != "close" and int(occurrence) <= occurrences_max:
+            found += [
+                Step(operation=operation, place=kind, occurrence=int(occurrence), before=before)
+                for before in ((True, False) if operation in ANSWERED_AFTER else (True,))
+            ]
+    return found
 
 
 class ChildServer:
@@ -186,9 +214,12 @@ class Nursery:
 # In the nursery
 
 
-def main() -> None:
-    """Answer questions, a line of JSON each, until there are no more."""
-
+def main(serve_once: Callable[[Path], None]) -> None:
+    """Serve once in a folder, then answer questions, a line of JSON each, until there are no more."""
+    share_compiled_statements()
+    with tempfile.TemporaryDirectory(prefix="nursery-") as folder:
+        serve_once(Path(folder))
+    assert threading.active_count() == 1, "the first serving has left a thread, which no child would have"
     gc.collect()
     gc.freeze()  # a look for dead cycles in a child would copy every page of this process
     waiting: dict[int, int] = {}
@@ -262,6 +293,45 @@ def run(order: Order, tell_port: int) -> int:
     code = commands.run(arguments)
     sys.stdout.flush()
     return code
+
+
+def serve_once(folder: Path) -> None:
+    """Serve in this process, unwatched, while a peer stores something of each kind."""
+    from stowkeeper.app import commands
+    from stowkeeper.app.commands import serve
+
+    peers: list[threading.Thread] = []
+    archive = folder / "archive"
+    archive.mkdir()
+    open_database(archive).close()
+
+    def announce(_: Any, _host: str, port: int, _http: Any) -> None:
+        peers.append(threading.Thread(target=_store_and_stop, args=(port,)))
+        peers[0].start()
+
+    variables = {**ALONE, **{f"STOWKEEPER_STORAGE__{name}": value for name, value in SMALL.items()}}
+    with (
+        patch.object(serve._Serving, "_announce", announce),
+        patch.dict(os.environ, variables),
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        code = commands.run(["serve", "--archive", str(archive), "--port", "0"])
+    assert code == 0
+    peers[0].join()
+
+
+def _store_and_stop(port: int) -> None:
+    """Send a small instance twice, another version of it and a large one, and then SIGTERM to this process."""
+    try:
+        with RawPeer(port) as peer:
+            peer.associate()
+            for instance in (make_instance(1), make_instance(1), make_instance(1, content=1), LARGE):
+                assert peer.store(instance.sop_instance_uid, instance.data).status == 0
+            peer.release()
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Watcher:
@@ -359,6 +429,4 @@ def watch_commits(watcher: Watcher) -> None:
 
 if __name__ == "__main__":
     # Once for all children. What is watched is put in its place after that, in each of them.
-    import stowkeeper.app.commands.serve  # noqa: F401 - loaded, not used
-
-    main()
+    main(serve_once)

@@ -9,13 +9,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from stowkeeper.database.engine import Database
 from stowkeeper.durable.filesystem import NoSyncFileSystem
 from support.archive_rig import ROOT, ArchiveRig
 from support.catalog_rows import open_database
 from support.model_filesystem import ModelFileSystem
+
+Promise = TypeVar("Promise")
 
 _FAST = Path("/dev/shm")
 """A memory file system where there is one: the catalog of a model needs no disk."""
@@ -58,6 +60,22 @@ def running_rig(machine: MachineWithCatalog, **options: Any) -> Iterator[Archive
             finally:
                 content = snapshots()
                 machine.take_catalog = lambda: content
+
+
+def once_each(
+    check: Callable[[MachineWithCatalog, tuple[Promise, ...]], None],
+) -> Callable[[ModelFileSystem, tuple[Promise, ...]], None]:
+    """Return a check for power cuts that looks once at states that are equal under equal promises."""
+    seen: set[object] = set()
+
+    def check_new(state: ModelFileSystem, promises: tuple[Promise, ...]) -> None:
+        assert isinstance(state, MachineWithCatalog)
+        state_of_all = state.print(), promises
+        if state_of_all not in seen:
+            seen.add(state_of_all)
+            check(state, promises)
+
+    return check_new
 
 
 def damage(machine: ModelFileSystem, path: str, offset: int, bit: int = 0) -> None:
