@@ -15,6 +15,7 @@ from stowkeeper.database.schema import commitments
 from support.command_line import environment
 from support.instances import CT_IMAGE_STORAGE, make_instance
 from support.processes import running
+from support.quick_web import PLAIN_HTTP
 from support.raw_commitment import action_data, ask, push_model_context
 from support.raw_peer import EXPLICIT_VR_LITTLE_ENDIAN, Context, RawPeer
 from support.server_process import FEW_SLOTS, looking_into, serve_process
@@ -43,7 +44,7 @@ def asked_by_http(log: str, uid: str) -> list[httpx.Response]:
         ("/modalities/scanner/storage-commitment", {"DicomInstances": [[CT_IMAGE_STORAGE, "1.2.3.1"]]}),
     )
     with httpx.Client(
-        base_url=f"http://{place}", headers={"Content-Type": "application/dicom+json"}
+        base_url=f"http://{place}", headers={"Content-Type": "application/dicom+json"}, verify=PLAIN_HTTP
     ) as client:
         return [client.post(path, json=body) for path, body in requests]
 

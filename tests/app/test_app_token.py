@@ -23,6 +23,7 @@ from support.command_line import CommandLine, environment, program
 from support.instances import make_instance
 from support.older_databases import make_database_of
 from support.orthanc_rig import orthanc_rig, part10_of
+from support.quick_web import PLAIN_HTTP
 from support.web_server import bearer, web_rig, web_serving
 
 PASSWORD = "correct horse battery"
@@ -215,16 +216,20 @@ def test_without_an_archive_there_is_nothing_to_list_or_remove(stow: CommandLine
 @pytest.mark.slow
 def test_a_running_server_knows_at_once(stow: CommandLine) -> None:
     with web_rig(stow.archive) as rig, web_serving(rig.application) as thread:
-        assert httpx.get(f"{thread.url}/api/system").status_code == 200
+        assert httpx.get(f"{thread.url}/api/system", verify=PLAIN_HTTP).status_code == 200
         (token,) = stow("token add", "ops", "--role", "admin").out.splitlines()
         book = rig.application.state.credential_book
         thread.wait_until(lambda: not book.is_fresh())
-        assert httpx.get(f"{thread.url}/api/system").status_code == 401
-        assert httpx.get(f"{thread.url}/api/system", headers=bearer(token)).status_code == 200
+        assert httpx.get(f"{thread.url}/api/system", verify=PLAIN_HTTP).status_code == 401
+        assert (
+            httpx.get(f"{thread.url}/api/system", headers=bearer(token), verify=PLAIN_HTTP).status_code == 200
+        )
         stow("token add", "other", "--role", "admin")
         assert stow("token rm", "ops").code == ExitCode.OK
         thread.wait_until(lambda: not book.is_fresh())
-        assert httpx.get(f"{thread.url}/api/system", headers=bearer(token)).status_code == 401
+        assert (
+            httpx.get(f"{thread.url}/api/system", headers=bearer(token), verify=PLAIN_HTTP).status_code == 401
+        )
 
 
 @pytest.mark.slow

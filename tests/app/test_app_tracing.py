@@ -18,6 +18,7 @@ from stowkeeper.app.tracing import _headers_in, check_tracing
 from stowkeeper.services.tracing.limits import HEADERS_BYTES_MAX
 from support.instances import CT_IMAGE_STORAGE, make_instance
 from support.orthanc_rig import part10_of
+from support.quick_web import PLAIN_HTTP
 from support.raw_commitment import action_data, ask, push_model_context
 from support.raw_peer import EXPLICIT_VR_LITTLE_ENDIAN, Context, RawPeer
 from support.scripted_acceptor import Acceptor, scripted_acceptor
@@ -204,7 +205,7 @@ def run_two_servers(folder: Path, collector: Collector, pacs: Acceptor) -> str:
         store(server)
         found = re.search(r"^stowkeeper ready .*\bhttp=(\S+)", server.log_text(), re.MULTILINE)
         assert found is not None
-        with httpx.Client(base_url=f"http://{found[1]}") as client:
+        with httpx.Client(base_url=f"http://{found[1]}", verify=PLAIN_HTTP) as client:
             body = body_of(part10_of(make_instance(2)))
             answer = client.post("/dicom-web/studies", content=body, headers={"Content-Type": RELATED})
             assert answer.status_code == 200

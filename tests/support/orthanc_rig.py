@@ -129,11 +129,13 @@ class OrthancRig:
         return str(self.post("/instances", part10_of(instance))["ID"])
 
     def wait(self, look: Callable[[], Any], what: str = "") -> Any:
-        """Wait until something is there."""
+        """Wait until something is there: looks cost what is waited for its processor, so they become rarer."""
         end = time.monotonic() + WAIT_SECONDS
+        pause = 0.01
         while not (found := look()):
             assert time.monotonic() < end, f"waited in vain for {what or look}"
-            time.sleep(0.01)
+            time.sleep(pause)
+            pause = min(pause * 1.25, 0.1)
         return found
 
     def wait_for_job(self, job_id: str, *states: str) -> dict[str, Any]:

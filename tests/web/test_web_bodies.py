@@ -77,7 +77,7 @@ def test_a_request_with_trailers_is_refused_in_words_and_not_served(served: tupl
         answer = read_all(sock)
     assert status_of(answer) == 400
     assert b"fields behind its body" in answer
-    assert httpx.get(f"{thread.url}/api/jobs").json()["items"] == []
+    assert httpx.get(f"{thread.url}/api/jobs", verify=PLAIN_HTTP).json()["items"] == []
     assert rig.woken == []
 
 
@@ -368,5 +368,7 @@ def test_large_bodies_are_taken_apart_one_at_a_time(served: tuple[WebThread, Rig
 def test_who_may_not_ask_is_told_so_before_a_body_is_looked_at(served: tuple[WebThread, Rig]) -> None:
     thread, rig = served
     token = rig.token("monitor", Role.READ)
-    answer = httpx.post(f"{thread.url}/api/jobs", content=NO_UTF8[0], headers=bearer(token))
+    answer = httpx.post(
+        f"{thread.url}/api/jobs", content=NO_UTF8[0], headers=bearer(token), verify=PLAIN_HTTP
+    )
     assert answer.status_code == 403

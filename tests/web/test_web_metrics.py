@@ -41,6 +41,7 @@ from stowkeeper.web.services import ServerFacts
 from support.catalog_rows import make_entry, open_database
 from support.instances import make_instance
 from support.orthanc_rig import OrthancRig, orthanc_rig, part10_of
+from support.quick_web import PLAIN_HTTP
 from support.raw_peer import Context, RawPeer
 
 AT = "2026-01-02T03:04:05.678901Z"
@@ -618,7 +619,9 @@ def test_that_the_database_is_away_is_told_to_whoever_was_told_before(
 def test_scrapes_at_once_count_once(rig: OrthancRig) -> None:
     with ThreadPoolExecutor(4) as pool:
         keeping = [pool.submit(rig.upload, make_instance(number)) for number in range(1, 9)]
-        scrapes = [pool.submit(httpx.get, rig.client.base_url.join("/metrics")) for _ in range(20)]
+        scrapes = [
+            pool.submit(httpx.get, rig.client.base_url.join("/metrics"), verify=PLAIN_HTTP) for _ in range(20)
+        ]
         assert all(one.result() for one in keeping)
         assert all(one.result().status_code == 200 for one in scrapes)
     samples = samples_of(rig.ask("GET", "/metrics").value.decode())
@@ -690,27 +693,30 @@ def test_a_scrape_beside_a_million_receipts(tmp_path: Path, million: Database) -
 
 @pytest.mark.slow
 def test_a_scrape_beside_a_thousand_transactions_for_dead_peers(tmp_path: Path, database: Database) -> None:
+    values = [
+        {
+            "role": "provider",
+            "way": "DIMSE",
+            "transaction_uid": f"2.25.{number}",
+            "state": "checked" if number % 2 else "received",
+            "peer": "dead",
+            "peer_ae_title": "",
+            "own_ae_title": "",
+            "peer_address": "",
+            "association_id": "",
+            "content": "",
+            "instances": 1,
+            "failures": 0,
+            "job_id": "",
+            "requested_at": AT,
+            "report_attempts": 0,
+            "error": "",
+        }
+        for number in range(2000)
+    ]
     with database.write() as transaction:
-        for number in range(2000):
-            values = {
-                "role": "provider",
-                "way": "DIMSE",
-                "transaction_uid": f"2.25.{number}",
-                "state": "checked" if number % 2 else "received",
-                "peer": "dead",
-                "peer_ae_title": "",
-                "own_ae_title": "",
-                "peer_address": "",
-                "association_id": "",
-                "content": "",
-                "instances": 1,
-                "failures": 0,
-                "job_id": "",
-                "requested_at": AT,
-                "report_attempts": 0,
-                "error": "",
-            }
-            transaction.execute(insert(commitments).values(values))
+        transaction.execute(insert(commitments), values)
+        for _ in values:
             jobs.submit(transaction, JobRequest(kind="commitment", arguments={}, lane="peer:dead"))
     scrape = Scraped(tmp_path, database)
 

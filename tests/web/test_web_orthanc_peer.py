@@ -28,6 +28,7 @@ from support.commitment_server import dead_port
 from support.instances import CT_IMAGE_STORAGE, Instance, encode_element, make_instance
 from support.orthanc_rig import WAIT_SECONDS, Answer, OrthancRig, orthanc_rig, part10_of
 from support.peers import Orthanc
+from support.quick_web import PLAIN_HTTP
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer("Orthanc")]
 
@@ -175,7 +176,7 @@ def _common_tags(theirs: Any, ours: Any) -> tuple[Any, Any]:
 def both(tmp_path: Path, orthanc: Orthanc) -> Iterator[Both]:
     url = f"http://{orthanc.host}:{orthanc.http_port}"
     with (
-        httpx.Client(base_url=url, timeout=WAIT_SECONDS) as theirs,
+        httpx.Client(base_url=url, timeout=WAIT_SECONDS, verify=PLAIN_HTTP) as theirs,
         orthanc_rig(tmp_path / "archive") as ours,
         dead_port() as dead,
     ):

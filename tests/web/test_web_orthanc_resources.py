@@ -23,6 +23,7 @@ from stowkeeper.web.services import WebOptions
 from support.catalog_rows import make_entry
 from support.instances import encode_element, make_instance
 from support.orthanc_rig import OrthancRig, orthanc_rig, part10_of
+from support.quick_web import PLAIN_HTTP
 from support.web_server import web_serving
 
 pytestmark = pytest.mark.slow
@@ -463,7 +464,7 @@ def test_an_archive_that_is_only_read_has_the_same_lists(tmp_path: Path) -> None
             routers = [make(services) for make in (orthanc_resources.router, orthanc_upload.router)]
             with patch.object(application, "ROUTERS", ()):
                 built = application.build_application(services, WebOptions(), routers=routers)
-            with web_serving(built) as web, httpx.Client(base_url=web.url) as client:
+            with web_serving(built) as web, httpx.Client(base_url=web.url, verify=PLAIN_HTTP) as client:
                 assert client.get("/instances?expand").json() == whole
                 assert client.post("/instances", content=part10_of(make_instance(3))).status_code == 503
         finally:

@@ -24,6 +24,7 @@ from stowkeeper.web.roles import EVERYBODY, Audience, Role
 from stowkeeper.web.routes import Asker, allow, api_router, rules_of
 from stowkeeper.web.security import Authentication, ExposureError, check_exposure, is_loopback
 from stowkeeper.web.services import WebOptions
+from support.quick_web import PLAIN_HTTP
 from support.web_server import Rig, bearer, web_client, web_rig, web_serving
 
 pytestmark = pytest.mark.slow
@@ -116,10 +117,10 @@ def test_without_credentials_others_are_served_nothing(tmp_path: Path) -> None:
         web_serving(rig.application) as thread,
         patch.object(security, "is_loopback", lambda address: address != thread.host),
     ):
-        answer = httpx.get(f"{thread.url}/api/test/read")
+        answer = httpx.get(f"{thread.url}/api/test/read", verify=PLAIN_HTTP)
         assert answer.status_code == 403
         assert "stowkeeper token add" in answer.json()["detail"]
-        assert httpx.get(f"{thread.url}/api/test/everybody").json() == "everybody"
+        assert httpx.get(f"{thread.url}/api/test/everybody", verify=PLAIN_HTTP).json() == "everybody"
 
 
 # Credentials

@@ -13,6 +13,7 @@ import pytest
 
 from stowkeeper.web import connection, listening
 from stowkeeper.web.limits import HEAD_BYTES_MAX
+from support.quick_web import PLAIN_HTTP
 from support.web_server import WebThread, web_rig, web_serving
 from support.web_sockets import REQUEST, SOON, WAIT_SECONDS, connect, read_all, read_one, status_of
 
@@ -28,10 +29,10 @@ def test_it_serves_beside_others_and_leaves_the_signals_alone(tmp_path: Path, lo
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with web_rig(tmp_path / "archive") as rig, web_serving(rig.application, loop) as thread:
         assert thread.port
-        assert httpx.get(f"{thread.url}/api/live").json() == {"status": "live"}
+        assert httpx.get(f"{thread.url}/api/live", verify=PLAIN_HTTP).json() == {"status": "live"}
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://127.0.0.1:{thread.port}/api/live")
+        httpx.get(f"http://127.0.0.1:{thread.port}/api/live", verify=PLAIN_HTTP)
 
 
 def test_an_address_that_is_taken_is_an_os_error(served: WebThread) -> None:
@@ -168,7 +169,7 @@ def test_connections_beyond_the_bound_are_told_so(tmp_path: Path) -> None:
             assert status_of(read_all(sock)) == 503
         held.pop().close()
         thread.wait_until(lambda: thread.server.connections == 2)
-        assert httpx.get(f"{thread.url}/api/live").status_code == 200
+        assert httpx.get(f"{thread.url}/api/live", verify=PLAIN_HTTP).status_code == 200
 
 
 def test_one_client_does_not_take_the_connections_of_all(tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_one_client_does_not_take_the_connections_of_all(tmp_path: Path) -> None
             assert status_of(read_one(other)) == 200
             held.pop().close()
             thread.wait_until(lambda: thread.server.connections == 3)
-            assert httpx.get(f"{thread.url}/api/live").status_code == 200
+            assert httpx.get(f"{thread.url}/api/live", verify=PLAIN_HTTP).status_code == 200
 
 
 def test_a_trusted_proxy_has_as_many_connections_as_there_are(tmp_path: Path) -> None:

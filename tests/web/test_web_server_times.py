@@ -18,6 +18,7 @@ from stowkeeper.web.limits import BODY_BYTES_MAX
 from stowkeeper.web.roles import Role
 from stowkeeper.web.routes import allow, api_router
 from stowkeeper.web.services import WebOptions
+from support.quick_web import PLAIN_HTTP
 from support.web_server import web_rig, web_serving
 from support.web_sockets import REQUEST, SOON, WAIT_SECONDS, connect, read_all, read_one, status_of
 
@@ -199,11 +200,11 @@ def test_a_request_that_takes_too_long_is_503(tmp_path: Path) -> None:
         web_serving(rig.application) as thread,
     ):
         began = time.monotonic()
-        answer = httpx.get(f"{thread.url}/api/test/thread", timeout=WAIT_SECONDS)
+        answer = httpx.get(f"{thread.url}/api/test/thread", timeout=WAIT_SECONDS, verify=PLAIN_HTTP)
         assert SOON * 0.8 < time.monotonic() - began < WAIT_SECONDS / 2
         assert answer.status_code == 503
         assert answer.headers["content-type"] == "application/problem+json"
-        assert httpx.get(f"{thread.url}/api/test/longer").json() == "done"
+        assert httpx.get(f"{thread.url}/api/test/longer", verify=PLAIN_HTTP).json() == "done"
         gate.open.set()
 
 
@@ -215,7 +216,7 @@ def test_an_answer_that_does_not_go_on_is_cut_off(tmp_path: Path, monkeypatch: p
         web_serving(rig.application) as thread,
     ):
         with pytest.raises(httpx.RemoteProtocolError):
-            httpx.get(f"{thread.url}/api/test/half", timeout=WAIT_SECONDS)
+            httpx.get(f"{thread.url}/api/test/half", timeout=WAIT_SECONDS, verify=PLAIN_HTTP)
         gate.open.set()
 
 
@@ -268,7 +269,7 @@ def test_at_the_end_requests_are_answered_and_idle_connections_closed(tmp_path: 
             assert status_of(read_one(idle)) == 200
             asking = threading.Thread(
                 target=lambda: answers.append(
-                    httpx.get(f"{thread.url}/api/test/thread", timeout=WAIT_SECONDS)
+                    httpx.get(f"{thread.url}/api/test/thread", timeout=WAIT_SECONDS, verify=PLAIN_HTTP)
                 )
             )
             asking.start()

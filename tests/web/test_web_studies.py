@@ -21,6 +21,7 @@ from support.archive_server import (
 from support.instances import encode_element, make_instance
 from support.job_engine_thread import wait_until
 from support.orthanc_rig import part10_of
+from support.quick_web import PLAIN_HTTP
 from support.stow_bodies import BOUNDARY, DICOM, RELATED, body_of, closing, in_pieces, part
 from support.web_server import bearer, web_client
 from support.web_studies import PARTS, STUDIES, Storing
@@ -374,7 +375,9 @@ def test_more_requests_than_allowed_are_503(tmp_path: Path) -> None:
 
         def slow() -> Iterator[bytes]:
             yield part(FILES[0])
-            response = httpx.post(client.base_url.join(STUDIES), content=body_of(FILES[1]), headers=PARTS)
+            response = httpx.post(
+                client.base_url.join(STUDIES), content=body_of(FILES[1]), headers=PARTS, verify=PLAIN_HTTP
+            )
             other.append(response.status_code)
             yield closing()
 
