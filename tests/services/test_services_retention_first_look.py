@@ -14,6 +14,7 @@ from stowkeeper.database.engine import utc_now
 from stowkeeper.database.schema import changes
 from stowkeeper.durable.filesystem import NoSyncFileSystem
 from stowkeeper.jobs.times import later
+from stowkeeper.services.retention.clock_watch import trust_clock
 from stowkeeper.services.retention.rules import Unit
 from stowkeeper.services.retention.survey import survey
 from stowkeeper.services.retention.walking import due
@@ -71,3 +72,61 @@ def set_times_of_changes(rig: RetentionRig, *, after: int) -> None:
     """Let changes have happened now by the clock."""
     with rig.database.write() as transaction:
         transaction.execute(update(changes).where(changes.c.seq > after).values(at=rig.clocks.wall))
+
+
+# A time that was believed, and lies far ahead of the clock.
+
+
+def trusted_by_mistake(rig: RetentionRig) -> None:
+    """Let a person trust a clock that is ten years ahead, and put it back."""
+    rig.keep(1, days_ago=1)
+    rig.look()
+    rig.clocks.set_by(3650 * DAY)
+    rig.look()
+    trust(rig)
+    rig.look()
+    rig.clocks.set_by(-3650 * DAY)
+
+
+def trust(rig: RetentionRig) -> None:
+    with rig.database.write() as transaction:
+        trust_clock(transaction, "anna")
+
+
+def test_a_clock_behind_what_was_believed_is_warned_of_once_a_day(rig: RetentionRig) -> None:
+    trusted_by_mistake(rig)
+    behind = "the clock is behind a time that retention rules believed"
+    assert [line["what"].partition(";")[0] for line in rig.look()] == [behind]
+    assert rig.look() == []
+    assert [line["what"].partition(";")[0] for line in rig.look_daily()] == [behind]
+
+
+def test_the_word_of_a_person_puts_the_mark_back_and_a_jump_is_noticed_again(rig: RetentionRig) -> None:
+    trusted_by_mistake(rig)
+    rig.look()
+    trust(rig)
+    assert rig.look() == []
+    assert rig.look_daily(2) == []
+    rig.clocks.set_by(365 * DAY)
+    (line,) = rig.look()
+    assert line["what"] == "nothing is removed by retention rules, since the clock cannot be believed"
+
+
+def test_a_clock_that_is_behind_for_an_hour_is_believed_when_it_is_right_again(rig: RetentionRig) -> None:
+    rig.keep(1, days_ago=1)
+    trust(rig)
+    rig.look()
+    rig.clocks.set_by(-3650 * DAY)
+    assert [line["log_level"] for line in rig.look()] == ["warning"]
+    rig.clocks.set_by(3650 * DAY)
+    assert rig.look() == []
+
+
+def test_a_clock_that_goes_from_one_fault_to_the_other_is_told_of_at_once(rig: RetentionRig) -> None:
+    rig.keep(1, days_ago=1)
+    rig.look()
+    levels = []
+    for days in (-100, 4000, -4000):  # behind, doubted, behind again
+        rig.clocks.set_by(days * DAY)
+        levels.append([line["log_level"] for line in rig.look()])
+    assert levels == [["warning"], ["error"], ["warning"]]

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from stowkeeper.app.retention_rules import retention_rules
 from stowkeeper.archive.archive import ArchiveReader
 from stowkeeper.database.engine import utc_now
 from stowkeeper.services.retention.clock_watch import trust_clock
+from stowkeeper.services.retention.releasing import ReleaseChoice, ReleasePlan, plan_release, release
 from stowkeeper.services.retention.retention_job import clock_is_doubted
 from stowkeeper.services.retention.rules import RetentionRule, Unit
 from stowkeeper.services.retention.survey import Finding, survey
@@ -171,6 +173,91 @@ def trust_clock_(*, archive: Path, yes: bool) -> ExitCode:
         trust_clock(transaction, acting_user())
     click.echo("The retention rules go on with the next look, within an hour.", err=True)
     return ExitCode.OK
+
+
+@retention.command(
+    "release",
+    epilog="Exit code 0 when it is released, 1 when nothing of a UID is spared because of a rebuild."
+    ' Example: stowkeeper retention release --reason "committed anew" --before 2020-01-01 --all',
+)
+@archive_option
+@click.option("--reason", metavar="TEXT", required=True, help="Why, for the audit trail. No patient data.")
+@click.option("--all", "is_all", is_flag=True, help="All that a rebuild listed, in place of UIDs.")
+@click.option(
+    "--before",
+    type=click.DateTime(formats=["%Y-%m-%d"]),
+    metavar="DATE",
+    help="Only what was received before this day, as 2020-01-31, by UTC.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be released, and release nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask whether this is meant.")
+@json_option
+@click.argument("uids", metavar="UID...", nargs=-1)
+def release_(
+    *,
+    archive: Path,
+    reason: str,
+    is_all: bool,
+    before: datetime | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    uids: tuple[str, ...],
+) -> ExitCode:
+    """Let the retention rules judge again what a rebuild listed: studies, series or instances.
+
+    Rules spare it, since a rebuild knows neither what was committed nor what was to be forwarded. Released, it goes by the rules as
+    all else: they spare what is held or to be forwarded by now. The server says in its log a day before what goes. The audit
+    trail keeps who released what, and why.
+    """
+    reason = reason.strip()
+    if not reason:
+        raise click.BadParameter("say why, in a few words", param_hint="--reason")
+    if is_all == bool(uids):
+        raise click.UsageError("name what to release by its UIDs, or give --all, not both")
+    choice = ReleaseChoice(
+        uids=tuple(dict.fromkeys(uids)), before="" if before is None else f"{before:%Y-%m-%d}"
+    )
+    with closing(ArchiveReader(str(archive), to_read=dry_run)) as reader:
+        plan = plan_release(reader.database, choice)
+        missing = [uid for uid in choice.uids if uid not in plan.named]
+        if not as_json:
+            _say_release(plan, missing)
+        if plan.versions and not dry_run and not yes:
+            click.confirm("Let the retention rules judge this?", abort=True, err=True)
+        released = 0
+        if plan.versions and not dry_run:
+            released = release(reader.database, choice, plan, acting_user(), reason)
+    if as_json:
+        line = {
+            "studies": len(plan.studies),
+            "versions": plan.versions,
+            "bytes": plan.size,
+            "held": plan.held,
+            "not_found": missing,
+            "released": released,
+            "dry_run": dry_run,
+        }
+        click.echo(json.dumps(line))
+    elif not dry_run and plan.versions:
+        click.echo(f"{_count(released, 'version')} released")
+    return ExitCode.FINDINGS if missing else ExitCode.OK
+
+
+def _say_release(plan: ReleasePlan, missing: list[str]) -> None:
+    for uid in missing:
+        click.echo(printable(f"{uid}: nothing of it is spared because of a rebuild"), err=True)
+    if not plan.versions:
+        click.echo("There is nothing to release.", err=True)
+        return
+    what = f"{_count(len(plan.studies), 'study', 'studies')}, {_count(plan.versions, 'version')}"
+    click.echo(
+        f"{what}, {human_size(plan.size)}: spared, since a rebuild listed them from their files, and nobody knows any more"
+        " whether they were committed or were to be forwarded",
+        err=True,
+    )
+    if plan.held:
+        click.echo(f"  {plan.held} of them are held by now, and stay spared", err=True)
 
 
 def _count(number: int, noun: str, plural: str = "") -> str:

@@ -63,8 +63,8 @@ def _last_sure_time(connection: Connection, now: str) -> str:
 class ClockState:
     """What is remembered from look to look; times are UTC in ISO 8601.
 
-    `believed_at` is the latest time that was believed. While the clock is not, `doubted_at` is the time at which that began, `trust` the
-    last word of a person before, and `said_at` when the log last said it.
+    `believed_at` is the latest time that was believed. While the clock is not, `doubted_at` is the time at which that began. `trust` is
+    the last word of a person before, and `said_at` when the log last said that the clock is doubted, or behind.
     """
 
     believed_at: str = ""
@@ -115,7 +115,11 @@ class ClockWatch:
                 " no server ran for long"
             )
         self._seen = now, self._running()
-        return ClockState(believed_at=now if is_trusted else max(believed_at, now)), ""
+        # Who was believed far ahead by mistake is back by a person's word alone: a clock may be behind for an hour, too.
+        is_put_back = now < believed_at and trust > before.trust
+        believed_at = now if is_trusted or is_put_back else max(believed_at, now)
+        said_at = before.said_at if now < believed_at else ""
+        return ClockState(believed_at=believed_at, trust=trust, said_at=said_at), ""
 
     def _has_jumped(self, believed_at: str, now: str) -> bool:
         ahead = seconds_between(believed_at, now)

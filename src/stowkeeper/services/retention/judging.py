@@ -103,7 +103,7 @@ def next_receipt(connection: Connection) -> int:
 
 # What there is.
 
-_IS_HELD = exists().where(holds.c.version_key == versions.c.version_key)
+IS_HELD = exists().where(holds.c.version_key == versions.c.version_key)
 _LAST_RECEIPT = (
     select(func.max(receipts.c.receipt_key))
     .where(receipts.c.version_key == versions.c.version_key)
@@ -126,7 +126,7 @@ def _rows(condition: ColumnElement[bool]) -> Select[Any]:
         versions.c.state,
         versions.c.conflict,
         versions.c.file_size,
-        _IS_HELD.label("is_held"),
+        IS_HELD.label("is_held"),
         IS_RELISTED.label("is_relisted"),
         _LAST_RECEIPT.label("newest"),
     ).where(condition, versions.c.state != VersionState.REMOVED.value)

@@ -23,6 +23,7 @@ from stowkeeper.services.archive_jobs import REMOVE, RETENTION_LANE, remove_requ
 from stowkeeper.services.retention.clock_watch import ClockState, ClockWatch
 from stowkeeper.services.retention.judging import Holding, horizon
 from stowkeeper.services.retention.limits import (
+    CLOCK_STEP_SECONDS,
     CLOCK_WORDS_SECONDS,
     LOOK_SECONDS,
     LOOK_UIDS_MAX,
@@ -30,6 +31,7 @@ from stowkeeper.services.retention.limits import (
     NOTICE_SECONDS,
     NOTICE_VERSIONS_MAX,
 )
+from stowkeeper.services.retention.releasing import last_release
 from stowkeeper.services.retention.rules import RetentionRule, Rules
 from stowkeeper.services.retention.sparing import by_rule
 from stowkeeper.services.retention.walking import due
@@ -66,16 +68,18 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """What is kept from look to look."""
+    """What is kept from look to look. `released` is the last release of the audit trail that the notices know of."""
 
     clock: ClockState = field(default_factory=ClockState)
     notices: dict[str, Notice] = field(default_factory=dict)
+    released: int = 0
 
     @classmethod
     def from_json(cls, value: JSON) -> Self:
         """Read what `to_json` wrote."""
         notices = {name: Notice(**notice) for name, notice in value.get("notices", {}).items()}
-        return cls(clock=ClockState.from_json(value.get("clock", {})), notices=notices)
+        clock = ClockState.from_json(value.get("clock", {}))
+        return cls(clock=clock, notices=notices, released=value.get("released", 0))
 
     def to_json(self) -> JSON:
         """Return it as the row of the job keeps it."""
@@ -129,12 +133,15 @@ class RetentionJob:
         with self.archive.database.read() as connection:
             clock, doubt = self.watch.judge(connection, before.clock)
             are_under_way = _removals_under_way(connection)
+            released = last_release(connection)
+        # What a person handed back to the rules may be the whole archive: it is told of a day before it goes.
+        told = before.notices if released == before.released else {}
         if doubt:
             # Notices that were given by a clock that may have been wrong are given anew.
-            after = Checkpoint(clock=_say_doubt(clock, doubt, now))
+            after = Checkpoint(clock=_say_doubt(clock, doubt, now), released=released)
         else:
-            notices = self._tell_and_remove(run, rules, before.notices, now, may_remove=not are_under_way)
-            after = Checkpoint(clock=clock, notices=notices)
+            notices = self._tell_and_remove(run, rules, told, now, may_remove=not are_under_way)
+            after = Checkpoint(clock=_say_behind(clock, now), notices=notices, released=released)
         return NextStep("", _LANE, after.to_json(), due_in_seconds=LOOK_SECONDS)
 
     def _tell_and_remove(
@@ -254,6 +261,20 @@ def _say_doubt(clock: ClockState, doubt: str, now: str) -> ClockState:
         "retention",
         what="nothing is removed by retention rules, since the clock cannot be believed",
         why=doubt,
+        mend="set the clock; if it is right: stowkeeper retention trust-clock",
+    )
+    return replace(clock, said_at=now)
+
+
+def _say_behind(clock: ClockState, now: str) -> ClockState:
+    """Say in the log, once a day, that the clock is behind what was believed: up to there no jump is noticed."""
+    is_said = clock.said_at and 0 <= seconds_between(clock.said_at, now) < CLOCK_WORDS_SECONDS
+    if is_said or seconds_between(now, clock.believed_at) <= CLOCK_STEP_SECONDS:
+        return clock
+    log.warning(
+        "retention",
+        what="the clock is behind a time that retention rules believed; until then they notice no clock that is set forward",
+        why=f"it is {now} by the clock, and was {clock.believed_at} before",
         mend="set the clock; if it is right: stowkeeper retention trust-clock",
     )
     return replace(clock, said_at=now)
