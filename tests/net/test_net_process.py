@@ -45,8 +45,9 @@ pytestmark = pytest.mark.slow
 INSTANCE = make_instance(1, size=200_000)
 MESSAGE = store_message(1, INSTANCE.sop_instance_uid, INSTANCE.data)
 ONLY_STORAGE = (Context(context_id=1, abstract_syntax=CT_IMAGE_STORAGE),)
-GROWTH_BYTES_MAX = 24 << 20
-"""What resident memory may grow by under hostile input: some receive buffers, and what the allocator keeps."""
+GROWTH_BYTES_MAX = 32 << 20
+"""What resident memory may grow by under hostile input: some receive buffers, and what the allocator keeps. Seen: 22 to
+26 MiB, with Python 3.11 as with 3.14."""
 
 
 def depot_folders(server: ServerProcess) -> list[Path]:
