@@ -286,7 +286,9 @@ def verify(folder: Path, texts: dict[str, str], *words: str) -> str:
 
 
 @needs_systemd_analyze
-@pytest.mark.skipif(not os.path.exists("/bin/kill"), reason="no /bin/kill here, which units call: install procps")
+@pytest.mark.skipif(
+    not os.path.exists("/bin/kill"), reason="no /bin/kill here, which units call: install procps"
+)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "sockets", "user"])
 def test_systemd_finds_nothing_wrong(tmp_path: Path, kind: str) -> None:

@@ -17,7 +17,9 @@ async def await_whole(call: Future[Value], give_up: Callable[[], None]) -> Value
     """
     ended = asyncio.wrap_future(call)
     try:
-        await asyncio.wait({ended})  # a shield would tell the event loop of an error that nobody awaits any more
+        await asyncio.wait(
+            {ended}
+        )  # a shield would tell the event loop of an error that nobody awaits any more
         return ended.result()
     except asyncio.CancelledError:
         give_up()
