@@ -1,5 +1,6 @@
 """`rules test` shows what rules would send where, of what is in the archive, and why; and changes nothing."""
 
+import gc
 import tracemalloc
 from pathlib import Path
 
@@ -260,16 +261,23 @@ def test_what_was_received_before_is_left_out_wherever_it_stands(tmp_path: Path)
 
 
 def walk_peak(database: Database) -> tuple[int, int]:
-    """Walk over everything; return how many there were, and the peak of memory in bytes."""
+    """Walk over everything; return how many there were, and the peak of memory in bytes.
+
+    What other threads of this process allocate meanwhile is counted too, and can only add: the least of some walks counts.
+    """
     rule = ForwardingRule(name="a", conditions=Conditions(modalities=("CT",)), to=("x",))
-    trial = Trial([rule], lambda _: frozenset())
-    tracemalloc.start()
-    try:
-        for key, found in kept_arrivals(database, ()):
-            trial.put(key, found)
-        return trial.all.instances, tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    peaks = []
+    for _ in range(3):
+        trial = Trial([rule], lambda _: frozenset())
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for key, found in kept_arrivals(database, ()):
+                trial.put(key, found)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    return trial.all.instances, min(peaks)
 
 
 def test_an_archive_is_walked_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,5 +294,5 @@ def test_an_archive_is_walked_page_by_page(tmp_path: Path, monkeypatch: pytest.M
         put(range(150, 1500))
         many, of_many = walk_peak(database)
     assert (few, many) == (150, 1500)
-    # Ten times as many take what two pages take, one that is read and one that is next.
-    assert of_many < of_few * 1.3
+    # Ten times as many take what two pages take, one that is read and one that is next. Whoever kept them would take ten times it.
+    assert of_many < of_few * 2.5

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from stowkeeper.archive import audit
 from stowkeeper.archive.relisting import RELISTED
 from stowkeeper.jobs.times import later
+from stowkeeper.services.retention import retention_job
+from stowkeeper.services.retention.judging import horizon
 from stowkeeper.services.retention.releasing import ReleaseChoice, plan_release, release
 from support.quiet_log import quiet_log
 from support.retention_rig import DAY, RetentionRig, retention_rig, rule
@@ -52,6 +54,25 @@ def test_a_study_goes_when_all_of_it_is_released(rig: RetentionRig) -> None:
 
 def test_what_is_released_is_told_of_a_day_before_it_goes(rig: RetentionRig) -> None:
     assert hand_back(rig, "1.2.20") == 1
+    (line,) = rig.look()
+    assert line["what"] == "a rule is going to remove what is old, in 24 hours at the earliest"
+    assert rig.removals() == []
+    rig.look_daily()
+    rig.remove()
+    assert rig.gone() == [2]
+
+
+def test_what_is_released_while_a_look_is_under_way_is_told_of_a_day_before_it_goes_too(
+    rig: RetentionRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def released_first(connection: Connection, now: str, after_days: float) -> int:
+        hand_back(rig, "1.2.20")
+        return horizon(connection, now, after_days)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(retention_job, "horizon", released_first)
+        rig.look()
+    assert rig.removals() == []
     (line,) = rig.look()
     assert line["what"] == "a rule is going to remove what is old, in 24 hours at the earliest"
     assert rig.removals() == []

@@ -140,7 +140,8 @@ class RetentionJob:
             # Notices that were given by a clock that may have been wrong are given anew.
             after = Checkpoint(clock=_say_doubt(clock, doubt, now), released=released)
         else:
-            notices = self._tell_and_remove(run, rules, told, now, may_remove=not are_under_way)
+            release = None if are_under_way else released
+            notices = self._tell_and_remove(run, rules, told, now, release)
             after = Checkpoint(clock=_say_behind(clock, now), notices=notices, released=released)
         return NextStep("", _LANE, after.to_json(), due_in_seconds=LOOK_SECONDS)
 
@@ -150,10 +151,12 @@ class RetentionJob:
         rules: Iterable[RetentionRule],
         notices: dict[str, Notice],
         now: str,
-        *,
-        may_remove: bool,
+        released: int | None,
     ) -> dict[str, Notice]:
-        """Go through the rules in their order; return the notices that stand now."""
+        """Go through the rules in their order; return the notices that stand now.
+
+        `released` is the last release that they know of; None has nothing removed.
+        """
         taken: set[str] = set()
         versions_left = LOOK_VERSIONS_MAX
         after: dict[str, Notice] = {}
@@ -171,11 +174,11 @@ class RetentionJob:
             elif seconds_between(now, notice.told_at) > NOTICE_SECONDS:  # the clock was set back
                 notice = replace(notice, told_at=now)
             after[rule.name] = notice
-            if may_remove and versions_left > 0:
+            if released is not None and versions_left > 0:
                 # The clock may be behind that of the notice: no more goes than both let go.
                 amount = self._choose(run, rule, min(notice.open, old), taken, versions_left)
                 versions_left -= amount.versions
-                self._remove(run, rule, min(notice.open, old), amount)
+                self._remove(run, rule, min(notice.open, old), amount, released)
         return after
 
     def _tell(self, run: JobRun, rule: RetentionRule, old: int, already_told: int) -> None:
@@ -219,7 +222,7 @@ class RetentionJob:
         taken.update(amount.uids)
         return amount
 
-    def _remove(self, run: JobRun, rule: RetentionRule, before: int, amount: Amount) -> None:
+    def _remove(self, run: JobRun, rule: RetentionRule, before: int, amount: Amount, released: int) -> None:
         """Put in the removal. It asks the rule again; so a crash between this and the checkpoint costs nothing."""
         if not amount.uids:
             return
@@ -227,6 +230,8 @@ class RetentionJob:
             amount.uids, reason=rule.reason, created_by=rule.reason, by_rule=by_rule(rule, before)
         )
         with run.write() as transaction:
+            if last_release(transaction.connection) != released:
+                return  # what was released since may be among it, and was told of to nobody: the next look begins anew
             job = job_rows.submit(transaction, request)
         log.info(
             "retention",
