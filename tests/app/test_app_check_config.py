@@ -51,6 +51,7 @@ def test_the_output_is_a_settings_file_that_says_the_same(
         assert plain_value(again, setting) == plain_value(first, setting)
     assert set(tomllib.loads(output)) == {
         "archive",
+        "archive_must_exist",
         "sync",
         "shared",
         "dicom",

@@ -1,5 +1,6 @@
 """`stowkeeper config`: what is in force, and changes that are checked before they are written."""
 
+import io
 import json
 import os
 import re
@@ -273,8 +274,16 @@ def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return rounds
 
 
+class Terminal(io.StringIO):
+    """Standard input with somebody at it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def answers(monkeypatch: pytest.MonkeyPatch, *given: bool) -> None:
     left = list(given)
+    monkeypatch.setattr("sys.stdin", Terminal())
     monkeypatch.setattr("click.confirm", lambda *_, **__: left.pop(0))
 
 
@@ -292,6 +301,18 @@ def test_edit_offers_again_until_it_is_good(
     assert site.read_text() == SITE.replace("11112", "105")
     assert Path(f"{site}.1").read_text() == SITE
     assert not list((site.parent / "drafts").iterdir())
+
+
+def test_where_nobody_can_answer_nothing_is_asked_and_the_draft_is_kept(
+    tried: Config, site: Path, editor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (editor / "1").write_text("[dicom]\nprot = 1\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert tried("edit") == ExitCode.SETTINGS
+    assert "Edit again" not in tried.out + tried.err
+    assert "Your draft is " in tried.err
+    assert [path.name for path in editor.glob("seen*")] == ["seen1"]
+    assert site.read_text() == SITE
 
 
 def test_who_gives_up_keeps_the_draft(
@@ -339,6 +360,7 @@ def test_edit_does_not_overwrite_what_another_wrote_meanwhile(
         site.write_text("# by hand\n")
         return True
 
+    monkeypatch.setattr("sys.stdin", Terminal())
     monkeypatch.setattr("click.confirm", confirm)
     assert tried("edit") == ExitCode.TRY_AGAIN
     assert "somebody else has changed it meanwhile" in tried.err

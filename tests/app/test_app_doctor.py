@@ -536,7 +536,7 @@ def test_a_server_that_may_not_use_its_catalog_says_so_and_does_not_start(
     (archive_of_nobody / "catalog.sqlite").chmod(0o600)
     with nobody():
         ended = stow("serve", *AT_HOME)
-    assert ended.code == ExitCode.IO_ERROR
+    assert ended.code == ExitCode.NO_PERMISSION
     assert ended.err == (
         f"Error: {archive_of_nobody}/catalog.sqlite (owner root, group root, mode 0600) cannot be used by nobody (user"
         f" {NOBODY}): `sudo chown -R nobody {archive_of_nobody}` mends it.\n"

@@ -148,6 +148,17 @@ def test_a_replay_is_a_job_and_a_line_of_the_audit_trail(stow):
     assert (line["action"], line["subject"]) == ("events replayed", "router")
 
 
+def test_a_replay_of_one_study_alone_begins_with_its_first_event(stow):
+    with open_database(stow.archive) as database, database.write() as transaction:
+        transaction.execute(consumers.insert().values(name="target:router", seq=2))
+    result = stow("events replay", "router", "--study", "1.2.10")
+    assert result.code == ExitCode.OK, result.err
+    with open_database(stow.archive) as database, database.read() as connection:
+        (job,) = job_rows.list_jobs(connection, JobFilter(kind="replay"))
+    assert job.arguments == {"target": "router", "until": 2, "study_instance_uid": "1.2.10"}
+    assert job.checkpoint == {"seq": 0}
+
+
 def test_a_replay_begins_so_long_ago_as_a_person_says(stow):
     with open_database(stow.archive) as database, database.write() as transaction:
         transaction.execute(consumers.insert().values(name="target:router", seq=2))

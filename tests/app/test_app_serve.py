@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from stowkeeper.app.commands import archive_folder
 from stowkeeper.app.commands import serve as serve_module
 from stowkeeper.app.commands.held_signals import HeldSignals
 from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.app.service.rights import user_name
 from stowkeeper.app.settings import Settings
 from stowkeeper.app.supervision import ServiceManager
 from stowkeeper.archive.archive import ArchiveReader
@@ -100,22 +100,30 @@ def test_a_folder_that_cannot_be_written_is_named_with_what_to_do(
 ) -> None:
     place = tmp_path / "not-mine"
     place.mkdir(mode=0o555)
+    who = user_name(os.geteuid())
+    real = os.access
+
+    def refuse(path: object, mode: int, **more: bool) -> bool:
+        return path != place and real(path, mode, **more)  # type: ignore[arg-type]  # handed on
+
     # Whoever runs the tests may be allowed everything.
-    monkeypatch.setattr(archive_folder, "_is_writable", lambda folder: folder != place)
+    monkeypatch.setattr(os, "access", refuse)
+    monkeypatch.setattr(os, "supports_effective_ids", {refuse})
     ended = anywhere(command, place / below)
-    assert (ended.code, ended.out) == (ExitCode.IO_ERROR, "")
-    assert ended.err == (
-        f"Error: {place} cannot be written by this user, or its disk is mounted read-only: give the folder to the user"
-        " who runs Stowkeeper, or name another with --archive.\n"
+    assert (ended.code, ended.out) == (ExitCode.NO_PERMISSION, "")
+    assert (
+        ended.err
+        == f"Error: user {who} may not write in {place}, which is its own: run `chmod u+rwx {place}`.\n"
+    )
+    monkeypatch.setattr("stowkeeper.app.service.rights.user_name", lambda user: f"number-{user}")
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    ended = anywhere(command, place / below)
+    assert (ended.code, ended.out) == (ExitCode.NO_PERMISSION, "")
+    assert (
+        f"user number-4711 may not write in {place}, which belongs to number-{place.stat().st_uid}: run"
+        in ended.err
     )
     assert list(place.iterdir()) == []
-
-
-def test_rights_are_those_of_the_user(tmp_path: Path) -> None:
-    assert archive_folder._is_writable(tmp_path)
-    if os.geteuid():
-        tmp_path.chmod(0o555)
-        assert not archive_folder._is_writable(tmp_path)
 
 
 @MAKERS
@@ -127,12 +135,59 @@ def test_a_folder_of_other_things_is_left_alone(
     ended = anywhere(command, place)
     assert (ended.code, ended.out) == (ExitCode.NO_INPUT, "")
     assert ended.err == (
-        f"Error: {place} is no archive and holds 1 other thing: name an empty folder with --archive, one that does not"
+        f"Error: {place} is no archive and holds Desktop: name an empty folder with --archive, one that does not"
         " exist yet, or an archive.\n"
     )
     (place / ".profile").touch()
-    assert "holds 2 other things" in anywhere(command, place).err
-    assert sorted(path.name for path in place.iterdir()) == [".profile", "Desktop"]
+    (place / "Music").touch()
+    assert "holds .profile, Desktop, Music: name" in anywhere(command, place).err
+    (place / "Pictures").touch()
+    assert "holds .profile, Desktop, Music and 1 more: name" in anywhere(command, place).err
+    assert sorted(path.name for path in place.iterdir()) == [".profile", "Desktop", "Music", "Pictures"]
+
+
+@pytest.fixture
+def with_settings(tmp_path: Path) -> Path:
+    """Give a folder that is to be an archive, with its settings and the file of a secret that they name."""
+    place = tmp_path / "new"
+    place.mkdir()
+    (place / "viewer.secret").write_text("whsec_" + "c2VjcmV0" * 4)
+    (place / "stowkeeper.toml").write_text(
+        '[[event_targets]]\nname = "viewer"\nevents = ["study.quiet"]\nurl = "http://127.0.0.1:9/"\nsecret_file = "viewer.secret"\n'
+    )
+    return place
+
+
+def test_what_the_settings_in_a_new_archive_name_is_no_other_thing(
+    anywhere: Callable[..., Ended], with_settings: Path
+) -> None:
+    ended = anywhere("import", with_settings)
+    assert (ended.code, ended.err) == (ExitCode.OK, "")
+    assert (with_settings / "archive.id").exists()
+
+
+def test_a_folder_of_other_things_is_judged_alike_by_whoever_looks(
+    with_settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    look = CommandLine(with_settings, capsys)
+    ended = look("status")
+    assert (ended.code, ended.out) == (ExitCode.NO_INPUT, "")
+    assert f"there is no archive in {with_settings} yet: start a server" in ended.err
+    assert f"there is no archive in {with_settings} yet\n" in look("doctor").out
+    (with_settings / "Desktop").mkdir()
+    named = f"{with_settings} is no archive and holds Desktop: "
+    for command in ("serve", "status"):
+        ended = look(command)
+        assert (ended.code, ended.out) == (ExitCode.NO_INPUT, ""), command
+        assert named in ended.err, command
+    ended = look("doctor")
+    assert ended.code == ExitCode.FINDINGS
+    assert f"{named}no server makes an archive there" in ended.out
+    assert sorted(path.name for path in with_settings.iterdir()) == [
+        "Desktop",
+        "stowkeeper.toml",
+        "viewer.secret",
+    ]
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stowkeeper.app.exit_codes import ExitCode
-from stowkeeper.app.service.daemon import PID_FILE, Daemon
+from stowkeeper.app.service.daemon import LAST_START_FILE, OUTPUT_FILE, PID_FILE, Daemon
 from stowkeeper.database.engine import Database
 from stowkeeper.database.migration_plan import plan_migration
 from stowkeeper.database.migrations import HEAD
@@ -215,12 +215,16 @@ def test_a_detached_server_from_its_start_to_its_end(
     assert nothing.code == ExitCode.OK
     assert "if its disk is away, a server of it may run all the same" in nothing.out
     monkeypatch.setenv("STOWKEEPER_STORAGE__FOLDER_MODE", "0710")
+    monkeypatch.setenv("STOWKEEPER_STORAGE__FILE_MODE", "0664")
     started = line("service start", "--daemon", "--port", "0", "--ae-title", "DAEMON")
     assert started.code == ExitCode.OK, started.err
     first = daemon.process_id()
     assert f"runs as process {first}" in started.out
     made = (line.archive, line.archive / "run", line.archive / "log", line.archive / "objects")
     assert [folder.stat().st_mode & 0o777 for folder in made] == [0o710] * 4
+    left = (daemon.folder / PID_FILE, daemon.folder / LAST_START_FILE, line.archive / "log" / OUTPUT_FILE)
+    # Not as the settings say to the last bit: who writes there has a say in what is started or ended.
+    assert [path.stat().st_mode & 0o777 for path in left] == [0o644] * 3
     assert os.getsid(first or 0) == first, "its own session: the end of a terminal is not its end"
     assert "aet=DAEMON" in (line.archive / "log" / "daemon.out").read_text()
     until(lambda: "what=ready" in line("service logs", "--daemon").out)

@@ -9,22 +9,26 @@ server that came in between.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import re
 import secrets
 import socket
 import weakref
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, TypeGuard
 
 import structlog
 
 from stowkeeper import __version__
 from stowkeeper.app.limits import RUN_RECORD_BYTES_MAX, RUN_RECORD_NAMES_MAX
 from stowkeeper.app.logs import log_path
-from stowkeeper.app.settings import Settings
+from stowkeeper.app.setting_fields import OriginKind, Setting
+from stowkeeper.app.setting_sources import all_settings
+from stowkeeper.app.settings import Settings, plain_value
 from stowkeeper.archive.archive import Archive
 from stowkeeper.archive.folder import RUN
 from stowkeeper.archive.modes import file_mode_in, folder_mode_in
@@ -34,6 +38,7 @@ from stowkeeper.durable.filesystem import FileSystem
 log = structlog.get_logger("stowkeeper.app")
 
 _SUFFIX: Final = ".json"
+_DIGEST_LENGTH: Final = 16
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]|^\.")
 _held: "weakref.WeakSet[RunRecord]" = weakref.WeakSet()
@@ -45,6 +50,10 @@ class RunningServer:
 
     `started_at` is UTC in ISO 8601. `http_host` and `http_port` are None where HTTP is off, `log_file` where no file is
     written. `receiver` is the name of its folder in the depot, and what its associations in the ledger are found by.
+
+    `settings_file` is what it reads, on a reload too: '' where it found none, None where the record is of a version that
+    did not say. `flags` and `variables` are the settings that outrank the file, without their values. `started_with` has a
+    digest of each value that waits for a restart: whether it is another one now can be told, and what it was cannot.
     """
 
     pid: int
@@ -59,6 +68,10 @@ class RunningServer:
     tls: bool
     log_file: str | None
     receiver: str
+    settings_file: str | None = None
+    flags: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    started_with: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_here(self) -> bool:
@@ -123,6 +136,14 @@ class RunRecord:
             tls=is_tls,
             log_file=os.path.abspath(log_file) if log_file else None,
             receiver=archive.receiver,
+            settings_file=settings.settings_file,
+            flags=_given_by(settings, OriginKind.FLAG),
+            variables=_given_by(settings, OriginKind.ENVIRONMENT),
+            started_with={
+                setting.key: digest_of_value(settings, setting)
+                for setting in all_settings().values()
+                if not setting.reloadable
+            },
         )
         try:
             self.write(server)
@@ -171,6 +192,16 @@ class RunRecord:
                 files.link(hidden, path)
                 return path
         raise FileExistsError(f"{RUN_RECORD_NAMES_MAX} servers of the name {stem} run on {self._root}")
+
+
+def digest_of_value(settings: Settings, setting: Setting) -> str:
+    """Return what the value of a setting is compared by, of which the value is not to be had."""
+    value = json.dumps(plain_value(settings, setting), sort_keys=True, default=str)
+    return hashlib.sha256(value.encode()).hexdigest()[:_DIGEST_LENGTH]
+
+
+def _given_by(settings: Settings, kind: OriginKind) -> tuple[str, ...]:
+    return tuple(key for key in all_settings() if settings.origin_of(key).kind is kind)
 
 
 def running_servers(archive_root: str | os.PathLike[str]) -> list[RunningServer]:
@@ -264,7 +295,27 @@ def _server_of(said: dict[str, Any]) -> RunningServer | None:
     """Return what a record says, None where it is not as we write it; what a later version says beside is left out."""
     if any(not isinstance(said.get(name), kinds) for name, kinds in _KINDS.items()):
         return None
-    return RunningServer(**{name: said[name] for name in _KINDS})
+    return RunningServer(**{name: said[name] for name in _KINDS}, **_of_settings(said))
+
+
+def _of_settings(said: dict[str, Any]) -> dict[str, Any]:
+    """Return what a record says of settings; nothing where it is of a version that did not, or is not as we write it."""
+    file, started_with = said.get("settings_file"), said.get("started_with")
+    flags, variables = said.get("flags"), said.get("variables")
+    if not isinstance(file, str) or not isinstance(started_with, dict):
+        return {}
+    if not _are_names(flags) or not _are_names(variables):
+        return {}
+    return {
+        "settings_file": file,
+        "flags": tuple(flags),
+        "variables": tuple(variables),
+        "started_with": started_with,
+    }
+
+
+def _are_names(said: object) -> TypeGuard[list[str]]:
+    return isinstance(said, list) and all(isinstance(name, str) for name in said)
 
 
 def _close_in_child() -> None:

@@ -3,6 +3,7 @@
 Text is turned into the kind of value that the setting has; whether a value is allowed is for the models to say.
 """
 
+import ast
 import json
 import os
 import re
@@ -48,6 +49,9 @@ RULES = frozenset({"forwarding_rules", "retention_rules"})
 
 _KUBERNETES_NAME = re.compile(
     r"STOWKEEPER_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_KEY_AS_TUPLE = re.compile(
+    r"""\((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?:, ?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"))*,?\)"""
 )
 _TRUTHS = {
     "true": True,
@@ -326,4 +330,9 @@ def parse(text: str) -> dict[str, object]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"it is not TOML: {error}") from None
+        raise ValueError(f"it is not TOML: {_in_plain_words(str(error))}") from None
+
+
+def _in_plain_words(said: str) -> str:
+    """Write keys as they stand in a file: the parser shows the parts of a key as a tuple of Python."""
+    return _KEY_AS_TUPLE.sub(lambda found: ".".join(ast.literal_eval(found[0])), said)

@@ -399,6 +399,14 @@ class Settings(Table):
             shape="path",
         ),
     ] = "./archive"
+    archive_must_exist: Annotated[
+        bool,
+        About(
+            "Whether a folder without an archive is refused, in place of making one there: for an archive on a disk of its own, without"
+            " which a start would begin an empty one in the folder that the disk is mounted on. It has no effect in a"
+            " `stowkeeper.toml` within the archive, which is away with the disk."
+        ),
+    ] = False
     sync: Annotated[
         bool,
         About(

@@ -1,6 +1,8 @@
 """What may lie in the folder of an archive: its own files, and what every disk has. Anything else is not touched."""
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 from stowkeeper.archive.archive import CATALOG, CATALOG_LOCK, RESERVE, SERVER_LOCK
@@ -39,3 +41,8 @@ def foreign_names(names: Iterable[str]) -> list[str]:
     if ARCHIVE_ID_NAME in found or CATALOG in found:
         return []
     return [name for name in found if name not in _FOLDERS and not name.startswith(_FILES)]
+
+
+def is_archive(folder: Path) -> bool:
+    """Tell whether a folder is that of an archive. Raises OSError where it cannot be looked into."""
+    return any(os.path.lexists(folder / name) for name in (ARCHIVE_ID_NAME, CATALOG))

@@ -1,18 +1,37 @@
 """The folder of an archive, looked at by commands that make an archive, before anything is made in it."""
 
 import os
-from pathlib import Path
+import shlex
 
+from stowkeeper.app.archive_place import foreign_things
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.exit_codes import ExitCode
-from stowkeeper.archive.folder import foreign_names
+from stowkeeper.app.service.rights import check_may_write
+from stowkeeper.app.settings import Settings
+from stowkeeper.archive.folder import is_archive
 
 
-def check_archive_folder(folder: Path) -> None:
+def check_archive_is_there(settings: Settings) -> None:
+    """Raise CommandError where there is no archive and the settings say that none is to be made; the text says what to do.
+
+    Raises OSError where it cannot be looked into.
+    """
+    if not settings.archive_must_exist or is_archive(settings.archive_path):
+        return
+    raise CommandError(
+        f"there is no archive in {settings.archive}, and archive_must_exist says that none is to be made there: see whether its"
+        f" disk is mounted by `findmnt --target {shlex.quote(settings.archive)}`. To make it for the first time, start once with"
+        " STOWKEEPER_ARCHIVE_MUST_EXIST=false in the environment.",
+        ExitCode.NO_INPUT,
+    )
+
+
+def check_archive_folder(settings: Settings) -> None:
     """Raise CommandError where a folder cannot be, or become, that of an archive; the text says why and what to do.
 
     It need not exist. Raises OSError where it cannot be looked into.
     """
+    folder = settings.archive_path
     existing = folder
     while not os.path.lexists(existing):
         existing = existing.parent
@@ -21,23 +40,9 @@ def check_archive_folder(folder: Path) -> None:
             f"{existing} is a file, and an archive is a folder: name another place with --archive.",
             ExitCode.NO_INPUT,
         )
-    if not _is_writable(existing):
+    check_may_write(folder)
+    if foreign := foreign_things(settings):
         raise CommandError(
-            f"{existing} cannot be written by this user, or its disk is mounted read-only: give the folder to the user"
-            " who runs Stowkeeper, or name another with --archive.",
-            ExitCode.IO_ERROR,
-        )
-    foreign = foreign_names(os.listdir(folder)) if existing == folder else ()
-    if foreign:
-        things = "1 other thing" if len(foreign) == 1 else f"{len(foreign)} other things"
-        raise CommandError(
-            f"{folder} is no archive and holds {things}: name an empty folder with --archive, one that does not exist"
-            " yet, or an archive.",
+            f"{foreign}: name an empty folder with --archive, one that does not exist yet, or an archive.",
             ExitCode.NO_INPUT,
         )
-
-
-def _is_writable(folder: Path) -> bool:
-    """Tell whether this process may make and list files in a folder."""
-    by_effective_user = os.access in os.supports_effective_ids
-    return os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=by_effective_user)

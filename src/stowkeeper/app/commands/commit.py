@@ -76,7 +76,7 @@ def commit(
     """
     if not uids and not studies:
         raise click.UsageError("Say what is to be committed: --study UID, or UIDs.")
-    settings = SettingsArguments(config_file=config, overrides={"archive": archive}).load()
+    settings = SettingsArguments(config_file=config, overrides={"archive": archive}).as_served().load()
     with closing(ArchiveReader(str(settings.archive_path))) as reader:
         peers = PeerBook(configured_peers(settings), reader.database)
         asked_peer = find_peer(peers, peer, calling_ae_title, ANSWER_SECONDS)

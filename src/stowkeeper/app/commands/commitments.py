@@ -227,7 +227,7 @@ def resend_(
     What was asked of us is reported to the peer again, with the same outcome once a peer has answered. What we asked for
     is asked for again where it is not committed, in a new transaction: a UID is used once.
     """
-    settings = SettingsArguments(config_file=config, overrides={"archive": archive}).load()
+    settings = SettingsArguments(config_file=config, overrides={"archive": archive}).as_served().load()
     with closing(ArchiveReader(str(settings.archive_path))) as reader:
         found = _found(reader.database, uid, role)
         if len({commitment.role for commitment in found}) > 1:

@@ -50,7 +50,7 @@ def _file_options(command: Callable[..., R]) -> Callable[..., R]:
     )
     @wraps(command)
     def with_arguments(*, archive: str | None, config_file: str | None, **options: Any) -> R:  # noqa: ANN401 - the command's own
-        arguments = SettingsArguments(config_file=config_file, overrides={"archive": archive})
+        arguments = SettingsArguments(config_file=config_file, overrides={"archive": archive}).as_served()
         return command(arguments=arguments, **options)
 
     return with_arguments
@@ -119,7 +119,7 @@ def show(*, settings_arguments: SettingsArguments, as_json: bool) -> ExitCode:
     What `stowkeeper check-config` shows. No setting is a secret: passwords and keys lie in files of their own, of which
     the settings have the paths.
     """
-    return show_settings(settings_arguments, as_json=as_json)
+    return show_settings(settings_arguments.as_served(), as_json=as_json)
 
 
 @config.command(epilog="Example: stowkeeper config get dicom.port")
@@ -132,7 +132,7 @@ def get(*, settings_arguments: SettingsArguments, as_json: bool, key: str) -> Ex
     KEY is a table and a name, such as dicom.port; peers.NAME.host is that of the [[peers]] entry NAME in the file.
     """
     target = _target(key)
-    settings = settings_arguments.load()
+    settings = settings_arguments.as_served().load()
     value = _value_in(settings, target)
     if as_json:
         click.echo(json.dumps(value))
@@ -390,5 +390,5 @@ def _say_written(path: Path, kept: Path | None) -> None:
 def _say_effect(changed: Sequence[Setting], settings: Settings) -> None:
     from stowkeeper.app.commands.settings_effect import effect_of  # noqa: PLC0415 - as in _change
 
-    for line in effect_of(changed, settings.archive_path):
+    for line in effect_of(changed, settings):
         click.echo(printable(line))

@@ -27,7 +27,7 @@ def doctor(*, settings_arguments: SettingsArguments, as_json: bool) -> ExitCode:
     certificates and open files; also while a server runs, and it leaves nothing behind. It takes the options of serve.
     Run it as the user of the server, since it tells what that user can do.
     """
-    loaded = load_or_shipped(settings_arguments)
+    loaded = load_or_shipped(settings_arguments.as_served(asks=False))
     findings: list[Finding] = []
     for finding in examine(loaded):
         findings.append(finding)

@@ -1,7 +1,6 @@
 """`stowkeeper events`: what other systems are told, who is told, and telling it once more; with a server and without."""
 
 import json
-import os
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
@@ -14,12 +13,11 @@ from sqlalchemy import Connection, func, select
 from stowkeeper.app.commands.acting_user import acting_user
 from stowkeeper.app.commands.columns import Column, print_rows
 from stowkeeper.app.commands.failures import CommandError
-from stowkeeper.app.commands.options import archive_option, json_option
+from stowkeeper.app.commands.options import SettingsArguments, archive_option, json_option
 from stowkeeper.app.commands.parameters import moment
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.log_lines import printable
 from stowkeeper.app.setting_problems import SettingsError
-from stowkeeper.app.settings import load_settings
 from stowkeeper.archive import audit, catalog
 from stowkeeper.archive.archive import ArchiveReader
 from stowkeeper.database.engine import Database
@@ -164,7 +162,11 @@ def targets(*, archive: Path, as_json: bool) -> None:
 def _kinds_by_target(archive: Path) -> Mapping[str, Collection[EventKind]]:
     """Return what each target is told of by the settings of an archive; nothing where they cannot be used."""
     try:
-        settings = load_settings(None, {"archive": str(archive)}, os.environ)
+        settings = (
+            SettingsArguments(config_file=None, overrides={"archive": str(archive)})
+            .as_served(asks=False)
+            .load()
+        )
     except SettingsError:
         return {}
     told: dict[str, Collection[EventKind]] = {entry.name: entry.events for entry in settings.event_targets}
@@ -188,10 +190,17 @@ def replay(
 ) -> ExitCode:
     """Tell TARGET once more what it was told, or what happened before it was there.
 
-    The events keep their ids. A server of the archive delivers them, in their order, as a job.
+    The events keep their ids. A server of the archive delivers them, in their order, as a job. Of one --study it is
+    all of them, where nothing says from when on.
     """
-    if (after is None) == (since is None):
-        raise click.UsageError("Say where to begin: either --after NUMBER or --since TIME.")
+    if after is not None and since is not None:
+        raise click.UsageError("Say where to begin once: either --after NUMBER or --since TIME.")
+    if after is None and since is None:
+        if not study:
+            raise click.UsageError(
+                "Say where to begin: either --after NUMBER or --since TIME; or name a --study."
+            )
+        after = 0  # of one study, all there is
     with closing(ArchiveReader(str(archive))) as reader:
         with reader.database.read() as connection:
             known = [target_of(name) for name in connection.execute(select(consumers.c.name)).scalars()]

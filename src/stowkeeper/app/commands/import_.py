@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import click
 
-from stowkeeper.app.commands.archive_folder import check_archive_folder
+from stowkeeper.app.commands.archive_folder import check_archive_folder, check_archive_is_there
 from stowkeeper.app.commands.byte_progress import ByteProgress, human_rate
 from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.options import DEFAULT_ARCHIVE, SettingsArguments, json_option
@@ -57,7 +57,8 @@ def import_(*, archive: str | None, config: str | None, as_json: bool, paths: tu
     settings = SettingsArguments(config_file=config, overrides={"archive": archive}).load()
     for path in paths:
         os.stat(path)  # before anything is made or read
-    check_archive_folder(settings.archive_path)
+    check_archive_is_there(settings)
+    check_archive_folder(settings)
     counts: Counter[ImportOutcome] = Counter()
     size = 0
     stopped = ""

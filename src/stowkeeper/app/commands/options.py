@@ -80,6 +80,16 @@ class SettingsArguments:
         remember_log_directory(settings.archive_path, settings.log_directory)
         return settings
 
+    def as_served(self, *, asks: bool = True) -> "SettingsArguments":
+        """Return these, led to the settings file that the one server reads which runs on the archive, and say so.
+
+        So it is where no file was named, and the server was told one that it would not have found by itself. Raises
+        CommandError where several servers read different files; without `asks` that is said, and these are returned.
+        """
+        from stowkeeper.app.commands.served_settings import led_to_file_of_server  # noqa: PLC0415 - see above
+
+        return led_to_file_of_server(self, asks=asks)
+
     def reload(self, current: "Settings") -> "Reload":
         """Load the settings again. Raises SettingsError; the current ones then stay in force."""
         from stowkeeper.app.settings import reload_settings  # noqa: PLC0415 - see above

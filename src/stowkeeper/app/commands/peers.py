@@ -76,7 +76,7 @@ def _book_options(command: Callable[..., R]) -> Callable[..., R]:
 @contextmanager
 def _opened(arguments: SettingsArguments, *, to_read: bool) -> Iterator[OpenBook]:
     """Open the archive and read its settings. What the book says is told as a sentence."""
-    settings = arguments.load()
+    settings = arguments.as_served().load()
     with closing(ArchiveReader(str(settings.archive_path), to_read=to_read)) as reader:
         try:
             book = PeerBook(configured_peers(settings), reader.database)

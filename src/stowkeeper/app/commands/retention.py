@@ -107,7 +107,7 @@ def test(*, archive: str | None, config: str | None, lists: bool, as_json: bool)
     A server removes no more than a part of it at a time, and says in its log a day before what is going to go. Runs beside
     a server. With --config a settings file that is not in force yet can be tried.
     """
-    settings = SettingsArguments(config_file=config, overrides={"archive": archive}).load()
+    settings = SettingsArguments(config_file=config, overrides={"archive": archive}).as_served().load()
     if not os.path.isdir(settings.archive):
         raise CommandError(
             f"there is no archive in {settings.archive}: name its folder with --archive, or mount its disk if that is away",

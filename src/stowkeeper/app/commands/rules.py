@@ -80,7 +80,7 @@ def test(
     """
     if instance is not None and (study or since):
         raise click.UsageError("--explain is about one instance: leave out --study and --since.")
-    settings = SettingsArguments(config_file=config, overrides={"archive": archive}).load()
+    settings = SettingsArguments(config_file=config, overrides={"archive": archive}).as_served().load()
     if not os.path.isdir(settings.archive):
         raise CommandError(
             f"there is no archive in {settings.archive}: name its folder with --archive, or mount its disk if that is away",

@@ -55,7 +55,7 @@ class ArchiveSending:
 
 def send_from_archive(sending: ArchiveSending) -> ExitCode:
     """Write a job down that sends instances, wait for its end, and for the peer's report where it is to commit."""
-    settings = sending.arguments.load()
+    settings = sending.arguments.as_served().load()
     with closing(ArchiveReader(str(settings.archive_path))) as reader:
         peers = PeerBook(configured_peers(settings), reader.database)
         peer = find_peer(peers, sending.peer, sending.own, sending.seconds)

@@ -12,9 +12,8 @@ import structlog
 
 from stowkeeper import __version__
 from stowkeeper.app.beside import Beside
-from stowkeeper.app.commands.archive_folder import check_archive_folder
+from stowkeeper.app.commands.archive_folder import check_archive_folder, check_archive_is_there
 from stowkeeper.app.commands.event_loop import event_loop
-from stowkeeper.app.commands.failures import CommandError
 from stowkeeper.app.commands.held_signals import HeldSignals
 from stowkeeper.app.commands.options import SettingsArguments, settings_options
 from stowkeeper.app.doctor.at_start import findings_at_start, missing_right
@@ -26,6 +25,7 @@ from stowkeeper.app.logs import Logs, log_loop_exception, start_logs
 from stowkeeper.app.negotiation_profiles import NegotiationProfiles, negotiation_profiles
 from stowkeeper.app.open_files import open_files_needed, raise_open_files_limit
 from stowkeeper.app.running import RunRecord
+from stowkeeper.app.service.rights import RightMissingError
 from stowkeeper.app.setting_problems import SettingsError
 from stowkeeper.app.settings import Settings, warnings_of
 from stowkeeper.app.settings_of_tls import tls_context
@@ -67,9 +67,10 @@ def serve(*, settings_arguments: SettingsArguments) -> ExitCode:
         manager = ServiceManager.from_environment(os.environ)
         sockets = inherited_sockets(os.environ)
         settings = sockets.in_settings(settings_arguments.load())
-        check_archive_folder(settings.archive_path)
+        check_archive_is_there(settings)
+        check_archive_folder(settings)
         if words := missing_right(settings):
-            raise CommandError(words, ExitCode.IO_ERROR)
+            raise RightMissingError(words)
         asyncio.run(check_http_place(settings, is_bound=bool(sockets.http)))
         tls = tls_context(settings)
         profiles = negotiation_profiles(settings)

@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -20,10 +21,11 @@ from stowkeeper.app.commands.options import (
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.service.limits import STOP_GRACE_SECONDS
 from stowkeeper.app.setting_problems import SettingsError
+from stowkeeper.app.setting_sources import CONFIG_VARIABLE
 from stowkeeper.app.settings import Settings
 
 if sys.platform != "win32":
-    from stowkeeper.app.commands.archive_folder import check_archive_folder
+    from stowkeeper.app.commands.archive_folder import check_archive_folder, check_archive_is_there
     from stowkeeper.app.doctor.at_start import missing_right
     from stowkeeper.app.service import installing
     from stowkeeper.app.service.daemon import Daemon
@@ -67,24 +69,54 @@ _user_unit_option = click.option(
 
 
 def _service_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Give a command `--archive`, `--user-unit` and `--daemon`. It gets `archive`, which may be None, and `manager`."""
+    """Give a command `--archive`, `--config`, `--user-unit` and `--daemon`. It gets `archive`, `config` and `manager`.
+
+    `config` is the settings file that was named, or None; `archive` is the folder that it leads to.
+    """
 
     @click.option(
         "--archive",
         metavar="DIR",
         envvar="STOWKEEPER_ARCHIVE",
         show_envvar=True,
-        help=f"Folder of the archive. Not given: that of the service that is installed, else {DEFAULT_ARCHIVE}.",
+        help="Folder of the archive. Not given: what the settings file says, that of the service that is installed, else"
+        f" {DEFAULT_ARCHIVE}.",
+    )
+    @click.option(
+        "--config",
+        metavar="FILE",
+        help="Settings file (TOML), to find a detached server that was started with it.  [env var: STOWKEEPER_CONFIG]",
     )
     @_manager_options
     @wraps(command)
-    def with_options(*, archive: str | None, manager: "Systemd | Launchd | None", **options: Any) -> R:  # noqa: ANN401 - the command's own
-        installed = manager.archive() if archive is None and isinstance(manager, Systemd) else None
-        folder = installed or Path(archive or DEFAULT_ARCHIVE).expanduser().absolute()
+    def with_options(
+        *,
+        archive: str | None,
+        config: str | None,
+        manager: "Systemd | Launchd | None",
+        **options: Any,  # noqa: ANN401 - the command's own
+    ) -> R:
+        if manager is not None and config is not None:
+            raise click.UsageError(
+                "The service has its settings from the file it was installed with. For a detached server: --daemon."
+            )
+        folder = _folder_of(archive, config, manager)
         remember_log_directory(folder, folder / "log")
-        return command(archive=folder, manager=manager, **options)
+        return command(archive=folder, config=config, manager=manager, **options)
 
     return with_options
+
+
+def _folder_of(archive: str | None, config: str | None, manager: "Systemd | Launchd | None") -> Path:
+    """Return the archive that the options lead to. Raises SettingsError where only the settings could tell it."""
+    if archive is None and isinstance(manager, Systemd):
+        installed = manager.archive()
+        if installed is not None:
+            return installed
+    if archive is None and manager is None and (config is not None or os.environ.get(CONFIG_VARIABLE)):
+        with reading_settings():
+            return SettingsArguments(config_file=config, overrides={}).load().archive_path
+    return Path(archive or DEFAULT_ARCHIVE).expanduser().absolute()
 
 
 def _manager_options(command: Callable[..., R]) -> Callable[..., R]:
@@ -268,8 +300,9 @@ def _start_daemon(arguments: SettingsArguments) -> None:
     arguments = _with_absolute_paths(arguments)
     with reading_settings():
         settings = arguments.load()
+    check_archive_is_there(settings)
     check_may_write(settings.archive_path)
-    check_archive_folder(settings.archive_path)
+    check_archive_folder(settings)
     check_may_write(settings.log_directory)
     if words := missing_right(settings):
         raise RightMissingError(words)
@@ -282,11 +315,11 @@ def _start_daemon(arguments: SettingsArguments) -> None:
     number = daemon.start(
         tuple(_as_options(arguments)),
         settings.log_directory,
-        folder_mode=settings.storage.modes[1],
+        modes=settings.storage.modes,
         log_to_file=settings.log.file,
         say=lambda words: click.echo(f"{words} …", err=True),
     )
-    daemon.remember_start(arguments)
+    daemon.remember_start(arguments, mode=settings.storage.modes[0])
     click.echo(f"The server runs as process {number}. Its log: {log_file_of(settings)}")
 
 
@@ -316,7 +349,12 @@ def _as_options(arguments: SettingsArguments) -> Iterator[str]:
 
 @service.command("stop")
 @_service_options
-def stop(*, archive: Path, manager: "Systemd | Launchd | None") -> ExitCode:
+def stop(
+    *,
+    archive: Path,
+    config: str | None,  # noqa: ARG001 - the archive that it leads to is enough
+    manager: "Systemd | Launchd | None",
+) -> ExitCode:
     """Stop the server: what is in flight is answered first. Returns when it has ended.
 
     Exit code 0 also when none runs.
@@ -361,8 +399,8 @@ def _stop_daemon(daemon: "Daemon") -> int | None:
 
 @service.command("restart")
 @_service_options
-def restart(*, archive: Path, manager: "Systemd | Launchd | None") -> ExitCode:
-    """Stop the server, and start it with the options of its last start.
+def restart(*, archive: Path, config: str | None, manager: "Systemd | Launchd | None") -> ExitCode:
+    """Stop the server, and start it with the options of its last start; --config takes the place of that one.
 
     With the sockets of --socket-activated nobody who connects meanwhile is refused.
     """
@@ -373,6 +411,8 @@ def restart(*, archive: Path, manager: "Systemd | Launchd | None") -> ExitCode:
     daemon = Daemon(archive)
     _process_of(daemon)  # else the options of the last start could not be read either
     arguments = daemon.last_start()
+    if config is not None:
+        arguments = _with_absolute_paths(replace(arguments, config_file=config))
     arguments.load()  # what is wrong with the settings is said while the old server still runs
     _stop_daemon(daemon)
     _start_daemon(arguments)
@@ -384,11 +424,11 @@ def restart(*, archive: Path, manager: "Systemd | Launchd | None") -> ExitCode:
     epilog="Exit codes are those of `stowkeeper status`: 0 when it runs and all is well, 69 when none runs.",
 )
 @_service_options
-def status(*, archive: Path, manager: "Systemd | Launchd | None") -> ExitCode:
+def status(*, archive: Path, config: str | None, manager: "Systemd | Launchd | None") -> ExitCode:
     """Tell whether the server runs and how it is, as `stowkeeper status` does, and what its service manager knows of it."""
     from stowkeeper.app.commands.status import status as status_of_archive  # noqa: PLC0415 - no other needs it
 
-    config = Daemon(archive).last_start().config_file
+    config = config or Daemon(archive).last_start().config_file
     if isinstance(manager, Systemd):
         config = manager.config()
         for line in _systemd_lines(manager):
@@ -426,7 +466,9 @@ def _systemd_lines(manager: "Systemd") -> Iterator[str]:
     show_default=True,
     help="The last so many lines.",
 )
-def logs(*, archive: Path, manager: "Systemd | Launchd | None", follow: bool, lines: int) -> ExitCode:
+def logs(
+    *, archive: Path, config: str | None, manager: "Systemd | Launchd | None", follow: bool, lines: int
+) -> ExitCode:
     """Show the end of the server's log: from the journal where systemd runs it, else from its file."""
     if isinstance(manager, Systemd) and manager.unit_path.exists():
         arguments = SettingsArguments(config_file=manager.config(), overrides={"archive": str(archive)})
@@ -434,6 +476,8 @@ def logs(*, archive: Path, manager: "Systemd | Launchd | None", follow: bool, li
             manager.show_journal(lines=lines, follow=follow)
     else:
         arguments = Daemon(archive).last_start()
+        if config is not None:
+            arguments = replace(arguments, config_file=config)
     with reading_settings():
         settings = arguments.load()
     out = sys.stdout.buffer

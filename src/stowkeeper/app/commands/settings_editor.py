@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -60,9 +61,11 @@ def _for_the_owner(path: str, flags: int) -> int:
 
 
 def _wants_to_edit_again() -> bool:
+    if not sys.stdin.isatty():  # nobody there to answer
+        return False
     try:
         return click.confirm("Edit again?", default=True, err=True)
-    except click.Abort:  # Ctrl-C, or nobody there to answer
+    except click.Abort:  # Ctrl-C, or the terminal is gone
         return False
 
 

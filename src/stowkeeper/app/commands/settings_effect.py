@@ -6,16 +6,18 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stowkeeper.app.running import RunningServer, running_servers
+from stowkeeper.app.running import RunningServer, digest_of_value, running_servers
 from stowkeeper.app.service.daemon import Daemon
 from stowkeeper.app.service.rights import user_name
 from stowkeeper.app.setting_fields import Setting
+from stowkeeper.app.settings import Settings
 
 _UNIT = re.compile(r"/(stowkeeper[^/\s]*\.service)$", re.MULTILINE)
 
 
-def effect_of(changed: Sequence[Setting], archive: Path) -> Iterator[str]:
-    """Yield what is to be done for changed settings to take effect, for each server that runs on an archive."""
+def effect_of(changed: Sequence[Setting], new: Settings) -> Iterator[str]:
+    """Yield what is to be done for changed settings to take effect, for each server that runs on their archive."""
+    archive = new.archive_path
     restart = [setting.key for setting in changed if not setting.reloadable]
     try:
         servers = running_servers(archive)
@@ -25,11 +27,30 @@ def effect_of(changed: Sequence[Setting], archive: Path) -> Iterator[str]:
     if not servers:
         yield f"No server runs on {archive}: the next start takes it."
     for server in servers:
-        if restart:
-            reason = "" if len(restart) == len(changed) else f", since {', '.join(restart)} waits for it"
-            yield f"It takes effect at a restart{reason}: {_restart(server, archive)}."
-        else:
-            yield f"It takes effect at a reload, which keeps every association: {_reload(server)}."
+        outranked = [setting.key for setting in changed if setting.key in {*server.flags, *server.variables}]
+        if outranked:
+            yield (
+                f"Process {server.pid} was started with a flag or a variable that outranks the file for {', '.join(outranked)}:"
+                " it stays as it is there until a start without."
+            )
+        rest = [setting for setting in changed if setting.key not in outranked]
+        if rest:
+            yield _effect_on(server, rest, new, archive)
+
+
+def _effect_on(server: RunningServer, changed: Sequence[Setting], new: Settings, archive: Path) -> str:
+    waiting = [setting for setting in changed if not setting.reloadable]
+    differing = [
+        setting.key
+        for setting in waiting
+        if server.started_with.get(setting.key) != digest_of_value(new, setting)
+    ]
+    if differing:
+        reason = "" if len(differing) == len(changed) else f", since {', '.join(differing)} waits for it"
+        return f"It takes effect at a restart{reason}: {_restart(server, archive)}."
+    if len(waiting) == len(changed):
+        return f"Process {server.pid} was started with that value: nothing is to be done."
+    return f"It takes effect at a reload, which keeps every association: {_reload(server)}."
 
 
 def _in_general(restart: Sequence[str]) -> str:

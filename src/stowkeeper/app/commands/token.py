@@ -184,8 +184,8 @@ def _opened_or_made(archive: Path, config: str | None) -> "Iterator[ArchiveReade
 
     objects = os.path.join(archive, OBJECTS)
     if not os.path.isdir(objects):
-        check_archive_folder(archive)
         settings = SettingsArguments(config_file=config, overrides={"archive": str(archive)}).load()
+        check_archive_folder(settings)
         make_folders(FileSystem(), objects, mode=settings.storage.modes[1])
     with closing(ArchiveReader(str(archive), create=True)) as reader:
         yield reader

@@ -22,8 +22,11 @@ from stowkeeper.durable.identity import read_archive_id
 CATALOG_CHECK = "catalog"
 
 
-def check_catalog(files: FileSystem, root: str) -> Iterator[Finding]:
-    """Look into the catalog without changing it. An archive that is still to be made has none."""
+def check_catalog(files: FileSystem, root: str, foreign: str = "") -> Iterator[Finding]:
+    """Look into the catalog without changing it. An archive that is still to be made has none.
+
+    `foreign` says what keeps the folder from becoming that of an archive.
+    """
     path = os.path.join(root, CATALOG)
     place = shlex.quote(root)
     rebuild = f"stowkeeper rebuild --archive {place}"
@@ -32,6 +35,9 @@ def check_catalog(files: FileSystem, root: str) -> Iterator[Finding]:
         if not os.path.lexists(path):
             if identity is not None:
                 yield failure(CATALOG_CHECK, f"the archive in {root} has no {CATALOG}", rebuild)
+            elif foreign:
+                mend = f"ls -A {place}  # then name an empty folder with --archive, or move what is there"
+                yield failure(CATALOG_CHECK, f"{foreign}: no server makes an archive there", mend)
             else:
                 yield ok(CATALOG_CHECK, f"there is no archive in {root} yet")
             return

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from stowkeeper.app.archive_place import foreign_things
 from stowkeeper.app.doctor import (
     catalog,
     certificates,
@@ -60,7 +61,7 @@ def examine(loaded: LoadedSettings) -> Iterator[Finding]:
     yield from disk.check_file_system(files, place)
     if not rights.is_foreign_to_root(root) and all(one.level is not Level.FAILURE for one in tried):
         yield from disk.check_syncing(files, root)
-    yield from catalog.check_catalog(files, root)
+    yield from catalog.check_catalog(files, root, _foreign(loaded))
     yield from clock.check_time_service()
     yield from _check_ports(settings, running)
     here = [server.pid for server in running if server.is_here]
@@ -72,6 +73,16 @@ def examine(loaded: LoadedSettings) -> Iterator[Finding]:
     # Last, so that a clock that jumps had time to.
     newest = catalog.newest_receipt_at(root)
     yield from clock.check_clock(began, clock.Instant.now(), newest, clock.installed_at())
+
+
+def _foreign(loaded: LoadedSettings) -> str:
+    """Say what keeps the folder from becoming an archive's; settings that cannot be used do not tell what is theirs there."""
+    if loaded.problem is not None:
+        return ""
+    try:
+        return foreign_things(loaded.settings)
+    except OSError:  # told by the check of the rights
+        return ""
 
 
 def _standing(path: str) -> str:

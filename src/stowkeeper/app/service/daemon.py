@@ -38,8 +38,10 @@ LAST_START_FILE: Final = "stowkeeper.start"
 OUTPUT_FILE: Final = "daemon.out"
 """What a daemon prints beside its log: why it did not start, or what the interpreter said when it crashed."""
 
-_FILE_MODE: Final = 0o640
-_WRITE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+_MODE_MAX: Final = 0o644
+"""Whoever may write the options of a start, or the number of a process, has a say in what is started or ended."""
+
+_WRITE_FLAGS: Final = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _PID_BYTES_MAX: Final = 32
 
 
@@ -70,21 +72,21 @@ class Daemon:
         arguments: Sequence[str],
         log_directory: Path,
         *,
-        folder_mode: int,
+        modes: tuple[int, int],
         log_to_file: bool,
         say: Callable[[str], None],
     ) -> int:
         """Start a server with these options of `serve`, and return its process id when it is ready.
 
-        Folders that are missing are made with `folder_mode`, that of the archive itself among them. `say` is told what it
+        `modes` are those of files and folders that are missing and made, that of the archive itself among them. `say` is told what it
         does meanwhile. Raises CommandError: where one runs already, and with the words of the server where
         it did not get ready. An interrupt ends it again.
         """
         for folder in (self.folder, log_directory):
-            make_folders(FileSystem(), os.path.abspath(folder), mode=folder_mode)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            make_folders(FileSystem(), os.path.abspath(folder), mode=modes[1])
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            lock = os.open(self.folder / PID_FILE, flags, _FILE_MODE)
+            lock = _open(self.folder / PID_FILE, flags, modes[0])
         except PermissionError:
             owner = user_name(os.stat(self.folder / PID_FILE).st_uid)
             raise RightMissingError(
@@ -104,7 +106,9 @@ class Daemon:
             os.ftruncate(lock, 0)
             output = log_directory / OUTPUT_FILE
             with _Listening() as listening:
-                process = self._begin(arguments, lock, output, listening.address, log_to_file=log_to_file)
+                process = self._begin(
+                    arguments, lock, output, listening.address, mode=modes[0], log_to_file=log_to_file
+                )
                 os.pwrite(lock, f"{process.pid}\n".encode(), 0)
                 try:
                     listening.wait_until_ready(process, say)
@@ -122,10 +126,10 @@ class Daemon:
         finally:
             os.close(lock)
 
-    def remember_start(self, arguments: SettingsArguments) -> None:
-        """Keep the options of a start, which made the folder, for a restart. Raises OSError."""
+    def remember_start(self, arguments: SettingsArguments, *, mode: int) -> None:
+        """Keep the options of a start, which made the folder, for a restart, in a file of a mode. Raises OSError."""
         said = {"config": arguments.config_file, "overrides": arguments.overrides}
-        descriptor = os.open(self.folder / LAST_START_FILE, _WRITE_FLAGS, _FILE_MODE)
+        descriptor = _open(self.folder / LAST_START_FILE, _WRITE_FLAGS, mode)
         with open(descriptor, "w", encoding="utf-8") as stream:
             stream.write(f"{json.dumps(said)}\n")
 
@@ -185,7 +189,14 @@ class Daemon:
             )
 
     def _begin(
-        self, arguments: Sequence[str], lock: int, output: Path, address: str, *, log_to_file: bool
+        self,
+        arguments: Sequence[str],
+        lock: int,
+        output: Path,
+        address: str,
+        *,
+        mode: int,
+        log_to_file: bool,
     ) -> "subprocess.Popen[bytes]":
         environment = {**os.environ, "NOTIFY_SOCKET": address}
         if log_to_file:  # else its lines would stand in two files, and one of them never rotate
@@ -195,7 +206,7 @@ class Daemon:
         ):  # the words of a crash outlive the next start, with which people answer it
             if output.stat().st_size:
                 output.replace(f"{output}.1")
-        to_file = os.open(output, _WRITE_FLAGS | os.O_APPEND, _FILE_MODE)
+        to_file = _open(output, _WRITE_FLAGS | os.O_APPEND, mode)
         try:
             return subprocess.Popen(  # noqa: S603 - this program, by its own path
                 [*program(), "serve", *arguments],
@@ -208,6 +219,17 @@ class Daemon:
             )
         finally:
             os.close(to_file)
+
+
+def _open(path: Path, flags: int, mode: int) -> int:
+    """Open a file, and make it with a mode, whatever the umask says, where there is none. Raises OSError."""
+    mode &= _MODE_MAX
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        return os.open(path, flags | os.O_CREAT, mode)
+    os.fchmod(descriptor, mode)
+    return descriptor
 
 
 class _Listening:

@@ -95,6 +95,10 @@ def check_may_write(folder: Path) -> None:
             f"{existing} is on a disk that is mounted read-only: mount it to be written.", ExitCode.IO_ERROR
         )
     owner, ourselves = user_name(os.stat(existing).st_uid), user_name(os.geteuid())
+    if owner == ourselves:
+        raise RightMissingError(
+            f"user {ourselves} may not write in {existing}, which is its own: run `chmod u+rwx {shlex.quote(str(existing))}`."
+        )
     name = shlex.quote(str(folder))
     # Never to give away what is above: all kinds of things are in there.
     give = (
