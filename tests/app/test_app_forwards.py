@@ -14,6 +14,7 @@ from sqlalchemy import func, select, update
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.database.engine import Database
 from stowkeeper.database.schema import changes, consumers, forwards, jobs, receipts
+from support.catalog_rows import open_database
 from support.command_line import CommandLine
 from support.forwarding_rig import ForwardingRig, a_peer, forwarding_rig, rule
 from support.instances import EXPLICIT_VR_LITTLE_ENDIAN, make_instance
@@ -66,18 +67,42 @@ def test_forwards_are_listed_by_state_destination_and_study(stow: CommandLine) -
 
 
 def test_what_failed_is_tried_again(stow: CommandLine) -> None:
-    assert stow("forwards retry", "--destination", "PACS").code == ExitCode.FINDINGS
     ended = stow("forwards retry", "--destination", "LATER")
-    assert (ended.code, ended.out) == (ExitCode.OK, "1 to be tried again\n")
+    assert (ended.code, ended.out, ended.err) == (ExitCode.OK, "1 to be tried again\n", "")
     assert [state for _, _, state in listed(stow, "--destination", "LATER")] == ["waiting", "waiting"]
+    ended = stow("forwards retry", "--destination", "NOBODY")
+    assert (ended.code, ended.out) == (ExitCode.FINDINGS, "")
+    assert "There are no such forwards" in ended.err
+
+
+def test_of_what_a_job_has_the_job_is_named_and_what_hurries_it(stow: CommandLine) -> None:
+    (job_id,) = {line["job_id"] for line in stow("forwards ls", "--json", "--destination", "PACS").lines}
+    there = f"--archive {stow.archive}"
+    ended = stow("forwards retry", "--destination", "PACS")
+    assert (ended.code, ended.out) == (ExitCode.FINDINGS, "")
+    assert (
+        ended.err
+        == f"2 are in a job, which tries by itself: `stowkeeper jobs retry {job_id} {there}` has it tried now.\n"
+    )
+    ended = stow("forwards retry", "--instance", "1.2.3.1", "--json")
+    assert ended.lines == [{"changed": 1, "jobs": [job_id]}]  # the one that failed, of another destination
+    ended = stow("forwards drop", "--destination", "PACS", "--instance", "1.2.3.1", "--reason", "over")
+    assert (ended.code, ended.out) == (ExitCode.FINDINGS, "")
+    assert ended.err.startswith("1 is in a job, and not dropped: ")
+    assert f"`stowkeeper jobs cancel {job_id} {there}` gives up" in ended.err
+    with open_database(stow.archive) as database, database.write() as transaction:
+        transaction.execute(update(jobs).where(jobs.c.job_id == job_id).values(state="retry"))  # in back-off
+    assert stow("jobs retry", job_id).code == ExitCode.OK
+    assert stow("jobs cancel", job_id).code == ExitCode.OK
 
 
 def test_what_is_dropped_says_who_did_it_and_why_and_stands_in_the_audit_trail(stow: CommandLine) -> None:
     assert stow("forwards drop", "--reason", "it is gone").code == ExitCode.USAGE
     assert stow("forwards drop", "--reason", " ", "--all").code == ExitCode.USAGE
     assert stow("forwards drop", "--reason", "why", "--all", "--rule", "all").code == ExitCode.USAGE
+    (job_id,) = {line["job_id"] for line in stow("forwards ls", "--json", "--destination", "PACS").lines}
     ended = stow("forwards drop", "--reason", "it is gone", "--all", "--json")
-    assert (ended.code, ended.lines) == (ExitCode.OK, [{"changed": 2}])
+    assert (ended.code, ended.lines) == (ExitCode.OK, [{"changed": 2, "jobs": [job_id]}])
     assert len(listed(stow, "--dropped")) == 2
     assert stow("forwards ls", "--dropped", "--json").lines[0]["words"].endswith(": it is gone")
     (line,) = stow("audit ls", "--json").lines[:1]

@@ -1,6 +1,7 @@
 """Logs: one event is one line, peers cannot forge one, patient data is in none, and nothing waits for them."""
 
 import asyncio
+import errno
 import io
 import json
 import logging
@@ -37,7 +38,10 @@ from stowkeeper.app.log_lines import (
     without_patient_data,
 )
 from stowkeeper.app.logs import Logs, log_loop_exception, log_to_console, start_logs
+from stowkeeper.app.service.rights import RightMissingError
 from stowkeeper.app.settings_of_log import LogSettings
+from stowkeeper.database.errors import DatabaseDamaged, DatabaseUnavailable
+from stowkeeper.durable.server_lock import ArchiveInUseError
 
 PATIENT = "DOE^JOHN"
 log = structlog.get_logger("stowkeeper.test")
@@ -387,6 +391,30 @@ def test_an_error_on_its_way_out_is_logged_and_says_where(tmp_path: Path, consol
     assert fields_of(line)["exception"] == "ValueError"
     assert PATIENT not in line
     assert console.getvalue() == "", "whoever ends the command says it there"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_refusal"),
+    [
+        (ArchiveInUseError("the archive /srv/a is in use"), True),
+        (DatabaseUnavailable("another process has it"), True),
+        (RightMissingError("user joe may not"), True),
+        (OSError(errno.EADDRINUSE, "Address already in use"), True),
+        (OSError(errno.EIO, "Input/output error"), False),
+        (DatabaseDamaged("it is damaged"), False),
+    ],
+)
+def test_a_start_that_is_refused_is_one_sentence_in_the_log(
+    tmp_path: Path, console: io.StringIO, error: Exception, *, is_refusal: bool
+) -> None:
+    with pytest.raises(type(error)) as caught, Logs(LogSettings(), tmp_path, console):
+        raise error
+    (fields,) = map(fields_of, file_lines(tmp_path))
+    assert fields["exception_text"] == str(error)
+    assert ("traceback" in fields) is not is_refusal
+    said = (fields["level"], fields["what"])
+    assert said == (("warning", "did not start") if is_refusal else ("error", "ended by an error"))
+    assert bool(getattr(caught.value, "__notes__", [])) is not is_refusal
 
 
 def test_commands_log_to_standard_error_alone(capsys: pytest.CaptureFixture[str]) -> None:

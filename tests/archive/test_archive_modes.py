@@ -70,7 +70,7 @@ def test_all_of_an_archive_is_open_to_those_who_may_read_the_files(
         (path,) = root.rglob("*.dcm")
         Quarantine(FileSystem(), str(root)).keep(str(path), "a test")
         found = modes(root)
-    own = {"depot": 0o700, "server.lock": 0o600, "reserve": 0o600, "archive.id": 0o644}
+    own = {"depot": 0o700, "server.lock": 0o600, "reserve": 0o600}
     for name, mode in found.items():
         kept = slot_mode if name.endswith(".dcm") else folders & 0o666
         expected = own.get(name, folders if (root / name).is_dir() else kept)

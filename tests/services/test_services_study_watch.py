@@ -56,6 +56,19 @@ def test_a_study_is_quiet_when_nothing_came_for_some_time(rig):
     assert quiet.words == "revision 1 is quiet for 60 s: 2 instances in 1 series, 0 instance numbers missing"
 
 
+def test_one_of_something_is_called_one(rig):
+    rig.keep(1, instance_number=1)
+    rig.look()
+    rig.clocks.pass_(QUIET_SECONDS)
+    rig.look()
+    assert rig.events()[-1].words.endswith(": 1 instance in 1 series, 0 instance numbers missing")
+    rig.keep(2, instance_number=3)
+    rig.look()
+    rig.clocks.pass_(QUIET_SECONDS)
+    rig.look()
+    assert rig.events()[-1].words.endswith(": 2 instances in 1 series, 1 instance number missing")
+
+
 def test_quiet_comes_with_what_it_is_based_on(rig):
     began = rig.clocks.wall
     rig.keep(1, instance_number=1)

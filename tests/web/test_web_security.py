@@ -18,7 +18,7 @@ from sqlalchemy import update
 
 from stowkeeper.database import schema
 from stowkeeper.web import credentials, security
-from stowkeeper.web.credentials import remove_credential
+from stowkeeper.web.credentials import add_credential, make_credential, remove_credential
 from stowkeeper.web.origins import host_name
 from stowkeeper.web.roles import EVERYBODY, Audience, Role
 from stowkeeper.web.routes import Asker, allow, api_router, rules_of
@@ -99,6 +99,24 @@ def test_without_credentials_everybody_here_may_everything(served: tuple[httpx.C
     for role in ASKED:
         assert client.get(f"/api/test/{role}").json() == "without credential"
     assert client.post("/api/test/store", content=b"abc").json() == "without credential stored 3"
+
+
+def test_a_credential_where_there_are_none_is_refused_and_not_passed_over(
+    served: tuple[httpx.Client, Rig],
+) -> None:
+    client, rig = served
+    for fields in (bearer("nonsense"), basic("joe", PASSWORD), {"Authorization": ""}):
+        answer = client.get("/api/test/read", headers=fields)
+        assert answer.status_code == 401, fields
+        assert "no credential is set up" in answer.json()["detail"]
+        assert "Bearer" in answer.headers["www-authenticate"]
+        assert client.get("/api/test/everybody", headers=fields).json() == "everybody"
+    assert client.get("/api/test/read").json() == "without credential"
+    # The first one, made by another process, is known when it is presented, however short a time ago the server looked.
+    with rig.archive.database.write() as transaction:
+        first = make_credential("monitor", Role.READ)
+        add_credential(transaction, first, who="a test")
+    assert client.get("/api/test/read", headers=bearer(first.secret)).status_code == 200
 
 
 def test_who_asks_is_never_believed_to_be_another_address(tmp_path: Path) -> None:

@@ -180,11 +180,15 @@ class Logs:
     ) -> None:
         if isinstance(error, Exception) and (self._path or self._senders):
             # Not to standard error: whoever ends the command says it there, in a sentence.
-            event: EventDict = {"event": "error", "what": "ended by an error", "exc_info": error}
-            (fields,), _ = _complete(_EventSink("stowkeeper", self._put), "error", event)
+            is_refusal = _is_refusal(error)
+            what, level = ("did not start", "warning") if is_refusal else ("ended by an error", "error")
+            event: EventDict = {"event": "error", "what": what, "exc_info": error}
+            (fields,), _ = _complete(_EventSink("stowkeeper", self._put), level, event)
+            if is_refusal:
+                fields = {key: value for key, value in fields.items() if key not in _OF_A_FAULT}
             self._writer.put(_line_of(self._line, fields), "")
             self._send(fields)
-            if self._path:
+            if self._path and not is_refusal:
                 error.add_note(f"{LOGGED_TO}{self._path}")
         self.close()
 
@@ -196,7 +200,7 @@ class Logs:
         """Queue the line of an event. Where there is a file, the frames of an exception go there alone."""
         line = _line_of(self._line, fields)
         if self._path and "traceback" in fields:
-            short = {key: value for key, value in fields.items() if key not in {"traceback", "caused_by"}}
+            short = {key: value for key, value in fields.items() if key not in _OF_A_FAULT}
             self._writer.put(line, _line_of(self._line, {**short, "details": self._path}))
         else:
             self._writer.put(line)
@@ -241,6 +245,21 @@ class Logs:
         return self._line(
             {"time": now, "level": "error", "event": "error", "what": what, "outlet": outlet, "count": count}
         )
+
+
+_OF_A_FAULT = frozenset({"traceback", "caused_by"})
+"""Of the fields of an exception those that only help who looks for a fault of the program."""
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Tell whether an error is an ordinary answer to who starts a server, such as that the archive is in use.
+
+    Where reading or writing failed it is not: of that the log has all.
+    """
+    from stowkeeper.app.commands.failures import known_exit_code  # noqa: PLC0415 - only a server that fails needs it
+    from stowkeeper.app.exit_codes import ExitCode  # noqa: PLC0415 - likewise
+
+    return known_exit_code(error) not in {None, ExitCode.IO_ERROR, ExitCode.INTERNAL}
 
 
 def log_path(settings: "LogSettings", directory: Path) -> str:

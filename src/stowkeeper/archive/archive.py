@@ -154,7 +154,8 @@ class ArchiveReader:
                 " as the user who owns the archive"
             )
         if recorded is None:
-            stated = ensure_archive_id(self.files, self.root)
+            mode = file_mode_in(self.files, self.root)
+            stated = ensure_archive_id(self.files, self.root, mode=mode)
             with self.database.write() as transaction:
                 catalog.set_archive_id(transaction, stated)
             return

@@ -185,7 +185,8 @@ class Rebuilding:
             recorded = catalog.archive_id(connection)
         if recorded is None:
             with self._database.write() as transaction:
-                catalog.set_archive_id(transaction, ensure_archive_id(self._files, self.root))
+                mode = file_mode_in(self._files, self.root)
+                catalog.set_archive_id(transaction, ensure_archive_id(self._files, self.root, mode=mode))
         elif stated != recorded:
             raise ArchiveRefusedError(explain_foreign_catalog(self.root, stated=stated, recorded=recorded))
 

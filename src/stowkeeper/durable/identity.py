@@ -39,14 +39,16 @@ def read_archive_id(files: FileSystem, archive: str) -> str | None:
     )
 
 
-def ensure_archive_id(files: FileSystem, archive: str) -> str:
-    """Return the identity of the archive in a folder and make it if it has none; durable when this returns.
+def ensure_archive_id(files: FileSystem, archive: str, *, mode: int = 0o644) -> str:
+    """Return the identity of the archive in a folder and make it, in a file of a mode, if it has none.
+
+    It is durable when this returns.
 
     Of two processes that make it at once both get the same. Raises ArchiveIdentityError and OSError.
     """
     path = f"{archive}/{ARCHIVE_ID_NAME}"
     if read_archive_id(files, archive) is None:
-        write_once(files, path, f"{uuid.uuid4()}\n".encode("ascii"))
+        write_once(files, path, f"{uuid.uuid4()}\n".encode("ascii"), mode=mode)
     found = read_archive_id(files, archive)
     if found is None:
         raise ArchiveIdentityError(

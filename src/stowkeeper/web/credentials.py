@@ -316,9 +316,9 @@ class CredentialBook:
         """Tell whether the credentials can be asked for without reading the database."""
         return self._read_at is not None and self._clock() - self._read_at < CREDENTIALS_FRESH_SECONDS
 
-    def all(self) -> dict[str, Credential]:
-        """Return the credentials by name. May read the database, and raise DatabaseUnavailable."""
-        if not self.is_fresh():
+    def all(self, *, anew: bool = False) -> dict[str, Credential]:
+        """Return the credentials by name. May read the database, with `anew` it does; raises DatabaseUnavailable."""
+        if anew or not self.is_fresh():
             now = self._clock()
             with self._database.read() as connection:
                 found = {credential.name: credential for credential in list_credentials(connection)}

@@ -207,7 +207,9 @@ def _remove(services: WebServices, commitment: Commitment, who: str) -> None:
     if result.left:
         raise OrthancError(
             OrthancErrorCode.INTERNAL_ERROR,
-            f"{len(result.left)} files could not be removed now; the server removes them when it can",
+            "1 file could not be removed now; the server removes it when it can"
+            if len(result.left) == 1
+            else f"{len(result.left)} files could not be removed now; the server removes them when it can",
         )
 
 

@@ -138,16 +138,26 @@ class Authentication:
         await self._app(scope, receive, send)
 
     async def _principal(self, scope: Scope) -> Principal:
+        authorization = Headers(scope=scope).getlist("authorization")
         credentials = await self._credentials(scope)
+        # The first may have been made a moment ago, and is presented now.
+        if not credentials and authorization:
+            credentials = await self._credentials(scope, anew=True)
         if not credentials:
             if self._serves_this_machine_alone and _comes_from_here(scope):
+                if authorization:  # whoever has a wrong one hears of it now, not when credentials are made
+                    raise ProblemError(
+                        401,
+                        "no credential is set up, so the one of this request is none: leave it out, or make one by"
+                        " `stowkeeper token add NAME`",
+                        headers=_CHALLENGE,
+                    )
                 return LOCAL
             raise ProblemError(
                 403,
                 "no credential is set up, so only this machine is served, and nobody by way of a proxy: make one by"
                 " `stowkeeper token add NAME`",
             )
-        authorization = Headers(scope=scope).getlist("authorization")
         if not authorization:
             raise ProblemError(
                 401, "this needs a credential: a bearer token, or a name and a password", headers=_CHALLENGE
@@ -155,12 +165,12 @@ class Authentication:
         credential = await self._verified(authorization, client_of(_address_of(scope)))
         return Principal(name=credential.name, role=credential.role, may_store=credential.may_store)
 
-    async def _credentials(self, scope: Scope) -> Mapping[str, Credential]:
+    async def _credentials(self, scope: Scope, *, anew: bool = False) -> Mapping[str, Credential]:
         """Return the credentials by name. Raises DatabaseUnavailable."""
-        if self._book.is_fresh():
+        if self._book.is_fresh() and not anew:
             return self._book.all()
         try:
-            return await run_in_threadpool(self._book.all)
+            return await run_in_threadpool(self._book.all, anew=anew)
         except DatabaseUnavailable:
             known = self._book.last_known()
             if known is None or scope["path"] not in TOLD_WITHOUT_DATABASE:

@@ -1,9 +1,10 @@
 """`stowkeeper forwards`: what the rules forward, trying it again and giving it up; with a running server and without."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -123,8 +124,9 @@ def _as_row(forward: Forward) -> dict[str, Any]:
 def retry(*, archive: Path, wanted: ForwardFilter, as_json: bool) -> ExitCode:
     """Let what failed wait again; a running server sends it within seconds. Without options that is all that failed."""
     who = acting_user()
-    changed = _act(archive, lambda transaction: rows.retry(transaction, wanted, who))
-    return _say(changed, "to be tried again", as_json=as_json)
+    did = _act(archive, wanted, lambda transaction: rows.retry(transaction, wanted, who))
+    advice = "which tries by itself: `{} {}` has it tried now"
+    return _say(archive, did, "to be tried again", advice, "jobs retry", as_json=as_json)
 
 
 @forwards.command("drop", epilog='Example: stowkeeper forwards drop --destination OLD --reason "it is gone"')
@@ -148,27 +150,51 @@ def drop(*, archive: Path, reason: str, is_all: bool, wanted: ForwardFilter, as_
             "Say what is to be dropped: --destination, --rule, --study, --instance, or --all."
         )
     who = acting_user()
-    changed = _act(archive, lambda transaction: rows.drop(transaction, wanted, reason, who))
-    return _say(changed, "dropped", as_json=as_json)
+    did = _act(archive, wanted, lambda transaction: rows.drop(transaction, wanted, reason, who))
+    advice = "and not dropped: `{} {}` gives up all that is in there, and then it can be"
+    return _say(archive, did, "dropped", advice, "jobs cancel", as_json=as_json)
 
 
-def _act(archive: Path, act: Callable[[Transaction], int]) -> int:
-    """Do it in short transactions until nothing is left that it can be done with; return how many rows changed."""
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """How many forwards were changed, and which jobs had others of them, each with how many."""
+
+    changed: int
+    in_jobs: list[tuple[str, int]]
+
+
+def _act(archive: Path, wanted: ForwardFilter, act: Callable[[Transaction], int]) -> _Done:
+    """Do it in short transactions until nothing is left that it can be done with."""
     changed = 0
     with closing(ArchiveReader(str(archive))) as reader:
+        with reader.database.read() as connection:
+            in_jobs = rows.jobs_that_have(connection, wanted)
         while True:
             with reader.database.write() as transaction:
                 some = act(transaction)
             if not some:
-                return changed
+                return _Done(changed, in_jobs)
             changed += some
 
 
-def _say(changed: int, done: str, *, as_json: bool) -> ExitCode:
+def _say(archive: Path, did: _Done, done: str, advice: str, command: str, *, as_json: bool) -> ExitCode:
+    """Tell what was changed, and on standard error what was not since a job has it, and which command acts on that."""
+    job_ids = [job_id for job_id, _ in did.in_jobs]
     if as_json:
-        click.echo(json.dumps({"changed": changed}))
-    elif changed:
-        click.echo(f"{changed} {done}")
-    else:
+        click.echo(json.dumps({"changed": did.changed, "jobs": job_ids}))
+        return ExitCode.OK if did.changed else ExitCode.FINDINGS
+    if did.changed:
+        click.echo(f"{did.changed} {done}")
+    elif not did.in_jobs:
         click.echo("There are no such forwards, so nothing was changed.", err=True)
-    return ExitCode.OK if changed else ExitCode.FINDINGS
+    if did.in_jobs:
+        count = sum(number for _, number in did.in_jobs)
+        what = f"{count} {'is' if count == 1 else 'are'} in {'a job' if len(job_ids) == 1 else f'{len(job_ids)} jobs'}"
+        named = shlex.join([*job_ids[:_JOBS_NAMED], "--archive", str(archive)])
+        more = "" if len(job_ids) <= _JOBS_NAMED else "; `stowkeeper forwards ls --json` names all of them"
+        click.echo(f"{what}, {advice.format(f'stowkeeper {command}', named)}{more}.", err=True)
+    return ExitCode.OK if did.changed else ExitCode.FINDINGS
+
+
+_JOBS_NAMED = 20
+"""In a sentence."""

@@ -286,7 +286,8 @@ def print_plan(plan: SendPlan, associations: Sequence[PlannedAssociation], *, as
     for number, planned in enumerate(associations, 1):
         files = Counter((file.sop_class_uid, file.transfer_syntax_uid) for file in planned.files)
         size = sum(file.size for file in planned.files) / 1e6
-        title = f"Association {number}: {len(planned.files)} files, {size:.1f} MB"
+        number_of_files = "1 file" if len(planned.files) == 1 else f"{len(planned.files)} files"
+        title = f"Association {number}: {number_of_files}, {size:.1f} MB"
         table = Table(title=title, title_justify="left")
         for column in ("Context", "SOP class", "Transfer syntax"):
             table.add_column(column, overflow="fold")

@@ -235,9 +235,17 @@ def _counts(before: CommitmentInstance, now: Outcome, *, was_sent: bool) -> bool
 def _open_words(look: Look) -> str:
     """Say what kept some instances from being looked at; empty when all of them were."""
     reasons = (
-        (look.arriving, "were received just now and are not listed yet"),
-        (look.unreadable, "could not be read"),
-        (look.not_yet, "are not ready by what the policy says"),
-        (look.changed, "changed while they were checked"),
+        (
+            look.arriving,
+            "was received just now and is not listed yet",
+            "were received just now and are not listed yet",
+        ),
+        (look.unreadable, "could not be read", "could not be read"),
+        (look.not_yet, "is not ready by what the policy says", "are not ready by what the policy says"),
+        (look.changed, "changed while it was checked", "changed while they were checked"),
     )
-    return ", ".join(f"{len(some)} instances {words}" for some, words in reasons if some)
+    return ", ".join(
+        f"1 instance {of_one}" if len(some) == 1 else f"{len(some)} instances {of_some}"
+        for some, of_one, of_some in reasons
+        if some
+    )

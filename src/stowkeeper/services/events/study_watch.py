@@ -193,9 +193,12 @@ class StudyWatch:
             evidence = self._evidence(connection, row)
         expected = evidence.instances_expected
         of_expected = "" if expected is None else f" of {expected} expected"
+        kept = "1 instance" if evidence.instances == 1 else f"{evidence.instances} instances"
+        missing = evidence.numbers_missing
+        of_numbers = "1 instance number" if missing == 1 else f"{missing} instance numbers"
         words = (
-            f"revision {row.revision} is quiet for {self.quiet_seconds:g} s: {evidence.instances} instances{of_expected} in"
-            f" {evidence.series_count} series, {evidence.numbers_missing} instance numbers missing"
+            f"revision {row.revision} is quiet for {self.quiet_seconds:g} s: {kept}{of_expected} in"
+            f" {evidence.series_count} series, {of_numbers} missing"
         )
         unchanged = (
             update(study_watches)

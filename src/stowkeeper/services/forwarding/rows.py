@@ -155,6 +155,22 @@ def list_forwards(connection: Connection, wanted: ForwardFilter) -> list[Forward
     return [_forward(row) for row in connection.execute(query)]
 
 
+def jobs_that_have(connection: Connection, wanted: ForwardFilter) -> list[tuple[str, int]]:
+    """Return the jobs that have what a filter finds, whatever its states, each with how many; the one with the most first."""
+    counted = (
+        select(forwards.c.job_key, func.count().label("forwards"))
+        .where(*_conditions(replace(wanted, states=(ForwardState.QUEUED,))))
+        .group_by(forwards.c.job_key)
+        .subquery()
+    )
+    query = (
+        select(jobs.c.job_id, counted.c.forwards)
+        .join(counted, counted.c.job_key == jobs.c.job_key)
+        .order_by(counted.c.forwards.desc(), jobs.c.job_key)
+    )
+    return [(row.job_id, row.forwards) for row in connection.execute(query)]
+
+
 def counts(connection: Connection) -> dict[tuple[str, ForwardState], int]:
     """Return how many forwards each destination has in each open state. It walks over those alone, in an index."""
     query = (
@@ -265,6 +281,9 @@ def _act(
         )
     of_destination = Counter(row.destination for row in found)
     more = f": {reason}" if reason else ""
-    deeds = [(name, f"{count} instances{more}") for name, count in of_destination.items()]
+    deeds = [
+        (name, f"{'1 instance' if count == 1 else f'{count} instances'}{more}")
+        for name, count in of_destination.items()
+    ]
     audit.note_all(transaction, who, action, deeds)
     return len(found)
