@@ -156,6 +156,24 @@ def test_what_systemd_refuses_is_a_missing_right(place: Path, monkeypatch: pytes
         assert "`sudo " in said
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["status"], "as the user who owns the archive"),
+        (["service", "status", "--daemon"], "only root may see whether a server of"),
+    ],
+)
+def test_who_may_not_look_into_the_archive_is_told_so(place: Path, command: list[str], words: str) -> None:
+    archive = place / "archive"
+    (archive / "run").mkdir(parents=True)
+    (archive / "objects").mkdir()
+    (archive / "run").chmod(0o700)
+    code, said = as_nobody(*command, "--archive", archive)
+    assert code == ExitCode.NO_PERMISSION, said
+    assert str(archive) in said
+    assert words in said
+
+
 def test_a_low_port_takes_a_privilege(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     limit = tmp_path / "start"
     limit.write_text("1024\n")
@@ -170,6 +188,19 @@ def test_a_low_port_takes_a_privilege(monkeypatch: pytest.MonkeyPatch, tmp_path:
     check_may_listen({"dicom": ("0.0.0.0", 11112), "http": ("127.0.0.1", 0)})
     limit.write_text("104\n")
     check_may_listen(low)
+
+
+def test_a_server_says_so_and_keeps_its_hands_off(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limit, archive = tmp_path / "start", tmp_path / "archive"
+    limit.write_text("1024\n")
+    monkeypatch.setattr(rights, "_UNPRIVILEGED_PORTS", str(limit))
+    monkeypatch.setattr(rights, "_has_capability", lambda _bit: False)
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+    assert run(["serve", "--archive", str(archive), "--port", "104"]) == ExitCode.NO_PERMISSION
+    assert "port 104 (dicom.port) is below 1024 and takes the privilege" in capsys.readouterr().err
+    assert not archive.exists()
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="capabilities are Linux's own")

@@ -30,11 +30,13 @@ from stowkeeper.services.commitment.commitment_values import (
     CommitmentRole,
     CommitmentState,
 )
+from support.archive_server import open_archive
 from support.catalog_rows import open_database
 from support.command_line import CommandLine, keep, serving
 from support.instances import CT_IMAGE_STORAGE, make_instance
 from support.raw_peer import RawPeer
 from support.small_filesystem import small_filesystem
+from support.web_server import web_rig, web_serving
 
 NOW = "2026-03-10T12:00:00.000000Z"
 MIDNIGHT = "2026-03-01T00:00:00.000000Z"
@@ -212,6 +214,39 @@ def test_several_servers_of_a_shared_archive_are_told(running: CommandLine) -> N
     assert ended.out.startswith(f"2 servers run on {running.archive}.\n")
     assert "[::]:11112" in ended.out
     assert "[::]:11113" in ended.out
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_what_the_server_alone_knows_it_is_asked_for(
+    running: CommandLine, capsys: pytest.CaptureFixture[str], tmp_path: Path, host: str
+) -> None:
+    archive = open_archive(tmp_path / "other")
+    with web_rig(tmp_path / "other", archive=archive) as rig, web_serving(rig.application) as web:
+        (server,) = running_servers(running.archive)
+        record = RunRecord(str(tmp_path / "other"))
+        record.write(
+            replace(server, http_host=host, http_port=web.port)
+        )  # it listens here alone, whatever is said
+        (tmp_path / "other" / "reserve").touch()
+        stow = CommandLine(tmp_path / "other", capsys)
+        assert state_of(stow)["to_do"] == []
+        archive.admission.distrust("the disk failed to sync")
+        assert f"the server with pid {os.getpid()} is not ready: the disk failed to sync" in to_do(stow)
+        record.close()
+    archive.close()
+
+
+def test_a_server_that_does_not_answer_is_told(running: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stowkeeper.app.status.readiness.READINESS_SECONDS", 0.1)
+    (server,) = running_servers(running.archive)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        record = RunRecord(str(running.archive))
+        record.write(replace(server, http_host="127.0.0.1", http_port=silent.getsockname()[1]))
+        assert "did not answer at its HTTP port within 0.1 seconds: it may hang" in to_do(running)
+        record.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(RunningServer, "is_here", False)
+        assert state_of(running)["to_do"] == []
 
 
 def test_a_server_of_another_version_is_to_be_restarted(

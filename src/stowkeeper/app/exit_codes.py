@@ -35,7 +35,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.USAGE: "The command line was wrong: an unknown command or option, a value that does not fit.",
     ExitCode.NO_PERMISSION: (
         "The right to do it is missing: to install, start or stop a service, or to read its log (`service`), to use the archive's folder"
-        " (`serve`, `import`), to write the settings file (`config`). The message says which right, and how to get it."
+        " (`serve`, `import`, `status`), to listen on a port below 1024 (`serve`), to write the settings file (`config`). The message says which right, and how to get it."
     ),
     ExitCode.NO_INPUT: (
         "A file or folder named does not exist, holds no instance (`send`, `stow`, `import`) or is no archive, or the archive"

@@ -25,7 +25,8 @@ from stowkeeper.app.logs import Logs, log_loop_exception, start_logs
 from stowkeeper.app.negotiation_profiles import NegotiationProfiles, negotiation_profiles
 from stowkeeper.app.open_files import open_files_needed, raise_open_files_limit
 from stowkeeper.app.running import RunRecord
-from stowkeeper.app.service.rights import RightMissingError
+from stowkeeper.app.service.plan import listening_of
+from stowkeeper.app.service.rights import RightMissingError, check_may_listen
 from stowkeeper.app.setting_problems import SettingsError
 from stowkeeper.app.settings import Settings, warnings_of
 from stowkeeper.app.settings_of_tls import tls_context
@@ -71,6 +72,8 @@ def serve(*, settings_arguments: SettingsArguments) -> ExitCode:
         check_archive_folder(settings)
         if words := missing_right(settings):
             raise RightMissingError(words)
+        places = listening_of(settings)
+        check_may_listen({name: place for name, place in places.items() if not getattr(sockets, name)})
         asyncio.run(check_http_place(settings, is_bound=bool(sockets.http)))
         tls = tls_context(settings)
         profiles = negotiation_profiles(settings)

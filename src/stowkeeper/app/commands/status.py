@@ -33,8 +33,8 @@ def status(*, archive: str | None, config: str | None, as_json: bool) -> ExitCod
     """Tell whether a server runs on the archive, and how it is.
 
     One screen: since when and where it listens, open associations, the last instance received, what is kept, the disk
-    and when it will be full, jobs, storage commitments, and what is to be acted on. It asks no server: it reads what
-    each leaves in the archive, also where none runs.
+    and when it will be full, jobs, storage commitments, and what is to be acted on. It reads what servers leave in the archive, also
+    where none runs, and asks one that runs on this machine by HTTP whether it is ready.
     """
     arguments = SettingsArguments(config_file=config, overrides={"archive": archive}).as_served(asks=False)
     loaded = load_or_shipped(arguments)
@@ -51,7 +51,7 @@ def status(*, archive: str | None, config: str | None, as_json: bool) -> ExitCod
         raise CommandError(
             f"whether a server runs cannot be told, {error.filename or settings.archive}: {error.strerror}. Run this as the"
             " user who owns the archive.",
-            ExitCode.IO_ERROR,
+            ExitCode.NO_PERMISSION if isinstance(error, PermissionError) else ExitCode.IO_ERROR,
         ) from error
     to_do = (*_of_settings(loaded.problem, settings.archive, arguments.config_file), *state.to_do)
     _print(state, to_do, as_json=as_json)

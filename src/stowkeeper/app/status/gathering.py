@@ -1,4 +1,4 @@
-"""Gathering: the run records, the disk, the depot, the quarantine and the catalog, each by itself, none of them changed.
+"""Gathering: run records, what servers say, disk, depot, quarantine and catalog, each by itself, none of them changed.
 
 Where one of them cannot be read, the others are told all the same, and what is missing is something to act on.
 """
@@ -24,6 +24,7 @@ from stowkeeper.app.status.limits import (
     RETRYING_SECONDS_MAX,
 )
 from stowkeeper.app.status.log_place import judged_log
+from stowkeeper.app.status.readiness import judged_readiness
 from stowkeeper.app.status.reckoning import duration, reckon_full
 from stowkeeper.app.status.state import (
     ArchiveState,
@@ -210,6 +211,9 @@ class Gathering:
                 words = f"the server with pid {server.pid} is of version {server.version}, and {__version__} is installed"
                 yield ToDo(words=f"{words}: restart it", mend=f"kill {server.pid}; {self._command('serve')}")
             yield from judged_log(server)
+            yield from judged_readiness(
+                server, is_https=bool(self._settings.http.certificate), mend=self._command("service logs")
+            )
         if disk is not None and disk.marks_reached:
             words = f"the disk is at its mark ({', '.join(disk.marks_reached)}), and instances are refused: make room"
             yield ToDo(words=words, mend=f"df -h {shlex.quote(self._root)}; df -i {shlex.quote(self._root)}")

@@ -18,3 +18,9 @@ that file once."""
 
 LOG_FREE_BYTES_MIN = 1_000_000
 """Free bytes on the log's disk below which log lines are as good as lost: an association takes a kilobyte."""
+
+READINESS_SECONDS = 2.0
+"""How long a server on this machine may take to say whether it is ready: it asks neither disk nor database for that."""
+
+READINESS_BYTES_MAX = 1000
+"""What is read of its answer, which is a sentence."""
