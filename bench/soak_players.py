@@ -29,6 +29,8 @@ SMALL_BYTES, MIDDLE_BYTES, LARGE_BYTES = 3_000, 60_000, 1_500_000
 INSTANCES_A_STUDY = 20
 ENDPOINT_REFUSES = 0.02
 """The share of events that the endpoint answers 503 first."""
+ABORT = b"\7\0\0\0\0\4\0\0\0\0"
+"""An A-ABORT PDU (PS3.8 §9.3.8)."""
 OWN_FAULTS = (
     OSError,
     PeerClosed,
@@ -219,8 +221,9 @@ class Breaker(Player):
                 self.store(peer, self.new_sent())
             instance = self.record.new("1.2.11.1", self.chance.randint(1000, 400_000)).instance()
             message = store_message(1, instance.sop_instance_uid, instance.data)
-            peer.send(message[: self.chance.randrange(1, len(message) - 2)])
-            self.chance.choice((peer.close, peer.reset, lambda: peer.send(b"\7\0\0\0\0\4\0\0\0\0")))()
+            # Short by more than an abort is long: whose bytes would else be the last ones of a whole instance.
+            peer.send(message[: self.chance.randrange(1, len(message) - len(ABORT))])
+            self.chance.choice((peer.close, peer.reset, lambda: peer.send(ABORT)))()
         self.record.count("broken off by the peer")
 
 

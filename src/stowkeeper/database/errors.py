@@ -21,6 +21,10 @@ class DatabaseForbidden(DatabaseUnavailable):
     """We may not write the database, or the folder it is in."""
 
 
+class DatabaseReadOnly(DatabaseUnavailable):
+    """The file system that the database is on cannot be written."""
+
+
 class DatabaseGone(DatabaseUnavailable):
     """The file that is open has lost its name: what is written to it would go with the process."""
 

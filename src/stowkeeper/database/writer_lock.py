@@ -10,6 +10,7 @@ there is a second file, the turn. Whoever wants the lock takes the turn first an
 lock; a process that just wrote finds the turn taken and waits behind.
 """
 
+import errno
 import os
 import sys
 import threading
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stowkeeper.database.errors import DatabaseForbidden, DatabaseUnavailable
+from stowkeeper.database.errors import DatabaseForbidden, DatabaseReadOnly, DatabaseUnavailable
 from stowkeeper.database.limits import (
     DATABASE_MODE,
     WRITER_LOCK_POLL_SECONDS_MAX,
@@ -140,6 +141,12 @@ def _open(path: str, mode: int) -> int:
             " `ls` and `verify --report-only` need no more than to read"
         ) from error
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise DatabaseReadOnly(
+                f"{path} cannot be opened for writing, since its disk is mounted read-only. After an error of the disk"
+                " (`sudo dmesg | tail`) have it checked; then mount it to be written. `ls` and `verify --report-only` need no more"
+                " than to read"
+            ) from error
         msg = f"{path} cannot be made or opened ({error.strerror}): check that we may write in its folder"
         raise DatabaseUnavailable(msg) from error
     return descriptor

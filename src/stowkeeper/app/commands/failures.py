@@ -27,6 +27,7 @@ KNOWN_ERRORS: Mapping[str, ExitCode] = {
     "stowkeeper.database.errors.DatabaseError": ExitCode.IO_ERROR,
     "stowkeeper.database.errors.DatabaseForbidden": ExitCode.IO_ERROR,
     "stowkeeper.database.errors.DatabaseForeign": ExitCode.NO_INPUT,
+    "stowkeeper.database.errors.DatabaseReadOnly": ExitCode.IO_ERROR,
     "stowkeeper.database.errors.DatabaseUnavailable": ExitCode.TRY_AGAIN,
     "stowkeeper.durable.errors.ArchiveIdentityError": ExitCode.NO_INPUT,
     "stowkeeper.durable.errors.DurableError": ExitCode.IO_ERROR,
@@ -121,6 +122,8 @@ def _exit_code_of_system_error(error: OSError) -> ExitCode:
 
 
 def _sentence_of(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno == errno.EROFS and error.filename is not None:
+        return f"{error.filename} cannot be written, since its disk is mounted read-only: mount it to be written."
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return str(error) or type(error).__name__
