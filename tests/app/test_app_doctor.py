@@ -553,5 +553,5 @@ def test_who_may_not_look_is_told_so_by_the_status(
     (archive_of_nobody / "run").chmod(0o700)
     with nobody():
         ended = stow("status")
-    assert ended.code == ExitCode.IO_ERROR
+    assert ended.code == ExitCode.NO_PERMISSION
     assert f"{archive_of_nobody}/run: Permission denied" in ended.err

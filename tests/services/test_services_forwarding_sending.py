@@ -111,7 +111,7 @@ def test_what_is_refused_has_failed_with_words_and_is_sent_when_it_is_tried_agai
         "tester",
         "forwards retried",
         "PACS",
-        "1 instances",
+        "1 instance",
     )
 
 
