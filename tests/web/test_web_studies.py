@@ -374,7 +374,8 @@ def test_more_requests_than_allowed_are_503(tmp_path: Path) -> None:
         other: list[int] = []
 
         def slow() -> Iterator[bytes]:
-            yield part(FILES[0])
+            yield part(FILES[0]) + part(FILES[2])
+            wait_until(storing.kept, "the request to be inside, and its first part kept")
             response = httpx.post(
                 client.base_url.join(STUDIES), content=body_of(FILES[1]), headers=PARTS, verify=PLAIN_HTTP
             )
