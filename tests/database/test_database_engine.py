@@ -515,3 +515,25 @@ def test_two_processes_make_one_database(tmp_path: Path) -> None:
     assert [writer.returncode for writer in writers] == [0, 0]
     with Database.open(path, lock_path=path + ".lock") as database:
         assert counted(database) == "40"
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 31, 32, 33, 70])
+def test_rows_go_in_each_once_and_in_their_order_however_many(database: Database, number: int) -> None:
+    rows = [(number - row, f"row {row}") for row in range(number)]
+    with database.write() as transaction:
+        transaction.execute(text("CREATE TEMP TABLE names (place, name)"))
+        transaction.executemany("INSERT INTO names (place, name) VALUES (?, ?)", iter(rows))
+        found = transaction.execute(text("SELECT place, name FROM names ORDER BY rowid"))
+        assert [tuple(row) for row in found] == rows
+
+
+def test_of_several_rows_for_one_key_the_last_one_counts(database: Database) -> None:
+    put_in = (
+        "INSERT INTO names (place, name) VALUES (?, ?) ON CONFLICT (place) DO UPDATE SET name = excluded.name"
+    )
+    with database.write() as transaction:
+        transaction.execute(text("CREATE TEMP TABLE names (place PRIMARY KEY, name)"))
+        transaction.executemany(put_in, [(row % 3, f"row {row}") for row in range(7)])
+        transaction.executemany("UPDATE names SET name = name || ? WHERE place = ?", [(" a", 1), (" b", 1)])
+        found = transaction.execute(text("SELECT place, name FROM names ORDER BY place"))
+        assert [tuple(row) for row in found] == [(0, "row 6"), (1, "row 4 a b"), (2, "row 5")]
