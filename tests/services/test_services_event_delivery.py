@@ -2,6 +2,7 @@
 
 import threading
 from collections import defaultdict
+from functools import partial
 
 import pytest
 from sqlalchemy import update
@@ -13,11 +14,13 @@ from stowkeeper.jobs import rows as job_rows
 from stowkeeper.jobs.job import JobFilter
 from stowkeeper.jobs.limits import JOB_THREADS_MAX
 from stowkeeper.jobs.states import JobState
+from stowkeeper.services import resting
 from stowkeeper.services.events import delivery_job
 from stowkeeper.services.events.delivery_job import DELIVER, REPLAY, DeliveryJob, replay_request
 from stowkeeper.services.events.desk import EventDesk
 from stowkeeper.services.events.feed import EVERY_KIND, EventKind
 from stowkeeper.services.events.targets import DeliveryError, EventTarget
+from stowkeeper.services.resting import Rests
 from support.event_rig import event_rig
 from support.job_rig import engine_of, find, go, submit, until, until_state
 
@@ -347,9 +350,9 @@ def test_who_tells_rests_while_many_instances_arrive(delivering, monkeypatch):
     delivering.rig.keep(*range(3))
     with monkeypatch.context() as patched:
         patched.setattr(listener, "deliver", deliver_while_more_arrive)
-        patched.setattr(delivery_job, "MANY_CHANGES_A_SECOND", 0.001)
-        patched.setattr(delivery_job, "REST_FACTOR", 1e12)
-        patched.setattr(delivery_job, "REST_SECONDS_MAX", 3600.0)
+        patched.setattr(delivery_job, "Rests", partial(Rests, 0.001))
+        patched.setattr(resting, "REST_FACTOR", 1e12)
+        patched.setattr(resting, "REST_SECONDS_MAX", 3600.0)
         delivering.run(
             lambda: len(listener.told) == 6 and delivering.jobs()[0].items_done == 6, "two portions"
         )
@@ -372,16 +375,6 @@ def test_targets_that_hang_keep_no_other_from_the_threads(rig, tmp_path, monkeyp
         lambda: hanging.at_work == JOB_THREADS_MAX + 1 and delivering.listener.told, "the one that listens"
     )
     assert hanging.told == []
-
-
-@pytest.mark.parametrize(
-    ("processor_seconds", "changes_a_second", "rest"),
-    [(0.05, 99.0, 0.0), (0.05, 100.0, 0.8), (0.0, 5000.0, 0.0), (60.0, 5000.0, 5.0)],
-)
-def test_a_rest_is_as_long_as_telling_was_dear_and_no_longer_than_its_bound(
-    processor_seconds, changes_a_second, rest
-):
-    assert delivery_job.rest_after(processor_seconds, changes_a_second) == pytest.approx(rest)
 
 
 def test_a_target_that_left_the_settings_ends_its_job(delivering):

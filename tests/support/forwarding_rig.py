@@ -1,6 +1,7 @@
 """An archive whose instances rules forward: kept step by step, looked at step by step; jobs run where a test has an engine."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from stowkeeper.services.forwarding.rows import Forward, ForwardFilter, ForwardS
 from stowkeeper.services.forwarding.rules import ForwardingRule
 from stowkeeper.services.origin_servers import OriginServer
 from stowkeeper.services.peers import Peer, PeerBook
+from stowkeeper.services.resting import Rests
 from stowkeeper.services.store_job import StoreJob, StoreOptions
 from stowkeeper.services.stow_job import StowJob
 from support.archive_rig import ArchiveRig
@@ -65,8 +67,10 @@ class ForwardingRig:
         """Return the archive's database."""
         return self.archive.database
 
-    def new_desk(self, gather_seconds: float = 0.0, database: Database | None = None) -> ForwardingDesk:
-        """Return a desk, as another process has one."""
+    def new_desk(
+        self, gather_seconds: float = 0.0, database: Database | None = None, rests: Rests | None = None
+    ) -> ForwardingDesk:
+        """Return a desk, as another process has one; it never rests unless told how."""
         places = KnownDestinations(self.book, lambda: self.servers)
         return ForwardingDesk(
             database or self.database,
@@ -74,6 +78,7 @@ class ForwardingRig:
             places,
             self._wake,
             gather_seconds=gather_seconds,
+            rests=rests or Rests(math.inf),
         )
 
     def _wake(self) -> None:

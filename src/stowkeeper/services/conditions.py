@@ -8,13 +8,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, time
-from functools import lru_cache, partial
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from stowkeeper.dicom.attributes import UNDIVIDED
 from stowkeeper.net.addresses import plain_address
-from stowkeeper.services.limits import RULE_ADDRESSES_REMEMBERED
 from stowkeeper.services.peer_definition import parsed_address
 
 Network = IPv4Network | IPv6Network
@@ -175,12 +174,8 @@ def _patterns(patterns: tuple[str, ...]) -> Callable[[str], bool]:
     return lambda text: text != "" and (text in plain or any(fullmatch(text) for fullmatch in others))
 
 
-_address = lru_cache(RULE_ADDRESSES_REMEMBERED)(parsed_address)
-"""To read an address takes longer than all else that a rule does, and the same ones come again and again."""
-
-
 def _is_in(address: str, networks: tuple[Network, ...]) -> bool:
-    parsed = _address(address)
+    parsed = parsed_address(address)
     return parsed is not None and any(parsed in network for network in networks)
 
 

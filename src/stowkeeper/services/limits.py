@@ -158,5 +158,19 @@ STORE_SUSPECTS_MAX = 1000
 HEALTH_ROWS = 10_000
 """The latest associations and reports that are looked at for how it goes with the peers: 50 ms."""
 
-RULE_ADDRESSES_REMEMBERED = 4096
-"""Addresses of senders that rules remember read: a megabyte, and more senders than send within an hour."""
+ADDRESSES_REMEMBERED = 4096
+"""Addresses that are remembered read: a megabyte, and more senders than send within an hour."""
+
+MANY_CHANGES_A_SECOND = 100.0
+"""From so many changes on, deliveries of events and rules of forwarding rest between their portions: instances come as fast as a
+network or a disk lets them, and processors that work off what arrived are missing where they are received."""
+
+REST_FACTOR = 32.0
+"""They then rest so many times as long as a processor was at it here. An endpoint may be on this machine too, and take as long again:
+that is a sixteenth of one processor."""
+
+REST_SECONDS_MAX = 5.0
+"""Longest rest: so much later at most an event is told, or an instance put to the rules."""
+
+MOMENT_SECONDS = 0.05
+"""Shortest time over which a rate is reckoned: within less of it one batch of rows would look like a flood."""

@@ -7,11 +7,13 @@ interface speaks the same.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final, Literal, Self
 
 from stowkeeper.dicom.ae_title import ae_title_defect
 from stowkeeper.services.limits import (
+    ADDRESSES_REMEMBERED,
     PEER_ADDRESSES_MAX,
     PEER_ANSWER_SECONDS,
     PEER_CONNECT_SECONDS,
@@ -170,8 +172,12 @@ def contradictions(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return problems
 
 
+@lru_cache(ADDRESSES_REMEMBERED)
 def parsed_address(text: str) -> Address | None:
-    """Return the IP address that a text is, without its zone, and as IPv4 where it stands for one; None for a name."""
+    """Return the IP address that a text is, without its zone, and as IPv4 where it stands for one; None for a name.
+
+    To read one takes longer than all else that a rule does, and the same ones come again and again.
+    """
     try:
         parsed: Address = ip_address(text.partition("%")[0])
     except ValueError:

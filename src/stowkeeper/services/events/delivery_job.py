@@ -4,7 +4,7 @@ The events of one study are delivered one after the other, in their order; those
 fails holds up its study alone: what is delivered behind it is remembered, up to BEYOND_MAX, and the cursor stays before it.
 Where the process dies an event may come a second time, with the same id, and none is left out.
 
-While many instances arrive a delivery rests between its portions: whoever sends them waits for an answer, and the events do not go away.
+While many instances arrive a delivery rests between its portions (`services.resting`).
 """
 
 import asyncio
@@ -31,14 +31,11 @@ from stowkeeper.services.events.limits import (
     DELIVERY_EVENTS,
     DELIVERY_SECONDS,
     GIVE_UP_TRIES_AN_HOUR,
-    MANY_CHANGES_A_SECOND,
-    MOMENT_SECONDS,
-    REST_FACTOR,
-    REST_SECONDS_MAX,
     RETRY_SECONDS_FIRST,
     RETRY_SECONDS_MAX,
 )
 from stowkeeper.services.events.targets import DeliveryError, EventTarget, Targets, Way
+from stowkeeper.services.resting import Rests
 
 log = structlog.get_logger("stowkeeper.events")
 
@@ -172,9 +169,7 @@ class _Turn:
         self._failures_in_a_row = 0
         # What failed: the number of its event, with its subject, and when by the monotonic clock it is tried again.
         self._held: dict[int, tuple[str, float]] = {}
-        # The newest change of the look before, and when that was.
-        self._seen: tuple[int, float] | None = None
-        self._changes_a_second = 0.0
+        self._rests = Rests()
         self.rest_seconds = 0.0
         """How long to wait before the next portion."""
 
@@ -192,7 +187,7 @@ class _Turn:
         came = self.deliver(portion.events)
         ending = self.note(portion, came)
         spent = time.thread_time() - began + sum(one.processor_seconds for one in came)
-        self.rest_seconds = rest_after(spent, self._changes_a_second)
+        self.rest_seconds = self._rests.rest_after(spent)
         return ending
 
     # What is next.
@@ -209,7 +204,7 @@ class _Turn:
         held = {seq: subject for seq, (subject, again_at) in self._held.items() if again_at > now}
         with self._database.read() as connection:
             newest = newest_change(connection)
-            self._note_pace(newest, now)
+            self._rests.note(newest)
             newest = min(newest, until)
             limit = DELIVERY_EVENTS + len(beyond)
             found = events_after(
@@ -228,13 +223,6 @@ class _Turn:
             reaches_to=max(newest if is_all else events[-1].seq, cursor),
             held=frozenset(held),
         )
-
-    def _note_pace(self, newest: int, now: float) -> None:
-        """Reckon how fast changes come, whichever process makes them."""
-        if self._seen is not None:
-            before, at = self._seen
-            self._changes_a_second = (newest - before) / max(now - at, MOMENT_SECONDS)
-        self._seen = newest, now
 
     # Delivering.
 
@@ -358,13 +346,6 @@ class _Turn:
             run.progress(transaction, done=run.job.items_done + delivered, checkpoint=checkpoint)
             if self._is_live:
                 move_cursor(transaction, self._target.name, checkpoint["seq"])
-
-
-def rest_after(processor_seconds: float, changes_a_second: float) -> float:
-    """Return how many seconds to rest after a portion, while changes come at a rate: 0 unless many do."""
-    if changes_a_second < MANY_CHANGES_A_SECOND:
-        return 0.0
-    return min(REST_FACTOR * processor_seconds, REST_SECONDS_MAX)
 
 
 def _pause(fails: _Failing) -> float:

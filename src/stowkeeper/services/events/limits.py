@@ -58,20 +58,6 @@ POLL_SECONDS: Final = 0.2
 DELIVERY_SECONDS: Final = 2.0
 """After so long no further event is begun before the cursor is written: what a crash makes come twice is no more than that."""
 
-MANY_CHANGES_A_SECOND: Final = 100.0
-"""From so many changes on a delivery rests between its portions: instances come as fast as a network or a disk lets them, and
-processors that tell of them are missing where they are received."""
-
-REST_FACTOR: Final = 16.0
-"""It then rests so many times as long as a processor was at it here. The endpoint may be on this machine too, and take as long again:
-that is an eighth of one processor."""
-
-REST_SECONDS_MAX: Final = 5.0
-"""Longest rest: so much later at most an event is told."""
-
-MOMENT_SECONDS: Final = 0.05
-"""Shortest time over which a rate is reckoned: within less of it one batch of rows would look like a flood."""
-
 LOOK_RETRY_SECONDS: Final = 5.0
 """Pause after a look that failed, since the database could not be read or written."""
 

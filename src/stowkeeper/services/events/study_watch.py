@@ -106,8 +106,7 @@ class StudyWatch:
             if _cursor(connection) is not None:
                 return
         with self._database.write() as transaction:
-            newest = transaction.execute(select(func.coalesce(func.max(changes.c.seq), 0))).scalar_one()
-            row = insert(consumers).values(name=STUDIES, seq=newest)
+            row = insert(consumers).values(name=STUDIES, seq=_newest(transaction.connection))
             transaction.execute(row.on_conflict_do_nothing())
 
     def look(self) -> bool:
@@ -117,23 +116,23 @@ class StudyWatch:
         """
         with self._database.read() as connection:
             cursor = _cursor(connection)
-            newest = connection.execute(select(func.max(changes.c.seq))).scalar() or 0
-            due = self._due(connection)
+            newest = _newest(connection)
         if cursor is None:
             self.begin()
             return True
-        if newest > cursor:
-            self._follow()
+        if newest > cursor and self._follow():
             return True
+        with self._database.read() as connection:
+            due = self._due(connection)
         for study_key in due:
             self._tell_quiet(study_key)
         return len(due) == QUIET_STUDIES_MAX
 
-    def _follow(self) -> None:
-        """Take note of what arrived in the next changes."""
+    def _follow(self) -> bool:
+        """Take note of what arrived in the next changes; return whether there are more."""
         with self._database.write() as transaction:
             cursor = _cursor(transaction.connection) or 0  # of now: another process may have gone on
-            newest = transaction.execute(select(func.max(changes.c.seq))).scalar() or 0
+            newest = _newest(transaction.connection)
             last = min(newest, cursor + WATCH_CHANGES_MAX)
             told = 0
             for arrivals in _arrivals(transaction.connection, cursor, last):
@@ -141,6 +140,7 @@ class StudyWatch:
             # What was told has numbers of its own, behind the newest; nobody else writes meanwhile.
             seq = max(last, told) if last == newest else last
             transaction.execute(update(consumers).where(consumers.c.name == STUDIES).values(seq=seq))
+            return last < newest
 
     def _take_note(self, transaction: Transaction, arrivals: _Arrivals) -> int:
         """Remember what arrived; return the number of the change where that begins a revision, else 0."""
@@ -308,6 +308,11 @@ def _cursor(connection: Connection) -> int | None:
         select(consumers.c.seq).where(consumers.c.name == STUDIES)
     ).scalar()
     return found
+
+
+def _newest(connection: Connection) -> int:
+    """Return the number of the newest change, 0 where there is none."""
+    return connection.execute(select(func.max(changes.c.seq))).scalar() or 0
 
 
 def _watch(connection: Connection, study_key: int) -> Row[Any] | None:

@@ -6,10 +6,13 @@ What the rules chose is written in the transaction that moves the cursor over th
 out and nothing chosen twice, wherever the process dies. A job takes rows in the transaction that puts it in (`queueing`). Its
 outcomes are written with its items (`outcomes`); what a job leaves behind when it ends, is cancelled or deleted, is read from
 its items (`settling`).
+
+While many instances arrive the rules rest (`services.resting`); what they chose before that goes on.
 """
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 
 import structlog
@@ -21,6 +24,7 @@ from stowkeeper.services.forwarding.limits import GATHER_SECONDS, LOOK_RETRY_SEC
 from stowkeeper.services.forwarding.queueing import JobMaker
 from stowkeeper.services.forwarding.settling import settle
 from stowkeeper.services.keep_looking import keep_looking
+from stowkeeper.services.resting import Rests
 
 log = structlog.get_logger("stowkeeper.forwarding")
 
@@ -36,6 +40,7 @@ class ForwardingDesk:
         wake_jobs: Callable[[], None],
         *,
         gather_seconds: float = GATHER_SECONDS,
+        rests: Rests | None = None,
     ) -> None:
         self._database = database
         self._follower = RuleFollower(database, rules, places)
@@ -43,6 +48,8 @@ class ForwardingDesk:
         self._wake_jobs = wake_jobs
         self._loop: asyncio.AbstractEventLoop | None = None
         self._has_news = asyncio.Event()
+        self._rests = rests or Rests()
+        self._rests_until = 0.0
 
     def begin(self) -> None:
         """Make sure that all that is listed from now on is put to the rules. Raises DatabaseUnavailable."""
@@ -69,11 +76,20 @@ class ForwardingDesk:
 
     def look(self) -> bool:
         """Look once; return whether more is to be done at once. Blocks. Raises DatabaseUnavailable."""
-        goes_on = self._follower.look()
+        goes_on = time.monotonic() >= self._rests_until and self._follow()
         settle(self._database)
         if self._maker.look():
             self._wake_jobs()
         return goes_on
+
+    def _follow(self) -> bool:
+        """Put the next changes to the rules; return whether more are to be looked at at once."""
+        began = time.thread_time()
+        goes_on = self._follower.look()
+        self._rests.note(self._follower.newest)
+        rest = self._rests.rest_after(time.thread_time() - began)
+        self._rests_until = time.monotonic() + rest
+        return goes_on and not rest
 
     async def _rest(self, seconds: float) -> None:
         # Not `asyncio.wait_for`: before Python 3.12 it loses a cancellation that comes just when it was woken.

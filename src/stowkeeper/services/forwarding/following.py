@@ -64,6 +64,8 @@ class RuleFollower:
         self._rules = rules
         self._places = places
         self._cursor: int | None = None
+        self.newest = 0
+        """The number of the newest change at the last look with rules."""
 
     def begin(self) -> None:
         """Have the rules be about what is listed from now on, if nobody followed the changes for them before.
@@ -92,6 +94,7 @@ class RuleFollower:
             return False
         with self._database.read() as connection:
             cursor, newest = _cursor(connection), _newest(connection)
+            self.newest = newest
             if cursor is None or newest <= cursor:
                 reaches_to, chosen = newest, list[_Chosen]()
             else:
