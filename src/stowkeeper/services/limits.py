@@ -165,9 +165,9 @@ MANY_CHANGES_A_SECOND = 100.0
 """From so many changes on, deliveries of events and rules of forwarding rest between their portions: instances come as fast as a
 network or a disk lets them, and processors that work off what arrived are missing where they are received."""
 
-REST_FACTOR = 32.0
+REST_FACTOR = 64.0
 """They then rest so many times as long as a processor was at it here. An endpoint may be on this machine too, and take as long again:
-that is a sixteenth of one processor."""
+that is a thirtieth of one processor."""
 
 REST_SECONDS_MAX = 5.0
 """Longest rest: so much later at most an event is told, or an instance put to the rules."""
