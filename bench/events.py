@@ -29,8 +29,8 @@ from commitment import load, looking, server_with, small_instances
 from contenders import Contender, serving
 from forwarding import RULES, rules
 from stowkeeper.archive import catalog
+from stowkeeper.archive.changes import newest_change
 from stowkeeper.database.schema import consumers
-from stowkeeper.services.events.feed import newest_change
 from support.processes import free_port
 
 EVENTS_A_SECOND_MIN = 500

@@ -87,6 +87,11 @@ def note_study_change(transaction: Transaction, kind: ChangeKind, version_key: i
     return int(written.lastrowid)
 
 
+def newest_change(connection: Connection) -> int:
+    """Return the number of the newest change, 0 where there is none."""
+    return int(connection.execute(select(func.max(changes.c.seq))).scalar() or 0)
+
+
 def changes_after(connection: Connection, seq: int, limit: int = ROWS_PER_PAGE) -> list[Change]:
     """Return the changes after the one with this number, in order."""
     query = (

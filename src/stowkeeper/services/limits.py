@@ -165,12 +165,13 @@ MANY_CHANGES_A_SECOND = 100.0
 """From so many changes on, deliveries of events and rules of forwarding rest between their portions: instances come as fast as a
 network or a disk lets them, and processors that work off what arrived are missing where they are received."""
 
-REST_FACTOR = 64.0
+REST_FACTOR = 32.0
 """They then rest so many times as long as a processor was at it here. An endpoint may be on this machine too, and take as long again:
-that is a thirtieth of one processor."""
+that is a sixteenth of one processor. With twice as many, events would lag behind
+a flood for longer, and reception gained nothing that could be told from chance."""
 
 REST_SECONDS_MAX = 5.0
-"""Longest rest: so much later at most an event is told, or an instance put to the rules."""
+"""Longest rest between two portions. What comes faster than they deal with is dealt with when the flood is over."""
 
 MOMENT_SECONDS = 0.05
 """Shortest time over which a rate is reckoned: within less of it one batch of rows would look like a flood."""

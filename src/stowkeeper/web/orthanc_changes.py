@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, RowMapping, Select, func, select
 
 from stowkeeper.archive.catalog_values import VersionState, portions
-from stowkeeper.archive.changes import ChangeKind
+from stowkeeper.archive.changes import ChangeKind, newest_change
 from stowkeeper.database.schema import changes, instances, patients, receipts, series, studies, versions
 from stowkeeper.web.orthanc_answers import Answer, basic_time
 from stowkeeper.web.orthanc_ids import Identifiers, ResourceType, path_of
@@ -32,11 +32,6 @@ _STABLE = 6
 _PRESENT = (VersionState.KEPT, VersionState.SUPERSEDED, VersionState.DAMAGED)
 
 
-def newest_row(connection: Connection) -> int:
-    """Return the number of the newest change row, 0 where there is none."""
-    return int(connection.execute(select(func.max(changes.c.seq))).scalar() or 0)
-
-
 def changes_page(connection: Connection, since: int, limit: int) -> Answer:
     """Return the changes after one with a number, `limit` at most, and whether these are all.
 
@@ -51,7 +46,7 @@ def changes_page(connection: Connection, since: int, limit: int) -> Answer:
             page = found[: max(limit, 0)]
             return {"Changes": page, "Done": False, "Last": page[-1]["Seq"] if page else since}
         if len(rows) < CHANGES_PAGE:
-            last = found[-1]["Seq"] if found else _end_of(newest_row(connection))
+            last = found[-1]["Seq"] if found else _end_of(newest_change(connection))
             return {"Changes": found, "Done": True, "Last": last}
         seq = rows[-1]["seq"] + 1
     return {"Changes": found, "Done": False, "Last": _end_of(seq - 1)}
@@ -59,7 +54,7 @@ def changes_page(connection: Connection, since: int, limit: int) -> Answer:
 
 def last_change(connection: Connection) -> Answer:
     """Return the newest change."""
-    newest = newest_row(connection)
+    newest = newest_change(connection)
     before = newest + 1
     for _ in range(CHANGES_PAGES_MAX):
         query = _rows(max(before - CHANGES_PAGE, 0)).where(changes.c.seq < before)

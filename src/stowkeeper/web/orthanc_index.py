@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection, Select, func, select
 
-from stowkeeper.archive.changes import ChangeKind
+from stowkeeper.archive.changes import ChangeKind, newest_change
 from stowkeeper.database.engine import Database
 from stowkeeper.database.schema import changes, receipts, series, versions
 from stowkeeper.web.orthanc_ids import ResourceType, is_orthanc_id
@@ -183,7 +183,7 @@ class OrthancIndex:
         """Take note of what came since; the lock is held."""
         while True:
             with self.database.read() as connection:
-                newest = connection.execute(select(func.max(changes.c.seq))).scalar() or 0
+                newest = newest_change(connection)
                 if self._cursor is None or newest - self._cursor > INDEX_BEHIND_MAX:
                     # What is there now is found by walks, which begin after this look.
                     self._levels = {resource_type: _Level() for resource_type in ResourceType}

@@ -5,9 +5,10 @@ import threading
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from stowkeeper.archive.changes import newest_change
 from stowkeeper.database.engine import Database
 from stowkeeper.web.orthanc_answers import Answer, count_all
-from stowkeeper.web.orthanc_changes import changes_page, last_change, newest_row
+from stowkeeper.web.orthanc_changes import changes_page, last_change
 from stowkeeper.web.orthanc_limits import CHANGES_PAGE, CHANGES_PAGE_MAX
 from stowkeeper.web.orthanc_routes import answer, has, on, orthanc_router
 from stowkeeper.web.roles import Role
@@ -79,7 +80,7 @@ class _Statistics:
 
     def now(self) -> Answer:
         with self._lock, self._database.read() as connection:
-            newest = newest_row(connection)
+            newest = newest_change(connection)
             if newest != self._counted_at:
                 self._counts = _as_orthanc(count_all(connection))
                 self._counted_at = newest

@@ -20,6 +20,7 @@ from stowkeeper.app.log_lines import printable
 from stowkeeper.app.setting_problems import SettingsError
 from stowkeeper.archive import audit, catalog
 from stowkeeper.archive.archive import ArchiveReader
+from stowkeeper.archive.changes import newest_change
 from stowkeeper.database.engine import Database
 from stowkeeper.database.schema import changes, consumers
 from stowkeeper.jobs.submission import submit
@@ -31,7 +32,6 @@ from stowkeeper.services.events.feed import (
     EventKind,
     count_events_after,
     events_after,
-    newest_change,
     newest_events,
 )
 

@@ -19,13 +19,14 @@ from typing import Final
 import structlog
 from sqlalchemy import update
 
+from stowkeeper.archive.changes import newest_change
 from stowkeeper.database.engine import Database, Transaction, utc_now
 from stowkeeper.database.schema import consumers
 from stowkeeper.jobs.job import JSON, JobRequest
 from stowkeeper.jobs.kind import Ending, Finished, TryAgain
 from stowkeeper.jobs.run import JobRun
 from stowkeeper.jobs.threads import Threads
-from stowkeeper.services.events.feed import Event, events_after, newest_change
+from stowkeeper.services.events.feed import Event, events_after
 from stowkeeper.services.events.limits import (
     BEYOND_MAX,
     DELIVERY_EVENTS,

@@ -3,15 +3,16 @@
 from collections.abc import Callable, Mapping
 
 import structlog
-from sqlalchemy import Connection, delete, func, select, text
+from sqlalchemy import Connection, delete, select, text
 from sqlalchemy.dialects.sqlite import insert
 
+from stowkeeper.archive.changes import newest_change
 from stowkeeper.database.engine import Database, Transaction
-from stowkeeper.database.schema import changes, consumers, jobs
+from stowkeeper.database.schema import consumers, jobs
 from stowkeeper.jobs.states import FINISHED, JobState
 from stowkeeper.jobs.submission import submit
 from stowkeeper.services.events.delivery_job import DELIVER, consumer_of, deliver_request
-from stowkeeper.services.events.feed import events_after, newest_change
+from stowkeeper.services.events.feed import events_after
 from stowkeeper.services.events.limits import LOOK_RETRY_SECONDS, WATCH_SECONDS
 from stowkeeper.services.events.study_watch import StudyWatch
 from stowkeeper.services.events.targets import Targets
@@ -61,7 +62,7 @@ class EventDesk:
         if not missing:
             return
         with self._database.write() as transaction:
-            newest = transaction.execute(select(func.coalesce(func.max(changes.c.seq), 0))).scalar_one()
+            newest = newest_change(transaction.connection)
             rows = [{"name": name, "seq": newest} for name in sorted(missing)]
             transaction.execute(insert(consumers).on_conflict_do_nothing(), rows)
 

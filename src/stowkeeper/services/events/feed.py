@@ -112,11 +112,6 @@ def count_events_after(connection: Connection, seq: int, kinds: Collection[Event
     return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
 
 
-def newest_change(connection: Connection) -> int:
-    """Return the number of the newest change, 0 where there is none."""
-    return int(connection.execute(select(func.max(changes.c.seq))).scalar() or 0)
-
-
 def _events(kinds: Collection[EventKind], study_instance_uid: str) -> Select[Any]:
     # Named one by one: looking for all that is not received would pass over the index of nothing.
     of_change = [kind for kind in kinds if _CHANGES[kind] is not ChangeKind.RECEIVED]

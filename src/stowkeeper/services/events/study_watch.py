@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, distinct, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from stowkeeper.archive.changes import ChangeKind, note_study_change
+from stowkeeper.archive.changes import ChangeKind, newest_change, note_study_change
 from stowkeeper.database.engine import Database, Transaction, utc_now
 from stowkeeper.database.schema import (
     changes,
@@ -106,7 +106,7 @@ class StudyWatch:
             if _cursor(connection) is not None:
                 return
         with self._database.write() as transaction:
-            row = insert(consumers).values(name=STUDIES, seq=_newest(transaction.connection))
+            row = insert(consumers).values(name=STUDIES, seq=newest_change(transaction.connection))
             transaction.execute(row.on_conflict_do_nothing())
 
     def look(self) -> bool:
@@ -116,7 +116,7 @@ class StudyWatch:
         """
         with self._database.read() as connection:
             cursor = _cursor(connection)
-            newest = _newest(connection)
+            newest = newest_change(connection)
         if cursor is None:
             self.begin()
             return True
@@ -132,7 +132,7 @@ class StudyWatch:
         """Take note of what arrived in the next changes; return whether there are more."""
         with self._database.write() as transaction:
             cursor = _cursor(transaction.connection) or 0  # of now: another process may have gone on
-            newest = _newest(transaction.connection)
+            newest = newest_change(transaction.connection)
             last = min(newest, cursor + WATCH_CHANGES_MAX)
             told = 0
             for arrivals in _arrivals(transaction.connection, cursor, last):
@@ -308,11 +308,6 @@ def _cursor(connection: Connection) -> int | None:
         select(consumers.c.seq).where(consumers.c.name == STUDIES)
     ).scalar()
     return found
-
-
-def _newest(connection: Connection) -> int:
-    """Return the number of the newest change, 0 where there is none."""
-    return connection.execute(select(func.max(changes.c.seq))).scalar() or 0
 
 
 def _watch(connection: Connection, study_key: int) -> Row[Any] | None:

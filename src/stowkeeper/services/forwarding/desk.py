@@ -43,12 +43,12 @@ class ForwardingDesk:
         rests: Rests | None = None,
     ) -> None:
         self._database = database
-        self._follower = RuleFollower(database, rules, places)
+        self._rests = rests or Rests()
+        self._follower = RuleFollower(database, rules, places, self._rests)
         self._maker = JobMaker(database, places, gather_seconds)
         self._wake_jobs = wake_jobs
         self._loop: asyncio.AbstractEventLoop | None = None
         self._has_news = asyncio.Event()
-        self._rests = rests or Rests()
         self._rests_until = 0.0
 
     def begin(self) -> None:
@@ -86,7 +86,6 @@ class ForwardingDesk:
         """Put the next changes to the rules; return whether more are to be looked at at once."""
         began = time.thread_time()
         goes_on = self._follower.look()
-        self._rests.note(self._follower.newest)
         rest = self._rests.rest_after(time.thread_time() - began)
         self._rests_until = time.monotonic() + rest
         return goes_on and not rest

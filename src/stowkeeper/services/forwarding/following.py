@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from stowkeeper.archive.catalog_values import portions
-from stowkeeper.archive.changes import ChangeKind
+from stowkeeper.archive.changes import ChangeKind, newest_change
 from stowkeeper.database.engine import Database, Transaction, compile_statement
 from stowkeeper.database.schema import changes, consumers, forwards, series, studies, versions
 from stowkeeper.services.arrivals import arrivals_of_changes, arrivals_of_study
@@ -21,6 +21,7 @@ from stowkeeper.services.forwarding.destinations import Destinations
 from stowkeeper.services.forwarding.limits import CHANGES_PER_LOOK, QUIET_STUDIES_PER_LOOK, ROWS_PER_WRITE
 from stowkeeper.services.forwarding.rows import ForwardState
 from stowkeeper.services.forwarding.rules import ForwardingRule, When, destinations
+from stowkeeper.services.resting import Rests
 
 CONSUMER: Final = "forwarding"
 """The name under which the cursor over the changes is kept."""
@@ -57,15 +58,17 @@ class _Chosen:
 
 
 class RuleFollower:
-    """Puts changes to the rules. Several processes of an archive may: what one did the others find done."""
+    """Puts changes to the rules. Several processes of an archive may: what one did the others find done.
 
-    def __init__(self, database: Database, rules: Rules, places: Destinations) -> None:
+    `rests` learns how fast changes come.
+    """
+
+    def __init__(self, database: Database, rules: Rules, places: Destinations, rests: Rests) -> None:
         self._database = database
         self._rules = rules
         self._places = places
+        self._rests = rests
         self._cursor: int | None = None
-        self.newest = 0
-        """The number of the newest change at the last look with rules."""
 
     def begin(self) -> None:
         """Have the rules be about what is listed from now on, if nobody followed the changes for them before.
@@ -75,7 +78,7 @@ class RuleFollower:
         """
         with self._database.read() as connection:
             cursor = _cursor(connection)
-            newest = _newest(connection)
+            newest = newest_change(connection)
         if bool(self._rules()) == (cursor is not None):
             self._cursor = cursor
         elif cursor is None:
@@ -93,8 +96,8 @@ class RuleFollower:
         if not rules:
             return False
         with self._database.read() as connection:
-            cursor, newest = _cursor(connection), _newest(connection)
-            self.newest = newest
+            cursor, newest = _cursor(connection), newest_change(connection)
+            self._rests.note(newest)
             if cursor is None or newest <= cursor:
                 reaches_to, chosen = newest, list[_Chosen]()
             else:
@@ -192,10 +195,6 @@ def _cursor(connection: Connection) -> int | None:
         select(consumers.c.seq).where(consumers.c.name == CONSUMER)
     ).scalar()
     return found
-
-
-def _newest(connection: Connection) -> int:
-    return int(connection.execute(select(func.coalesce(func.max(changes.c.seq), 0))).scalar_one())
 
 
 def _quiet_studies(connection: Connection, after: int, last: int) -> list[tuple[int, str]]:
