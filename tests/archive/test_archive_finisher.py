@@ -560,7 +560,7 @@ def test_a_stop_beside_a_failing_catalog_ends_and_says_that_something_is_left(
         rig.finisher.start()
         receipts = submitted(rig, *(make_instance(number) for number in range(3)))
         assert not rig.finisher.stop(WAIT_SECONDS_MAX)
-    assert rig.finisher.uncatalogued() == 3
+    assert (rig.finisher.uncatalogued(), rig.finisher.submitted()) == (3, 3)
     assert len(rig.depot()) == 3
     again = recovered(rig, model)
     for number, receipt in enumerate(receipts):

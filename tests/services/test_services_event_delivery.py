@@ -2,7 +2,6 @@
 
 import threading
 from collections import defaultdict
-from functools import partial
 
 import pytest
 from sqlalchemy import update
@@ -14,14 +13,13 @@ from stowkeeper.jobs import rows as job_rows
 from stowkeeper.jobs.job import JobFilter
 from stowkeeper.jobs.limits import JOB_THREADS_MAX
 from stowkeeper.jobs.states import JobState
-from stowkeeper.services import resting
 from stowkeeper.services.events import delivery_job
 from stowkeeper.services.events.delivery_job import DELIVER, REPLAY, DeliveryJob, replay_request
 from stowkeeper.services.events.desk import EventDesk
 from stowkeeper.services.events.feed import EVERY_KIND, EventKind
 from stowkeeper.services.events.targets import DeliveryError, EventTarget
-from stowkeeper.services.resting import Rests
 from support.event_rig import event_rig
+from support.floods import rests_of_a_flood
 from support.job_rig import engine_of, find, go, submit, until, until_state
 
 RECEIVED_ALONE = frozenset({EventKind.INSTANCE_RECEIVED})
@@ -88,6 +86,7 @@ class Delivering:
         monkeypatch.setattr(delivery_job, "RETRY_SECONDS_MAX", 0.05)
         self.rig = rig
         self.folder = folder
+        self.rests = None
         self.listener = Listener()
         values = {"kinds": RECEIVED_ALONE, "open_way": self.listener.open_way, **more}
         self.targets = {"router": EventTarget(name="router", **values)}
@@ -102,7 +101,10 @@ class Delivering:
         """Run an engine, and look, until something is so."""
 
         async def running():
-            kinds = [DeliveryJob(kind, self.rig.database, lambda: self.targets) for kind in (DELIVER, REPLAY)]
+            kinds = [
+                DeliveryJob(kind, self.rig.database, lambda: self.targets, self.rests)
+                for kind in (DELIVER, REPLAY)
+            ]
             async with engine_of(self.rig.database, self.folder, *kinds):
 
                 def look():
@@ -338,27 +340,17 @@ def job_due_now():
 
 
 def test_who_tells_rests_while_many_instances_arrive(delivering, monkeypatch):
-    """It rests after the second portion, since it knows by then how fast they come; whoever stops it does not wait for that."""
+    """Whoever stops it does not wait for that."""
     listener = delivering.listener
-    deliver = listener.deliver
-
-    def deliver_while_more_arrive(event, is_over):
-        deliver(event, is_over)
-        delivering.rig.keep(100 + len(listener.told))
-
     monkeypatch.setattr(delivery_job, "DELIVERY_EVENTS", 3)
-    delivering.rig.keep(*range(3))
+    delivering.rig.keep(*range(7))
     with monkeypatch.context() as patched:
-        patched.setattr(listener, "deliver", deliver_while_more_arrive)
-        patched.setattr(delivery_job, "Rests", partial(Rests, 0.001))
-        patched.setattr(resting, "REST_FACTOR", 1e12)
-        patched.setattr(resting, "REST_SECONDS_MAX", 3600.0)
-        delivering.run(
-            lambda: len(listener.told) == 6 and delivering.jobs()[0].items_done == 6, "two portions"
-        )
-    assert len(listener.told) == 6
-    delivering.run(lambda: len(listener.told) == 9, "the rest of them")
-    assert listener.uids() == told_of([0, 1, 2, *range(101, 107)])
+        delivering.rests = rests_of_a_flood(patched)
+        delivering.run(lambda: delivering.jobs()[0].items_done == 3, "a portion")
+    assert len(listener.told) == 3
+    delivering.rests = None
+    delivering.run(lambda: len(listener.told) == 7, "the rest of them")
+    assert listener.uids() == told_of(range(7))
 
 
 def test_targets_that_hang_keep_no_other_from_the_threads(rig, tmp_path, monkeypatch):

@@ -18,15 +18,14 @@ from stowkeeper.archive.versions import mark_damaged
 from stowkeeper.database.engine import DatabaseUnavailable
 from stowkeeper.database.schema import consumers, study_watches
 from stowkeeper.jobs import rows as jobs
-from stowkeeper.services import resting
 from stowkeeper.services.conditions import Conditions
 from stowkeeper.services.events.study_watch import StudyWatch
 from stowkeeper.services.forwarding import desk, following, queueing
 from stowkeeper.services.forwarding.outcomes import ForwardOutcomes
 from stowkeeper.services.forwarding.rows import ForwardFilter, counts, open_forwards_of, sent_to
 from stowkeeper.services.forwarding.rules import When
-from stowkeeper.services.resting import Rests
 from support.catalog_rows import open_database
+from support.floods import rests_of_a_flood
 from support.forwarding_rig import ForwardingRig, a_peer, forwarding_rig, rule
 from support.job_engine_thread import wait_until
 
@@ -133,21 +132,17 @@ def test_nothing_goes_back_to_where_it_came_from(rig: ForwardingRig) -> None:
 def test_the_rules_rest_while_many_instances_arrive_and_what_they_chose_goes_on(
     rig: ForwardingRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resting, "REST_FACTOR", 1e12)
-    monkeypatch.setattr(resting, "REST_SECONDS_MAX", 3600.0)
     now = 0.0
     monkeypatch.setattr(desk.time, "monotonic", lambda: now)
     rig.begin(ALL, peers=[PACS])
-    rig.desk = rig.new_desk(gather_seconds=3600.0, rests=Rests(1.0))
-    rig.look()
+    rig.desk = rig.new_desk(gather_seconds=3600.0, rests=rests_of_a_flood(monkeypatch))
     rig.keep(1, 2)
-    now = 1.0
     rig.look()
     rig.keep(3)
-    now = 3600.0
+    now = 3599.0
     rig.look()
     assert rig.states() == [(1, "PACS", "waiting"), (2, "PACS", "waiting")]
-    now = 3601.0
+    now = 3600.0
     rig.look()
     assert [number for number, *_ in rig.states()] == [1, 2, 3]
 

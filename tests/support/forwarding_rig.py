@@ -1,7 +1,6 @@
 """An archive whose instances rules forward: kept step by step, looked at step by step; jobs run where a test has an engine."""
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +77,7 @@ class ForwardingRig:
             places,
             self._wake,
             gather_seconds=gather_seconds,
-            rests=rests or Rests(math.inf),
+            rests=rests,
         )
 
     def _wake(self) -> None:

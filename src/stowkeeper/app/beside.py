@@ -43,6 +43,7 @@ from stowkeeper.services.forwarding.desk import ForwardingDesk
 from stowkeeper.services.forwarding.destinations import KnownDestinations
 from stowkeeper.services.forwarding.outcomes import ForwardOutcomes
 from stowkeeper.services.peers import PeerBook
+from stowkeeper.services.resting import Rests
 from stowkeeper.services.scrubbing import keep_scrubbing
 from stowkeeper.services.storage import StorageService
 from stowkeeper.services.store_job import StoreJob
@@ -90,6 +91,7 @@ class Beside:
             wake=self.wake_jobs,
         )
         self._event_targets = event_targets(settings, archive)
+        self._rests = Rests(archive.finisher.submitted)
         watch = StudyWatch(archive.database, settings.events.study_quiet_seconds)
         self._events = EventDesk(archive.database, watch, lambda: self._event_targets, self.wake_jobs)
         self._events.begin()
@@ -97,7 +99,7 @@ class Beside:
         self._forwarding_rules = forwarding_rules(settings)
         places = KnownDestinations(self.peers, lambda: self._origin_servers)
         self._forwarding = ForwardingDesk(
-            archive.database, lambda: self._forwarding_rules, places, self.wake_jobs
+            archive.database, lambda: self._forwarding_rules, places, self.wake_jobs, rests=self._rests
         )
         self._forwarding.begin()
         self._forwarding_task: asyncio.Task[None] | None = None
@@ -208,7 +210,10 @@ class Beside:
                 self._asking,
                 StoreJob(archive, self.peers, own, outcomes=outcomes),
                 StowJob(archive, lambda: self._origin_servers, outcomes=outcomes),
-                *(DeliveryJob(kind, database, lambda: self._event_targets) for kind in (DELIVER, REPLAY)),
+                *(
+                    DeliveryJob(kind, database, lambda: self._event_targets, self._rests)
+                    for kind in (DELIVER, REPLAY)
+                ),
                 *archive_job_kinds(archive, scrub_days=jobs.scrub_days, retained=self._retention.sparing),
                 self._retention.job,
             ],

@@ -89,6 +89,7 @@ class Finisher:
         self._throttle_from = int(uncatalogued_max * THROTTLE_SHARE)
         self._condition = threading.Condition()
         self._waiting: deque[Received] = deque()
+        self._submitted = 0
         self._rows: deque[Row] = deque()
         self._rows_lost = 0
         self._stuck: list[Received] = []
@@ -120,6 +121,10 @@ class Finisher:
         """Tell whether the finisher's thread is at work, or hangs in something that a disk or a lock keeps it waiting for."""
         return self._thread.is_alive()
 
+    def submitted(self) -> int:
+        """Return the number of instances that were submitted so far."""
+        return self._submitted
+
     def uncatalogued(self) -> int:
         """Return the number of instances that are kept but not yet in the catalog."""
         return len(self._waiting) + self._working + len(self._stuck)
@@ -137,6 +142,7 @@ class Finisher:
                 self._first_at = now
                 self._condition.notify_all()
             self._last_at = now
+            self._submitted += 1
             self._waiting.append(received)
             self._in_flight[received.receipt.sop_instance_uid].append(content_of(received.receipt))
             if self.uncatalogued() > self._throttle_from:

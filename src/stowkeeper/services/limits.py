@@ -161,14 +161,24 @@ HEALTH_ROWS = 10_000
 ADDRESSES_REMEMBERED = 4096
 """Addresses that are remembered read: a megabyte, and more senders than send within an hour."""
 
-MANY_CHANGES_A_SECOND = 100.0
-"""From so many changes on, deliveries of events and rules of forwarding rest between their portions: instances come as fast as a
-network or a disk lets them, and processors that work off what arrived are missing where they are received."""
+MANY_ARRIVALS_A_SECOND = 100.0
+"""From so many arrivals on, deliveries of events and rules of forwarding rest between their portions, where processors are wanted
+elsewhere: what works off what arrived takes them from those who receive."""
 
-REST_FACTOR = 32.0
-"""They then rest so many times as long as a processor was at it here. An endpoint may be on this machine too, and take as long again:
-that is a sixteenth of one processor. With twice as many, events would lag behind
-a flood for longer, and reception gained nothing that could be told from chance."""
+BUSY_FROM = 0.35
+"""So much of one processor has this process to be busy with other things, for there to be rests at all: with less, whoever receives
+finds one. 200 instances a second are less."""
+
+BUSY_FULLY = 0.85
+"""From so much on rests have their full length, in between a part of it: more than one processor's worth of Python runs nowhere."""
+
+RESTS_WINDOW_SECONDS = 2.0
+"""Time over which arrivals and work are reckoned: longer than the pauses between the files of a sender, short enough to notice the
+first seconds of a flood."""
+
+REST_FACTOR = 64.0
+"""They then rest so many times as long as a processor was at it here, at most. An endpoint may be on this machine too, and take as
+long again: that is a thirtieth of one processor for telling, and as much for the rules."""
 
 REST_SECONDS_MAX = 5.0
 """Longest rest between two portions. What comes faster than they deal with is dealt with when the flood is over."""

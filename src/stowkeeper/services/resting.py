@@ -1,40 +1,75 @@
-"""Resting while many instances arrive.
+"""Resting while many instances arrive and processors are wanted.
 
 What follows arrivals (telling targets, asking rules) rests then between its portions: whoever sends them waits for
 an answer, and what is to be told or asked does not go away.
 """
 
+import threading
 import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from stowkeeper.services.limits import (
-    MANY_CHANGES_A_SECOND,
+    BUSY_FROM,
+    BUSY_FULLY,
+    MANY_ARRIVALS_A_SECOND,
     MOMENT_SECONDS,
     REST_FACTOR,
     REST_SECONDS_MAX,
+    RESTS_WINDOW_SECONDS,
 )
 
 
-class Rests:
-    """Reckons how fast changes come, whichever process makes them, and how long to rest. For one thread at a time.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sample:
+    """How much had arrived at a time, and what processors had done until then for others than those who rest, in seconds."""
 
-    `many_changes_a_second` is the rate from which on there are rests.
+    at: float
+    arrived: int
+    for_others: float
+
+
+class Rests:
+    """Reckons how busy this process is with others than those who rest, and how long these rest. For any thread.
+
+    `arrived` tells how many instances this process has taken in so far. One object is for all who rest: what one of them takes makes no
+    other rest.
     """
 
-    def __init__(self, many_changes_a_second: float = MANY_CHANGES_A_SECOND) -> None:
-        self._many_changes_a_second = many_changes_a_second
-        self._seen: tuple[int, float] | None = None
-        self._changes_a_second = 0.0
-
-    def note(self, newest_change: int) -> None:
-        """Reckon from the number of the newest change of now, and of the time before, how fast they come."""
-        now = time.monotonic()
-        if self._seen is not None:
-            before, at = self._seen
-            self._changes_a_second = (newest_change - before) / max(now - at, MOMENT_SECONDS)
-        self._seen = newest_change, now
+    def __init__(
+        self,
+        arrived: Callable[[], int] = lambda: 0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        processor_clock: Callable[[], float] = time.process_time,
+    ) -> None:
+        self._arrived = arrived
+        self._clock = clock
+        self._processor_clock = processor_clock
+        self._lock = threading.Lock()
+        self._spent = 0.0
+        self._samples = deque([self._sample()])
 
     def rest_after(self, processor_seconds: float) -> float:
-        """Return how many seconds to rest after a portion that took a processor so long: 0 unless many changes come."""
-        if self._changes_a_second < self._many_changes_a_second:
+        """Return how many seconds to rest after a portion that took a processor so long: 0 unless much else is to be done."""
+        with self._lock:
+            self._spent += processor_seconds
+            now = self._sample()
+            samples = self._samples
+            while len(samples) > 1 and samples[1].at <= now.at - RESTS_WINDOW_SECONDS:
+                samples.popleft()
+            before = samples[0]
+            if now.at >= samples[-1].at + MOMENT_SECONDS:
+                samples.append(now)
+        seconds = max(now.at - before.at, MOMENT_SECONDS)
+        if now.arrived - before.arrived < MANY_ARRIVALS_A_SECOND * seconds:
             return 0.0
-        return min(REST_FACTOR * processor_seconds, REST_SECONDS_MAX)
+        busy = (now.for_others - before.for_others) / seconds
+        wanted = min(max(busy - BUSY_FROM, 0.0) / (BUSY_FULLY - BUSY_FROM), 1.0)
+        return min(wanted * REST_FACTOR * processor_seconds, REST_SECONDS_MAX)
+
+    def _sample(self) -> _Sample:
+        return _Sample(
+            at=self._clock(), arrived=self._arrived(), for_others=self._processor_clock() - self._spent
+        )

@@ -122,10 +122,11 @@ class _Failing:
 class DeliveryJob:
     """The job kinds `deliver` and `replay`."""
 
-    def __init__(self, kind: str, database: Database, targets: Targets) -> None:
+    def __init__(self, kind: str, database: Database, targets: Targets, rests: Rests | None = None) -> None:
         self._kind = kind
         self._database = database
         self._targets = targets
+        self._rests = rests or Rests()
 
     @property
     def name(self) -> str:
@@ -143,7 +144,7 @@ class DeliveryJob:
         target = self._targets().get(name)
         if target is None:
             return Finished(f"the settings name no target {name} any more")
-        turn = _Turn(run, self._database, target, is_live=self._kind == DELIVER)
+        turn = _Turn(run, self._database, target, self._rests, is_live=self._kind == DELIVER)
         try:
             # In one call: who is told to stop writes down what was delivered before that.
             while True:
@@ -158,7 +159,9 @@ class DeliveryJob:
 class _Turn:
     """One run of a job for a target."""
 
-    def __init__(self, run: JobRun, database: Database, target: EventTarget, *, is_live: bool) -> None:
+    def __init__(
+        self, run: JobRun, database: Database, target: EventTarget, rests: Rests, *, is_live: bool
+    ) -> None:
         self._run = run
         self._database = database
         self._target = target
@@ -170,7 +173,7 @@ class _Turn:
         self._failures_in_a_row = 0
         # What failed: the number of its event, with its subject, and when by the monotonic clock it is tried again.
         self._held: dict[int, tuple[str, float]] = {}
-        self._rests = Rests()
+        self._rests = rests
         self.rest_seconds = 0.0
         """How long to wait before the next portion."""
 
@@ -205,7 +208,6 @@ class _Turn:
         held = {seq: subject for seq, (subject, again_at) in self._held.items() if again_at > now}
         with self._database.read() as connection:
             newest = newest_change(connection)
-            self._rests.note(newest)
             newest = min(newest, until)
             limit = DELIVERY_EVENTS + len(beyond)
             found = events_after(

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, Final
 
 from stowkeeper.services.events.feed import Event
 
-_LEFT_OUT: Final = {"kind", "evidence"}
+_NAMES: Final = tuple(field.name for field in fields(Event) if field.name != "kind")
 
-PLACES: Final = ("id", "event", *(field.name for field in fields(Event) if field.name not in _LEFT_OUT))
+PLACES: Final = ("id", "event", *(name for name in _NAMES if name != "evidence"))
 """The names that a command may use in braces, and, in capitals behind STOWKEEPER_, those of its environment."""
 
 
@@ -20,10 +20,11 @@ def event_id(archive_id: str, event: Event) -> str:
 
 def event_object(archive_id: str, event: Event) -> dict[str, Any]:
     """Return an event as an object of plain values; what it has no value for is left out."""
-    values = asdict(event)
-    kind = values.pop("kind")
-    present = {name: value for name, value in values.items() if value not in ("", 0, {})}
-    return {"id": event_id(archive_id, event), "event": str(kind), **present}
+    values: dict[str, Any] = {"id": event_id(archive_id, event), "event": str(event.kind)}
+    for name in _NAMES:
+        if value := getattr(event, name):
+            values[name] = value
+    return values
 
 
 def event_json(archive_id: str, event: Event) -> bytes:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select
 
@@ -35,7 +35,9 @@ _CHANGES: Final[Mapping[EventKind, ChangeKind]] = {
     EventKind.STUDY_QUIET: ChangeKind.STUDY_QUIET,
     EventKind.STUDY_LATE: ChangeKind.STUDY_LATE,
 }
-_KINDS: Final = {change: kind for kind, change in _CHANGES.items() if kind is not EventKind.INSTANCE_REPEATED}
+_KINDS: Final[Mapping[str, EventKind]] = {
+    change.value: kind for kind, change in _CHANGES.items() if kind is not EventKind.INSTANCE_REPEATED
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,28 +164,52 @@ def _events(kinds: Collection[EventKind], study_instance_uid: str) -> Select[Any
 
 
 def _event(row: Row[Any]) -> Event:
-    kind: EventKind = _KINDS[ChangeKind(row.kind)]
-    if kind is EventKind.INSTANCE_RECEIVED and row.outcome == "identical":
+    # By their places, which is half as long as by their names: this is done for each event of each target.
+    (
+        seq,
+        at,
+        change,
+        detail,
+        study_instance_uid,
+        series_instance_uid,
+        sop_instance_uid,
+        sop_class_uid,
+        transfer_syntax_uid,
+        path,
+        receipt_id,
+        outcome,
+        digest,
+        data_set_length,
+        received_at,
+        received_by,
+        calling_ae_title,
+        called_ae_title,
+        peer_address,
+        revision,
+        evidence,
+    ) = cast("tuple[Any, ...]", row)
+    kind = _KINDS[change]
+    if kind is EventKind.INSTANCE_RECEIVED and outcome == "identical":
         kind = EventKind.INSTANCE_REPEATED
     return Event(
-        seq=row.seq,
-        at=row.at,
+        seq=seq,
+        at=at,
         kind=kind,
-        study_instance_uid=row.study_instance_uid,
-        series_instance_uid=row.series_instance_uid,
-        sop_instance_uid=row.sop_instance_uid,
-        sop_class_uid=row.sop_class_uid,
-        transfer_syntax_uid=row.transfer_syntax_uid,
-        path=row.path,
-        receipt_id=row.receipt_id,
-        digest=row.digest,
-        data_set_length=row.data_set_length,
-        received_at=row.received_at,
-        received_by=row.received_by,
-        calling_ae_title=row.calling_ae_title,
-        called_ae_title=row.called_ae_title,
-        peer_address=row.peer_address,
-        revision=row.revision or 0,
-        words=row.detail or "",
-        evidence=json.loads(row.evidence) if row.evidence else {},
+        study_instance_uid=study_instance_uid,
+        series_instance_uid=series_instance_uid,
+        sop_instance_uid=sop_instance_uid,
+        sop_class_uid=sop_class_uid,
+        transfer_syntax_uid=transfer_syntax_uid,
+        path=path,
+        receipt_id=receipt_id,
+        digest=digest,
+        data_set_length=data_set_length,
+        received_at=received_at,
+        received_by=received_by,
+        calling_ae_title=calling_ae_title,
+        called_ae_title=called_ae_title,
+        peer_address=peer_address,
+        revision=revision or 0,
+        words=detail or "",
+        evidence=json.loads(evidence) if evidence else {},
     )

@@ -20,7 +20,7 @@ QUIET_SECONDS_MIN: Final = 1
 QUIET_SECONDS_MAX: Final = 7 * 86_400
 """Longest one: nobody waits longer than a week for a study to be complete."""
 
-DELIVERY_EVENTS: Final = 200
+DELIVERY_EVENTS: Final = 100
 """Events that a delivery takes from the changes at a time: its cursor is written once for all of them."""
 
 BEYOND_MAX: Final = 2000

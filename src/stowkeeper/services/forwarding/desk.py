@@ -44,7 +44,7 @@ class ForwardingDesk:
     ) -> None:
         self._database = database
         self._rests = rests or Rests()
-        self._follower = RuleFollower(database, rules, places, self._rests)
+        self._follower = RuleFollower(database, rules, places)
         self._maker = JobMaker(database, places, gather_seconds)
         self._wake_jobs = wake_jobs
         self._loop: asyncio.AbstractEventLoop | None = None

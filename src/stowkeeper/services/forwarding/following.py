@@ -21,7 +21,6 @@ from stowkeeper.services.forwarding.destinations import Destinations
 from stowkeeper.services.forwarding.limits import CHANGES_PER_LOOK, QUIET_STUDIES_PER_LOOK, ROWS_PER_WRITE
 from stowkeeper.services.forwarding.rows import ForwardState
 from stowkeeper.services.forwarding.rules import ForwardingRule, When, destinations
-from stowkeeper.services.resting import Rests
 
 CONSUMER: Final = "forwarding"
 """The name under which the cursor over the changes is kept."""
@@ -58,16 +57,12 @@ class _Chosen:
 
 
 class RuleFollower:
-    """Puts changes to the rules. Several processes of an archive may: what one did the others find done.
+    """Puts changes to the rules. Several processes of an archive may: what one did the others find done."""
 
-    `rests` learns how fast changes come.
-    """
-
-    def __init__(self, database: Database, rules: Rules, places: Destinations, rests: Rests) -> None:
+    def __init__(self, database: Database, rules: Rules, places: Destinations) -> None:
         self._database = database
         self._rules = rules
         self._places = places
-        self._rests = rests
         self._cursor: int | None = None
 
     def begin(self) -> None:
@@ -97,7 +92,6 @@ class RuleFollower:
             return False
         with self._database.read() as connection:
             cursor, newest = _cursor(connection), newest_change(connection)
-            self._rests.note(newest)
             if cursor is None or newest <= cursor:
                 reaches_to, chosen = newest, list[_Chosen]()
             else:

@@ -8,8 +8,9 @@ LOOK_SECONDS: Final = 1.0
 LOOK_RETRY_SECONDS: Final = 5.0
 """Pause after a look that failed, since the database could not be read or written."""
 
-CHANGES_PER_LOOK: Final = 2000
-"""Changes that are put to the rules before what they chose is written: some 10 ms in which nobody else writes."""
+CHANGES_PER_LOOK: Final = 1000
+"""Changes that are put to the rules before what they chose is written: some 10 ms in which nobody else writes. It is what is done
+between two rests, too (`services.resting`)."""
 
 ROWS_PER_WRITE: Final = 2000
 """Rows that one transaction writes, where a study that is quiet brings more of them."""
