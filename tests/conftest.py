@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -16,6 +17,14 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # Programs would be started anew where they could be forked: what a test finds is not theirs to look for (`support/forked.py`).
 os.environ.pop("PYTHONPATH", None)
+
+# A script that runs the tests in the background (`make test &`) has them ignore these, and so would all that they start.
+for _interruption in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_interruption) is signal.SIG_IGN:
+        signal.signal(
+            _interruption,
+            signal.default_int_handler if _interruption is signal.SIGINT else signal.SIG_DFL,
+        )
 
 sys.path.insert(0, str(Path(__file__).parent))
 

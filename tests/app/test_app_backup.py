@@ -222,7 +222,8 @@ def test_no_schema_is_changed_under_a_server(old: CommandLine) -> None:
     try:
         ended = old("migrate")
         assert ended.code == ExitCode.TRY_AGAIN
-        assert "is in use" in ended.err
+        assert "is in use: stop its server, and migrate then" in ended.err
+        assert "shared" not in ended.err
         assert old("migrate", "--dry-run").code == ExitCode.OK
     finally:
         lock.release()

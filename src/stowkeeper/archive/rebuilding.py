@@ -42,7 +42,7 @@ from stowkeeper.database.left_over_log import put_log_aside
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.durable.identity import ensure_archive_id, read_archive_id
 from stowkeeper.durable.process_folder import DEPOT
-from stowkeeper.durable.server_lock import ArchiveInUseError, ServerLock
+from stowkeeper.durable.server_lock import ServerLock
 
 __all__ = ["NEW_CATALOG", "UNTOLD", "RebuildCounts", "Rebuilding"]
 
@@ -88,7 +88,11 @@ class Rebuilding:
                 f"{self.root} has no folder `{OBJECTS}`, so there is nothing to rebuild from: name the archive with "
                 "--archive, and see that its disk is mounted"
             )
-        self._lock = self._lock_out_servers()
+        self._lock = ServerLock(
+            self._path(SERVER_LOCK),
+            shared=False,
+            advice="stop its server (and any other rebuild), since a rebuild needs the archive for itself",
+        )
         try:
             self.is_new = not os.path.exists(self._path(CATALOG))
             self._remove_unfinished()
@@ -168,15 +172,6 @@ class Rebuilding:
         return read_files(function, paths, root=self.root, path_of=str)
 
     # Opening.
-
-    def _lock_out_servers(self) -> ServerLock:
-        try:
-            return ServerLock(self._path(SERVER_LOCK), shared=False)
-        except ArchiveInUseError as error:
-            raise ArchiveInUseError(
-                f"the archive {self.root} is in use: stop its server (and any other rebuild), since a rebuild needs "
-                "the archive for itself"
-            ) from error
 
     def _identify(self) -> None:
         """Tie the database to the archive, or refuse one that belongs to another."""

@@ -19,8 +19,8 @@ class ServerLock:
 
     __slots__ = ("_descriptor",)
 
-    def __init__(self, path: str, *, shared: bool) -> None:
-        """Take the lock on the file at `path`, which is made if need be.
+    def __init__(self, path: str, *, shared: bool, advice: str = "") -> None:
+        """Take the lock on the file at `path`, which is made if need be. `advice` is what to do where a server holds it, if that is no server.
 
         Raises ArchiveInUseError when it cannot be had, and OSError.
         """
@@ -34,7 +34,7 @@ class ServerLock:
             flock(self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             self.release()
-            advice = (
+            advice = advice or (
                 "a server that does not share it runs: set shared = true for all of them"
                 if shared
                 else "another server runs on it: stop that one, or set shared = true for both"

@@ -41,7 +41,11 @@ def migrate(*, archive: Path, dry_run: bool, as_json: bool) -> ExitCode:
     backup = plan.backup
     if plan.steps and not dry_run:
         # A server that runs on an older schema is an older version's.
-        lock = ServerLock(str(archive / SERVER_LOCK), shared=False)
+        lock = ServerLock(
+            str(archive / SERVER_LOCK),
+            shared=False,
+            advice="stop its server, and migrate then: it runs on the schema that is to be changed",
+        )
         try:
             with closing(ArchiveReader(str(archive))) as reader:
                 backup = reader.database.backup.path if reader.database.backup is not None else None
