@@ -94,7 +94,7 @@ def test_what_cannot_be_listed_for_days_is_0110_at_last(tmp_path, user):
             server.set_back(UID, requested_at="2020-01-01T00:00:00.000000Z")
             server.hurry()
             job = server.wait_for_job(UID, JobState.RETRY)
-            assert "are not listed yet" in job.error
+            assert "received and not listed yet" in job.error
             server.fail_often()
             server.hurry()
             (report,) = user.wait_for_reports()

@@ -134,7 +134,7 @@ def test_a_check_that_gave_way_knows_what_it_left_open_before(tmp_path: Path) ->
         server.keep(1, 2, 3)
         server.request(numbers=(1, 2, 3))
         job = server.wait_for_job(UID, JobState.RETRY)
-        assert job.error == "the policy asks to wait for 1 instances"
+        assert job.error == "the policy asks to wait for 1 instance"
         assert [uid for _, uid in policy.asked] == ["1.2.3.1", "1.2.3.2", "1.2.3.3"]
         ready.set()
         server.hurry()

@@ -138,14 +138,14 @@ def _open(path: str, mode: int) -> int:
     except PermissionError as error:
         raise DatabaseForbidden(
             f"{path} cannot be made or opened for writing ({error.strerror}): run this as the user who owns the archive;"
-            " `ls` and `verify --report-only` need no more than to read"
+            " `stowkeeper ls` and `stowkeeper verify --report-only` need no more than to read"
         ) from error
     except OSError as error:
         if error.errno == errno.EROFS:
             raise DatabaseReadOnly(
                 f"{path} cannot be opened for writing, since its disk is mounted read-only. After an error of the disk"
-                " (`sudo dmesg | tail`) have it checked; then mount it to be written. `ls` and `verify --report-only` need no more"
-                " than to read"
+                " (`sudo dmesg | tail`) have it checked; then mount it to be written. `stowkeeper ls` and"
+                " `stowkeeper verify --report-only` need no more than to read"
             ) from error
         msg = f"{path} cannot be made or opened ({error.strerror}): check that we may write in its folder"
         raise DatabaseUnavailable(msg) from error

@@ -302,14 +302,12 @@ class CheckStep:
         age = max(age_seconds(self.commitment.requested_at), float(self._checkpoint.get(WAITED, 0.0)))
         is_young = age < max(self.tools.options.grace_seconds, GRACE_LOOK_SECONDS_MAX)
         if not (left.unknown or left.unreadable or left.changed or (left.arriving and is_young)):
-            words = [
-                *(
-                    [f"{left.arriving} instances were received and are not listed yet"]
-                    if left.arriving
-                    else []
-                ),
-                *([f"the policy asks to wait for {left.not_yet} instances"] if left.not_yet else []),
-            ]
+            words = []
+            if left.arriving:
+                were = "was" if left.arriving == 1 else "were"
+                words.append(f"{_instances(left.arriving)} {were} received and not listed yet")
+            if left.not_yet:
+                words.append(f"the policy asks to wait for {_instances(left.not_yet)}")
             if GAVE_WAY in self.run.job.checkpoint:  # the next look begins anew
                 with self.run.write() as transaction:
                     self.run.progress(transaction, checkpoint=self._checkpoint)
@@ -352,3 +350,7 @@ def context_of(commitment: Commitment) -> CheckContext:
         peer_ae_title=commitment.peer_ae_title,
         own_ae_title=commitment.own_ae_title,
     )
+
+
+def _instances(count: int) -> str:
+    return "1 instance" if count == 1 else f"{count} instances"
