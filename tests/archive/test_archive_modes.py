@@ -128,9 +128,6 @@ def test_who_may_read_and_not_write_can_look() -> None:
             with closing(Archive(str(root), options)) as archive:
                 if not serving:
                     archive.close()
-                ArchiveReader(
-                    str(root), to_read=True
-                ).close()  # what is imported for it may lie in a home that is root's
                 os.seteuid(65534)
                 try:
                     with closing(ArchiveReader(str(root), to_read=True)) as reader, reader.database.read():

@@ -49,9 +49,9 @@ class ReadOnlyDatabase(Database):
             if connection.exec_driver_sql("PRAGMA application_id").scalar() != APPLICATION_ID:
                 raise database._foreign()
             revision = migrations.current_revision(connection)
-            if revision is not None and not migrations.is_known(revision):
-                raise database._too_new(connection, revision)
             if revision != migrations.HEAD:
+                if revision is not None and not migrations.is_known(revision):
+                    raise database._too_new(connection, revision)
                 raise DatabaseForbidden(
                     f"{path} has to be brought to the schema of this version, and we may not write it: run"
                     " `stowkeeper ls` once as the user who owns the archive"
