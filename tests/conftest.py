@@ -19,12 +19,9 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONPATH", None)
 
 # A script that runs the tests in the background (`make test &`) has them ignore these, and so would all that they start.
-for _interruption in (signal.SIGINT, signal.SIGQUIT):
-    if signal.getsignal(_interruption) is signal.SIG_IGN:
-        signal.signal(
-            _interruption,
-            signal.default_int_handler if _interruption is signal.SIGINT else signal.SIG_DFL,
-        )
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -88,7 +88,9 @@ def running(stow: CommandLine) -> Iterator[CommandLine]:
 
 
 def state_of(stow: CommandLine) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads(stow("status", "--json").out)
+    said = stow("status", "--json").out
+    # A server within this process may write a line of its log beside it, before or behind.
+    state: dict[str, Any] = json.JSONDecoder().raw_decode(said, said.index("{"))[0]
     return state
 
 

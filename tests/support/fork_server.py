@@ -24,6 +24,7 @@ from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _REQUEST_BYTES_MAX = 1 << 20
+_ANSWER_BYTES_MAX = 100
 _IMPORTED_LATER = (
     "stowkeeper.app.http_wiring",
     "stowkeeper.dcmtk.storescp_program",
@@ -57,11 +58,15 @@ def main() -> None:
             between = os.getpid()
             if os.fork():
                 os._exit(0)  # which makes the test process the parent of the other one
-            become(json.loads(message), streams, between, writing)
+            try:
+                become(json.loads(message), streams, between, writing)
+            except Exception as error:
+                os.write(writing, repr(error).encode()[:_ANSWER_BYTES_MAX])
+                raise
             return
         os.close(writing)
         os.waitpid(between, 0)
-        channel.send(os.read(reading, 100) or b"it ended before it was a program")
+        channel.send(os.read(reading, _ANSWER_BYTES_MAX) or b"it ended before it was a program")
         for descriptor in (reading, *streams):
             os.close(descriptor)
 
@@ -72,6 +77,7 @@ def become(request: dict[str, Any], streams: list[int], between: int, tell: int)
         os.sched_yield()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if not parent == os.getppid() == request["parent"]:  # it ended before the tie was made
+        os.write(tell, f"its parent is {os.getppid()}, and not {request['parent']}".encode())
         os._exit(1)
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)

@@ -113,7 +113,7 @@ def test_what_is_about_the_start_has_an_interpreter(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_forked_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ChildProcessError, match="nothing was forked"):
+    with pytest.raises(ChildProcessError, match="nothing was forked: FileNotFoundError"):
         forked.start([*COMMAND, "--version"], cwd=tmp_path / "nowhere", stderr=subprocess.DEVNULL)
     assert forked.run([*COMMAND, "--version"], capture_output=True).returncode == 0
 

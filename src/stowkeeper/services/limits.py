@@ -167,7 +167,7 @@ elsewhere: what works off what arrived takes them from those who receive."""
 
 BUSY_FROM = 0.35
 """So much of one processor has this process to be busy with other things, for there to be rests at all: with less, whoever receives
-finds one. 200 instances a second are less."""
+finds one. 300 small instances a second are less, and 100 of half a megabyte."""
 
 BUSY_FULLY = 0.85
 """From so much on rests have their full length, in between a part of it: more than one processor's worth of Python runs nowhere."""
