@@ -132,7 +132,9 @@ def test_who_may_read_and_not_write_can_look() -> None:
                 try:
                     with closing(ArchiveReader(str(root), to_read=True)) as reader, reader.database.read():
                         assert reader.database.read_only
-                    with pytest.raises(DatabaseForbidden, match="`stowkeeper verify --report-only`"):
+                    with pytest.raises(
+                        DatabaseForbidden, match="`stowkeeper verify --report-only` need no more"
+                    ):
                         ArchiveReader(str(root))
                 finally:
                     os.seteuid(0)

@@ -19,7 +19,7 @@ from stowkeeper.services.events.desk import EventDesk
 from stowkeeper.services.events.feed import EVERY_KIND, EventKind
 from stowkeeper.services.events.targets import DeliveryError, EventTarget
 from support.event_rig import event_rig
-from support.floods import rests_of_a_flood
+from support.floods import no_rests, rests_of_a_flood
 from support.job_rig import engine_of, find, go, submit, until, until_state
 
 RECEIVED_ALONE = frozenset({EventKind.INSTANCE_RECEIVED})
@@ -86,7 +86,7 @@ class Delivering:
         monkeypatch.setattr(delivery_job, "RETRY_SECONDS_MAX", 0.05)
         self.rig = rig
         self.folder = folder
-        self.rests = None
+        self.rests = no_rests()
         self.listener = Listener()
         values = {"kinds": RECEIVED_ALONE, "open_way": self.listener.open_way, **more}
         self.targets = {"router": EventTarget(name="router", **values)}
@@ -348,7 +348,7 @@ def test_who_tells_rests_while_many_instances_arrive(delivering, monkeypatch):
         delivering.rests = rests_of_a_flood(patched)
         delivering.run(lambda: delivering.jobs()[0].items_done == 3, "a portion")
     assert len(listener.told) == 3
-    delivering.rests = None
+    delivering.rests = no_rests()
     delivering.run(lambda: len(listener.told) == 7, "the rest of them")
     assert listener.uids() == told_of(range(7))
 
@@ -391,7 +391,7 @@ def test_events_are_told_once_more(delivering):
     )
 
     async def replayed():
-        kinds = [DeliveryJob(REPLAY, delivering.rig.database, lambda: delivering.targets)]
+        kinds = [DeliveryJob(REPLAY, delivering.rig.database, lambda: delivering.targets, no_rests())]
         async with engine_of(delivering.rig.database, delivering.folder, *kinds):
             await until_state(delivering.rig.database, job, JobState.SUCCESS)
 

@@ -23,6 +23,7 @@ from stowkeeper.services.events.limits import RETRY_SECONDS_MAX
 from stowkeeper.services.events.targets import EventTarget
 from stowkeeper.services.events.webhook import WebhookWay
 from support.event_rig import ARCHIVE_ID, event_rig
+from support.floods import no_rests
 from support.job_rig import MIDNIGHT, engine_of, go, until
 
 A_DAY_SECONDS = 86_400.0
@@ -116,7 +117,7 @@ class Away:
 
         async def running():
             clocks = self.rig.clocks
-            job = DeliveryJob(DELIVER, self.rig.database, lambda: self.targets)
+            job = DeliveryJob(DELIVER, self.rig.database, lambda: self.targets, no_rests())
             engine = engine_of(self.rig.database, self.folder, job, clock=clocks.now, monotonic=clocks.steady)
             async with engine:
                 await until(look, "everything is told", 60.0)

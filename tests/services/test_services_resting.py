@@ -72,7 +72,3 @@ def test_some_instances_at_one_moment_are_no_flood():
     machine = Machine()
     machine.goes_on(0.001, arrivals_a_second=4000, busy=100.0)  # reckoned over a moment 80 a second
     assert machine.rests.rest_after(0.1) == 0.0
-
-
-def test_whoever_is_told_of_no_arrivals_never_rests():
-    assert Rests().rest_after(1e9) == 0.0

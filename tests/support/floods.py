@@ -8,6 +8,11 @@ from stowkeeper.services import resting
 from stowkeeper.services.resting import Rests
 
 
+def no_rests() -> Rests:
+    """Return what tells nobody to rest, since nothing arrives."""
+    return Rests(lambda: 0)
+
+
 def rests_of_a_flood(monkeypatch: pytest.MonkeyPatch) -> Rests:
     """Return what tells everyone to rest for an hour after each portion, however small."""
     monkeypatch.setattr(resting, "REST_FACTOR", 1e12)

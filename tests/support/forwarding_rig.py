@@ -29,6 +29,7 @@ from stowkeeper.services.resting import Rests
 from stowkeeper.services.store_job import StoreJob, StoreOptions
 from stowkeeper.services.stow_job import StowJob
 from support.archive_rig import ArchiveRig
+from support.floods import no_rests
 from support.instances import make_instance
 from support.job_engine_thread import engine_running, wait_until
 from support.job_rig import database_with
@@ -77,7 +78,7 @@ class ForwardingRig:
             places,
             self._wake,
             gather_seconds=gather_seconds,
-            rests=rests,
+            rests=rests or no_rests(),
         )
 
     def _wake(self) -> None:

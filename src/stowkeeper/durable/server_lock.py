@@ -20,7 +20,9 @@ class ServerLock:
     __slots__ = ("_descriptor",)
 
     def __init__(self, path: str, *, shared: bool, advice: str = "") -> None:
-        """Take the lock on the file at `path`, which is made if need be. `advice` is what to do where a server holds it, if that is no server.
+        """Take the lock on the file at `path`, which is made if need be.
+
+        `advice` is what to do where another holds it; as shipped, that of a server.
 
         Raises ArchiveInUseError when it cannot be had, and OSError.
         """

@@ -167,7 +167,7 @@ elsewhere: what works off what arrived takes them from those who receive."""
 
 BUSY_FROM = 0.35
 """So much of one processor has this process to be busy with other things, for there to be rests at all: with less, whoever receives
-finds one. 300 small instances a second are less, and 100 of half a megabyte."""
+finds one. 300 small instances a second, of 0.9 ms each, are less."""
 
 BUSY_FULLY = 0.85
 """From so much on rests have their full length, in between a part of it: more than one processor's worth of Python runs nowhere."""
@@ -184,4 +184,4 @@ REST_SECONDS_MAX = 5.0
 """Longest rest between two portions. What comes faster than they deal with is dealt with when the flood is over."""
 
 MOMENT_SECONDS = 0.05
-"""Shortest time over which a rate is reckoned: within less of it one batch of rows would look like a flood."""
+"""Shortest time over which a rate is reckoned: within less of it a handful of instances would look like a flood."""

@@ -39,7 +39,7 @@ class Rests:
 
     def __init__(
         self,
-        arrived: Callable[[], int] = lambda: 0,
+        arrived: Callable[[], int],
         *,
         clock: Callable[[], float] = time.monotonic,
         processor_clock: Callable[[], float] = time.process_time,

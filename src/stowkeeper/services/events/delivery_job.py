@@ -122,11 +122,11 @@ class _Failing:
 class DeliveryJob:
     """The job kinds `deliver` and `replay`."""
 
-    def __init__(self, kind: str, database: Database, targets: Targets, rests: Rests | None = None) -> None:
+    def __init__(self, kind: str, database: Database, targets: Targets, rests: Rests) -> None:
         self._kind = kind
         self._database = database
         self._targets = targets
-        self._rests = rests or Rests()
+        self._rests = rests
 
     @property
     def name(self) -> str:

@@ -40,10 +40,10 @@ class ForwardingDesk:
         wake_jobs: Callable[[], None],
         *,
         gather_seconds: float = GATHER_SECONDS,
-        rests: Rests | None = None,
+        rests: Rests,
     ) -> None:
         self._database = database
-        self._rests = rests or Rests()
+        self._rests = rests
         self._follower = RuleFollower(database, rules, places)
         self._maker = JobMaker(database, places, gather_seconds)
         self._wake_jobs = wake_jobs
