@@ -53,6 +53,7 @@ from stowkeeper.net.tls_profiles import SecurityProfile
 from stowkeeper.upperlayer.items import ProposedContext, UserInformation
 from stowkeeper.upperlayer.negotiation import Accepted, negotiate
 from stowkeeper.upperlayer.pdu import AssociateRQ
+from support.examples import examples
 
 PASSWORD = "correct horse battery staple"
 NOT_TOLD = "\N{REPLACEMENT CHARACTER}"
@@ -165,7 +166,7 @@ DCMRECV = st.builds(
     extension=st.just("") | WORDS,
 )
 MANY = hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

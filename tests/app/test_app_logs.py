@@ -42,6 +42,7 @@ from stowkeeper.app.service.rights import RightMissingError
 from stowkeeper.app.settings_of_log import LogSettings
 from stowkeeper.database.errors import DatabaseDamaged, DatabaseUnavailable
 from stowkeeper.durable.server_lock import ArchiveInUseError
+from support.examples import examples
 
 PATIENT = "DOE^JOHN"
 log = structlog.get_logger("stowkeeper.test")
@@ -128,7 +129,7 @@ def test_times_are_utc_with_milliseconds() -> None:
     assert timestamp(1_700_000_000_007_999_999) == "2023-11-14T22:13:20.007Z"
 
 
-@hypothesis_settings(max_examples=200)
+@hypothesis_settings(max_examples=examples(200))
 @given(st.text(max_size=60))
 def test_no_value_can_forge_or_hide_a_line(value: str) -> None:
     event = {"time": "T", "level": "info", "event": "association", "calling_ae_title": value, "last": "end"}

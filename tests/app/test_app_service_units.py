@@ -30,6 +30,7 @@ from stowkeeper.app.service.systemd_unit import (
 )
 from stowkeeper.app.settings import Settings
 from support.command_line import CommandLine
+from support.examples import examples
 from support.generated_pages import DOCS
 
 needs_systemd_analyze = pytest.mark.skipif(
@@ -95,7 +96,7 @@ def test_words_are_read_back_as_they_were(words: list[str]) -> None:
     assert list(words_of(line.removeprefix(quoted(first)).lstrip(), has_variables=True)) == arguments
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(archive=paths, log=paths, config=paths)
 def test_every_path_in_a_unit_is_the_one_that_was_meant(archive: str, log: str, config: str) -> None:
     command = ("/opt/a b%/python", "serve", "--config", config, "--archive", archive)

@@ -24,6 +24,7 @@ from stowkeeper.app.settings import (
     reload_settings,
     warnings_of,
 )
+from support.examples import examples
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -550,7 +551,7 @@ def places_of_problems(overrides: Mapping[str, object], environment: Mapping[str
     return []
 
 
-@hypothesis_settings(max_examples=150)
+@hypothesis_settings(max_examples=examples(150))
 @given(st.sampled_from(sorted(all_settings())), st.text(max_size=30))
 def test_any_text_in_a_variable_gives_settings_or_its_name(key: str, text: str) -> None:
     variable = all_settings()[key].variable
@@ -564,7 +565,7 @@ TOML_VALUES = st.recursive(
 )
 
 
-@hypothesis_settings(max_examples=150)
+@hypothesis_settings(max_examples=examples(150))
 @given(st.sampled_from(sorted(all_settings())), TOML_VALUES)
 def test_any_value_gives_settings_or_its_place(key: str, value: object) -> None:
     name = all_settings()[key].flag or key

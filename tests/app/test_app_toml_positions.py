@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stowkeeper.app.toml_positions import position_of, positions_of
+from support.examples import examples
 
 TEXT = '''# a comment with a = 1 in it
 archive = "/srv"  # and [one] behind
@@ -121,7 +122,7 @@ def paths_of(value: object, above: tuple[str | int, ...] = ()) -> set[tuple[str 
     return found
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.dictionaries(keys, values | tables | st.lists(tables, min_size=1, max_size=3), max_size=5))
 def test_every_key_of_any_file_is_found(content: dict[str, object]) -> None:
     text = tomlkit.dumps(content)

@@ -35,6 +35,7 @@ from support.catalog_rows import (
     make_entry,
     open_database,
 )
+from support.examples import examples
 
 
 @pytest.fixture
@@ -384,7 +385,7 @@ def build(database: Database, order: Sequence[CatalogEntry], batch: int) -> tupl
 def test_rows_are_the_same_whatever_the_order_of_commits(tmp_path: Path) -> None:
     with open_database(tmp_path, sync=False) as database:
 
-        @settings(max_examples=30, deadline=None)
+        @settings(max_examples=examples(30), deadline=None)
         @given(ARRIVALS.flatmap(lambda arrivals: st.tuples(st.just(arrivals), st.permutations(arrivals))))
         def check(orders: tuple[list[Any], list[Any]]) -> None:
             entries, shuffled = ([arrive(*arrival) for arrival in order] for order in orders)

@@ -24,6 +24,7 @@ from support.archive_rig import ArchiveRig, check_settled, model_rig, read_all
 from support.archive_server import instances as instances_of
 from support.archive_server import open_archive, settle
 from support.catalog_rows import open_database
+from support.examples import examples
 from support.instances import Instance, make_instance
 from support.model_filesystem import ModelFileSystem, Operation
 
@@ -108,7 +109,7 @@ def test_nothing_is_said_and_nothing_handed_over_before_the_sync(
     assert (len(outcomes), len(rig.waiting)) == (1, 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9200), st.booleans()), max_size=12))
 def test_however_an_instance_is_cut_up_the_file_is_the_same(cuts: list[tuple[int, bool]]) -> None:
     with pytest.MonkeyPatch.context() as patched:

@@ -25,6 +25,7 @@ from stowkeeper.archive.removal import Removal, RemovalResult
 from stowkeeper.database.engine import Database, DatabaseUnavailable, Transaction
 from support.archive_rig import ArchiveRig, check_kept, check_settled
 from support.catalog_rows import open_database
+from support.examples import examples
 from support.instances import Instance, make_instance
 from support.machine_with_catalog import damage
 from support.model_filesystem import ModelFileSystem, Operation, PowerCut
@@ -261,7 +262,7 @@ class ArchiveStates(RuleBasedStateMachine):
 
 TestArchiveStates = ArchiveStates.TestCase
 TestArchiveStates.settings = settings(
-    max_examples=60,
+    max_examples=examples(60),
     stateful_step_count=25,
     deadline=None,
     derandomize=True,

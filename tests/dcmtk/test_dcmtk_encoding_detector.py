@@ -41,6 +41,7 @@ from stowkeeper.dcmtk.encoding.writer import write_data_set
 from stowkeeper.dicom import piece_walker
 from stowkeeper.dicom.limits import SEQUENCE_DEPTH_MAX
 from support.bundled_files import bundled_files
+from support.examples import examples
 
 FORMS = {
     "storescp": STORESCP_FORM,
@@ -135,7 +136,7 @@ def test_no_bundled_file_is_wrongly_taken_for_the_same(name):
     damages=st.lists(st.tuples(st.integers(0, 500), st.binary(min_size=1, max_size=4)), max_size=3),
     cuts=st.lists(st.integers(0, 600), max_size=12),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_bytes_are_judged_alike_at_any_split(seed, syntax, form, damages, cuts):
     data = bytearray(encode(chance_data_set(Random(seed)), syntax))
     for place, damage in damages:
@@ -152,7 +153,7 @@ def test_any_bytes_are_judged_alike_at_any_split(seed, syntax, form, damages, cu
     syntax=st.sampled_from(UNCOMPRESSED),
     name=st.sampled_from(["storescp", "dcmrecv"]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_what_was_written_once_stays(seed, syntax, name):
     form = FORMS[name]
     once = write(encode(chance_data_set(Random(seed)), syntax), syntax, form)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stowkeeper.dcmtk.encoding.detector import FormDetector
 from stowkeeper.dcmtk.encoding.form import DCMRECV_FORM, STORESCP_FORM
 from stowkeeper.dicom.header_layout import HeaderLayout
+from support.examples import examples
 
 WANTED = frozenset({0x00080016, 0x00080018, 0x00080005, 0x00100010, 0x0020000D})
 CLASS, INSTANCE, NAME, PATIENT, STUDY = (node.tag for node in USUAL[:5])
@@ -37,7 +38,7 @@ def assert_known_changes_nothing(data_sets, syntax, form, random):
         assert detect(data, syntax, form, cuts, sop_class_uid=kind) == detect(data, syntax, form, cuts)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(
     st.integers(0, 1 << 30),
     st.sampled_from([EXPLICIT, BIG_ENDIAN]),

@@ -43,6 +43,7 @@ from stowkeeper.dcmtk.encoding.errors import EncodingError
 from stowkeeper.dcmtk.encoding.form import DCMRECV_FORM, STORESCP_FORM, GroupLengths
 from stowkeeper.dcmtk.encoding.writer import write_data_set
 from stowkeeper.dicom.limits import SEQUENCE_DEPTH_MAX
+from support.examples import examples
 
 FORMS = (
     STORESCP_FORM,
@@ -507,7 +508,7 @@ def test_a_private_creator_that_no_dictionary_has(monkeypatch):
     form=st.sampled_from(list(FORMS)),
     places=st.lists(st.tuples(st.integers(0, 500), st.binary(min_size=1, max_size=8)), max_size=6),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_any_bytes_are_written_or_refused(seed, syntax, form, places):
     data = bytearray(encode(chance_data_set(Random(seed)), syntax))
     for place, damage in places:

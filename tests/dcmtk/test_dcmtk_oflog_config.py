@@ -29,6 +29,7 @@ from stowkeeper.dcmtk.oflog.loggers import Loggers
 from stowkeeper.dcmtk.oflog.times import Schedule
 from stowkeeper.dcmtk.storescp_options import evaluate_storescp
 from stowkeeper.dcmtk.storescp_table import storescp_table
+from support.examples import examples
 from support.oflog_rig import CONFIGURATION, CONSOLE, Setup, appender, running_log
 
 ROOT = Path(__file__).parents[2]
@@ -178,7 +179,9 @@ START = (
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(150)
+)
 @given(st.lists(st.sampled_from(SCRAPS), max_size=30).map("".join), st.booleans())
 def test_any_text_is_a_log_or_an_error(tmp_path, text, begins_well):
     path = tmp_path / CONFIGURATION

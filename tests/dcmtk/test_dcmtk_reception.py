@@ -41,6 +41,7 @@ from stowkeeper.dcmtk.encoding.writer import write_data_set
 from stowkeeper.dcmtk.limits import WAITING_BYTES_MAX
 from stowkeeper.dcmtk.reception import PATIENT_NAME, STUDY_INSTANCE_UID, Keeping, Reception
 from support.bundled_files import file_meta
+from support.examples import examples
 
 COMMAND = Identity(sop_class_uid="1.2.840.10008.5.1.4.1.1.2", sop_instance_uid="1.2.3.4")
 """What the C-STORE command says; data sets here say something else."""
@@ -150,7 +151,7 @@ def nothing_is_left_unfinished() -> Iterator[None]:
     form=st.sampled_from(FORMS),
     cuts=st.lists(st.integers(0, 2000), max_size=12),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_a_file_holds_what_is_written_of_the_whole_data_set(
     tmp_path_factory: pytest.TempPathFactory,
     waiting: int,
@@ -175,7 +176,7 @@ def test_a_file_holds_what_is_written_of_the_whole_data_set(
     cuts=st.lists(st.integers(0, 2000), max_size=4),
     places=st.lists(st.tuples(st.integers(0, 500), st.binary(min_size=1, max_size=8)), max_size=4),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_damaged_data_sets_become_what_the_writer_makes_of_them_or_nothing(
     tmp_path_factory: pytest.TempPathFactory,
     seed: int,

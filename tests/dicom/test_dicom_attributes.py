@@ -16,6 +16,7 @@ from stowkeeper.dicom.attributes import WANTED, InstanceAttributes, extract
 from stowkeeper.dicom.character_sets import DEFAULT_REPERTOIRE, decode_text, parse_character_sets
 from stowkeeper.dicom.header import HeaderScanner
 from stowkeeper.dicom.part10 import read_file_meta
+from support.examples import examples
 
 FIELDS = dataclasses.fields(InstanceAttributes)
 TAG_OF = dict(zip((field.name for field in FIELDS), attributes._ATTRIBUTES, strict=True))
@@ -243,7 +244,7 @@ def test_codes_are_in_the_default_repertoire_whatever_the_character_set():
     st.binary(max_size=60),
     st.sampled_from([b"", b"\\ISO 2022 IR 87\\ISO 2022 IR 149", b"ISO_IR 192", b"GBK", b"?"]),
 )
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_any_bytes_are_some_text(raw, character_set):
     for is_name in (False, True):
         text, _ = decode_text(raw, parse_character_sets(character_set), is_name=is_name)
@@ -251,7 +252,7 @@ def test_any_bytes_are_some_text(raw, character_set):
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\\\0"), max_size=30))
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_text_in_unicode_is_kept(text):
     assert decode_text(text.encode(), parse_character_sets(b"ISO_IR 192")) == (text, True)
     if text.isascii() and "\x1b" not in text:
@@ -289,7 +290,7 @@ def test_a_uid_of_padding_alone_is_none():
 
 
 @given(st.text("0123456789. ", max_size=70))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_the_short_way_for_uids_agrees_with_the_long_one(text):
     raw = text.strip(" ").encode()
     _, verdicts = only({SOP_INSTANCE_UID: raw})
@@ -351,7 +352,7 @@ def test_nothing_gives_nothing():
 
 
 @given(st.dictionaries(st.sampled_from(sorted(WANTED)), st.binary(max_size=40)), st.booleans())
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_any_values_are_extracted_without_an_error_and_verdicts_never_tell_them(values, little_endian):
     found, verdicts = extract(values, little_endian)
     for field in FIELDS:

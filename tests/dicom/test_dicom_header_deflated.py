@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stowkeeper.dicom import inflater
 from stowkeeper.dicom.limits import INFLATED_BYTES_MAX
 from stowkeeper.dicom.transfer_syntaxes import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
+from support.examples import examples
 
 
 def test_a_deflated_data_set_cut_anywhere_is_a_problem():
@@ -95,7 +96,7 @@ def test_the_deflated_jpip_syntaxes_are_inflated(syntax):
     place=st.integers(0, 200),
     cuts=st.lists(st.integers(0, 400), max_size=10),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_any_stream_is_judged_alike_at_any_split(garbage, place, cuts):
     data = deflate(TREE + ELE.element(0x00104000, b"UT", b"abaaabbabbaaaaab" * 200))
     data = data[:place] + garbage + data[place + len(garbage) :]

@@ -18,6 +18,7 @@ from stowkeeper.dicom.limits import (
     LAYOUT_RUNS_ELEMENTS_MAX,
     LAYOUTS_MAX,
 )
+from support.examples import examples
 
 _kinds = (f"1.2.3.{number}" for number in count())
 
@@ -66,7 +67,7 @@ def like_data_sets(draw):
     return SYNTAX_OF[layout], data_sets
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(like_data_sets(), st.data())
 def test_what_is_known_of_others_changes_no_scan(drawn, data):
     syntax, data_sets = drawn

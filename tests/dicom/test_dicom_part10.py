@@ -22,6 +22,7 @@ from stowkeeper.dicom.part10 import (
     read_file_meta,
 )
 from stowkeeper.dicom.transfer_syntaxes import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN
+from support.examples import examples
 
 DATA_SET = ELE.element(0x00080018, b"UI", b"1.2.3.4\0")
 
@@ -119,7 +120,7 @@ def test_a_value_too_long_for_its_vr_is_refused():
         max_size=20,
     )
 )
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_any_elements_are_read_as_they_were_written(elements):
     head = PREFIX + encode_file_meta(elements)
     meta = read_file_meta(head)
@@ -285,7 +286,7 @@ def test_a_head_longer_than_allowed_is_not_asked_for():
 
 
 @given(st.binary(max_size=200), st.booleans(), st.booleans())
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_any_bytes_are_read_or_refused(data, whole, preamble_required):
     for head in (data, PREFIX + data, PREFIX + b"\2\0" + data):
         try:

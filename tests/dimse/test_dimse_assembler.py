@@ -12,6 +12,7 @@ from stowkeeper.dimse.errors import PeerError
 from stowkeeper.dimse.limits import COMMAND_SET_LENGTH_MAX
 from stowkeeper.dimse.messages import CEchoRequest, CStoreRequest, UnknownRequest, encode
 from stowkeeper.upperlayer.events import PDVFragment
+from support.examples import examples
 
 ECHO = CEchoRequest(message_id=1, affected_sop_class_uid="1.2.840.10008.1.1")
 STORE = CStoreRequest(
@@ -63,7 +64,7 @@ class Cutter:
                 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(
     st.lists(
         st.tuples(

@@ -12,6 +12,7 @@ from stowkeeper.dimse import command_set as cs
 from stowkeeper.dimse.command_set import CommandSet, decode_command_set, encode_command_set
 from stowkeeper.dimse.errors import LocalError, PeerError
 from stowkeeper.dimse.limits import COMMAND_SET_LENGTH_MAX
+from support.examples import examples
 
 numbers = st.integers(min_value=1, max_value=0xFFFF)
 even_values = st.binary(max_size=40).map(lambda value: value + b"\0" * (len(value) % 2))
@@ -21,7 +22,7 @@ def element(number: int, value: bytes, group: int = 0) -> bytes:
     return struct.pack("<HHI", group, number, len(value)) + value
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.dictionaries(numbers, even_values, max_size=20))
 def test_what_is_encoded_decodes_to_the_same_values(values):
     encoded = encode_command_set(values)
@@ -30,7 +31,7 @@ def test_what_is_encoded_decodes_to_the_same_values(values):
     assert struct.unpack_from("<HHII", encoded) == (0, 0, 4, len(encoded) - 12)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.lists(st.tuples(numbers, st.binary(max_size=11)), max_size=12))
 def test_elements_are_read_in_any_order_with_any_length_and_the_last_of_a_repeated_one_counts(elements):
     encoded = b"".join(element(number, value) for number, value in elements)
@@ -38,7 +39,7 @@ def test_elements_are_read_in_any_order_with_any_length_and_the_last_of_a_repeat
     assert decode_command_set(encoded).values == dict(elements)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.binary(max_size=64))
 def test_arbitrary_bytes_decode_or_are_the_peers_error(data):
     try:

@@ -10,6 +10,7 @@ from pynetdicom.pdu import P_DATA_TF
 from stowkeeper.dimse.errors import LocalError, PeerError
 from stowkeeper.dimse.fragmenter import chunk_pdus, command_pdu, data_set_pdus, pdv_data_length_max
 from stowkeeper.dimse.limits import PDU_LENGTH_SEND_MAX, PDU_LENGTH_SEND_MIN
+from support.examples import examples
 
 maximums = st.sampled_from([0, 8, 9, 10, 13, 16, 31, 64, 16384])
 
@@ -40,7 +41,7 @@ def assert_fragments(parsed, *, whole, maximum, context, control):
     assert whole == b"" or all(data for _, _, _, data in parsed)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.binary(min_size=1, max_size=100).map(lambda half: half * 2), maximums, st.integers(0, 255))
 def test_a_command_is_split_as_the_maximum_demands(encoded, maximum, context):
     parsed = parse(command_pdu(context, encoded, maximum))
@@ -49,7 +50,7 @@ def test_a_command_is_split_as_the_maximum_demands(encoded, maximum, context):
     assert len(parsed) == -(-len(encoded) // pdv_data_length_max(maximum))
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(st.lists(st.binary(max_size=40), max_size=6), maximums)
 def test_a_data_set_is_split_as_the_maximum_demands_whatever_its_chunks(chunks, maximum):
     pairs = list(data_set_pdus(5, chunks, maximum))
@@ -60,7 +61,7 @@ def test_a_data_set_is_split_as_the_maximum_demands_whatever_its_chunks(chunks, 
     assert len(parsed) == len(pairs)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.lists(st.binary(max_size=20).map(lambda half: half * 2), min_size=1, max_size=5), maximums)
 def test_chunks_given_one_by_one_make_the_same_data_set(chunks, maximum):
     pairs = [

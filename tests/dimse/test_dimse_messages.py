@@ -46,6 +46,7 @@ from stowkeeper.dimse.messages import (
     response_to_unknown,
     shorten_error_comment,
 )
+from support.examples import examples
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 INSTANCE = "1.2.826.0.1.3680043.8.498.1"
@@ -122,13 +123,13 @@ every_other_message = st.one_of(
 )
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(every_request | every_other_message)
 def test_every_message_survives_the_wire(message):
     assert parse_message(decode_command_set(encode(message))) == message
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(every_request, number)
 def test_every_request_makes_its_response(message, status):
     answer = message.respond(status, error_comment="why\tnot", error_id=3, offending_elements=(0x00080018,))
@@ -150,14 +151,14 @@ def test_every_request_makes_its_response(message, status):
         assert getattr(answer, type_id, None) == getattr(message, type_id, None)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(every_request, every_other_message)
 def test_only_requests_other_than_cancel_expect_a_response(asked, other):
     assert asked.expects_response is True
     assert other.expects_response is False
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(instance_response(CStoreResponse))
 def test_the_fast_writer_of_store_responses_says_what_the_table_says(message):
     plain = dataclasses.replace(
@@ -177,7 +178,7 @@ def test_any_error_element_goes_by_the_table(extra):
     assert parse_message(decode_command_set(encode(message))) == message
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(
     st.dictionaries(
         st.sampled_from(
@@ -412,7 +413,7 @@ def test_an_error_comment_is_made_of_any_text(given_text, expected):
     assert shorten_error_comment(given_text) == expected
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.text(max_size=100))
 def test_a_made_error_comment_can_always_be_sent(any_text):
     comment = shorten_error_comment(any_text)

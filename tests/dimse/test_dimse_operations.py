@@ -19,6 +19,7 @@ from stowkeeper.dimse.messages import (
     UnknownResponse,
 )
 from stowkeeper.dimse.operations import Admission, InvokedOperations, PerformedOperations
+from support.examples import examples
 
 STORE = CStoreRequest.command_field
 
@@ -96,7 +97,7 @@ def test_ids_wrap_at_65535_and_pass_over_those_in_use():
     assert invoked.begin(STORE, 0) == 2
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.integers(1, 5), st.lists(st.integers(0, 4), max_size=60))
 def test_no_id_is_in_use_twice_and_each_response_closes_its_own(window, picks):
     invoked = InvokedOperations[int](window)

@@ -16,6 +16,7 @@ from stowkeeper.dimse.command_set import (
 from stowkeeper.dimse.messages import CStoreRequest, encode, encode_store_response, parse_message
 from stowkeeper.dimse.store_request_pattern import StoreRequestPattern
 from stowkeeper.upperlayer.events import PDVFragment
+from support.examples import examples
 
 STORE = CStoreRequest(
     message_id=2,
@@ -76,7 +77,7 @@ commands = st.builds(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.lists(commands, min_size=1, max_size=6))
 def test_an_assembler_reads_each_request_as_if_it_were_the_first(encoded):
     assembler = MessageAssembler({1})
@@ -88,7 +89,7 @@ def test_an_assembler_reads_each_request_as_if_it_were_the_first(encoded):
         assert assembler.receive(end).is_last
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), uids, st.text(max_size=70) | uids)
 def test_the_response_that_is_encoded_at_once_is_that_of_the_request(message_id, status, sop_class, instance):
     request = dataclasses.replace(

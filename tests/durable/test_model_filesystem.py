@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stowkeeper.durable.filesystem import FileSystem, NoSyncFileSystem
+from support.examples import examples
 from support.model_filesystem import ModelFileSystem, Operation, PowerCut, UnsyncedChange
 from support.power_cuts import check_power_cuts, record, surviving_states
 
@@ -59,7 +60,7 @@ def test_the_model_answers_every_call_of_the_seam() -> None:
         )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 3000), st.binary(min_size=1, max_size=1500)), max_size=6),
     st.integers(0, 3000),

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
+
 FUZZ = Path(__file__).parents[2] / "fuzz"
 CORPUS = sorted((FUZZ / "corpus" / "command_set").iterdir())
 
@@ -30,7 +32,7 @@ def test_the_corpus_is_there():
     assert len(CORPUS) >= 20
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.sampled_from(CORPUS), st.data())
 def test_damaged_commands_hold(path, data):
     command = bytearray(path.read_bytes()[:400])

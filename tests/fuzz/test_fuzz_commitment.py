@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
+
 FUZZ = Path(__file__).parents[2] / "fuzz"
 CORPUS = sorted((FUZZ / "corpus" / "commitment").iterdir())
 
@@ -37,7 +39,7 @@ def test_the_corpus_has_what_is_taken_and_what_is_not():
     assert read.count(None) >= 8
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(CORPUS), st.data())
 def test_damaged_requests_hold(path, data):
     content = bytearray(path.read_bytes()[:2000])

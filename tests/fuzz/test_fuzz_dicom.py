@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
+
 FUZZ = Path(__file__).parents[2] / "fuzz"
 NAMES = ("header", "part10")
 
@@ -32,7 +34,7 @@ def test_the_corpora_are_there():
         assert len([path for path in CORPUS if path.parent.name == name]) >= 20
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.sampled_from(CORPUS), st.data())
 def test_damaged_inputs_hold(path, data):
     content = bytearray(path.read_bytes()[:2000])

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
+
 FUZZ = Path(__file__).parents[2] / "fuzz"
 CORPUS = sorted((FUZZ / "corpus" / "metadata").iterdir())
 
@@ -38,7 +40,7 @@ def test_the_corpus_has_instances_of_both_models_and_errors():
     assert told["deep.json"] == told["doctype.xml"] == told["cut.xml"] == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.sampled_from([path for path in CORPUS if path.stat().st_size < 5000]), st.data())
 def test_damaged_metadata_hold(path, data):
     content = bytearray(path.read_bytes())

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
+
 FUZZ = Path(__file__).parents[2] / "fuzz"
 CORPUS = sorted((FUZZ / "corpus" / "multipart").iterdir())
 
@@ -35,7 +37,7 @@ def test_the_corpus_has_bodies_that_end_and_that_do_not():
     assert len({part.defect for each in told for part in each.parts}) >= 5
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(CORPUS), st.data())
 def test_damaged_bodies_hold(path, data):
     content = bytearray(path.read_bytes()[:2000])

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
+
 FUZZ = Path(__file__).parents[2] / "fuzz"
 CORPUS = sorted((FUZZ / "corpus" / "pdu").iterdir())
 
@@ -31,7 +33,7 @@ def test_the_corpus_is_there_for_every_situation():
     assert {path.read_bytes()[0] for path in CORPUS} >= set(range(len(fuzz_pdu.SITUATIONS)))
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.sampled_from(CORPUS), st.data())
 def test_damaged_streams_hold(path, data):
     stream = bytearray(path.read_bytes()[:400])

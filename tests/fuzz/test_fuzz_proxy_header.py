@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
+
 FUZZ = Path(__file__).parents[2] / "fuzz"
 CORPUS = sorted((FUZZ / "corpus" / "proxy_header").iterdir())
 
@@ -40,7 +42,7 @@ def test_the_corpus_has_headers_of_all_kinds_and_what_is_none():
     assert len([outcome for outcome in outcomes if outcome is not None and outcome[0] is None]) >= 2
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(CORPUS), st.data())
 def test_damaged_headers_hold(path, data):
     content = bytearray(path.read_bytes())

@@ -27,6 +27,7 @@ from stowkeeper.jobs.states import JobStateError
 from stowkeeper.jobs.taking import conclude_cancelled, take
 from stowkeeper.jobs.times import later
 from stowkeeper.jobs.upkeep import Upkeep
+from support.examples import examples
 from support.job_rig import MIDNIGHT, Clocks, database_with, find
 
 KINDS = ("plain", "concluding")
@@ -459,7 +460,7 @@ class JobsAndModel(RuleBasedStateMachine):
 
 TestJobsAndModel = pytest.mark.slow(JobsAndModel.TestCase)
 TestJobsAndModel.settings = settings(
-    max_examples=50,
+    max_examples=examples(50),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

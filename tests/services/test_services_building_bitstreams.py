@@ -21,6 +21,7 @@ from stowkeeper.services.building.frame_media import FRAME_MEDIA, media_type_of
 from stowkeeper.services.building.instances import build_instance
 from stowkeeper.stow.reasons import FailureReason
 from support.bundled_files import FOLDER
+from support.examples import examples
 from support.metadata_requests import (
     as_json,
     as_request,
@@ -423,7 +424,7 @@ _SEEDS = (
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.sampled_from(_SEEDS),
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6),
@@ -446,7 +447,7 @@ def test_no_damage_does_more_than_be_refused(
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.sampled_from(["video/mp4", "video/h265", "video/mpeg"]),
     st.sampled_from([mpeg_4_file(b"avc1", avc()), mpeg_4_file(b"hvc1", hevc()), mpeg_2_stream()]),

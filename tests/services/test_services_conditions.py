@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stowkeeper.services.conditions import Conditions, fits_pattern, is_between
+from support.examples import examples
 from support.instances import CT_IMAGE_STORAGE
 from support.rule_arrivals import make_arrival as arrival
 
@@ -119,7 +120,7 @@ def fits_by_trying(pattern: str, text: str) -> bool:
 
 
 @given(pattern=letters, text=letters)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_wildcards_fit_what_trying_all_ways_finds(pattern: str, text: str) -> None:
     assert fits_pattern(pattern, text) is fits_by_trying(pattern, text)
     wanted = Conditions(attributes={"PatientComments": (pattern,)})
@@ -128,7 +129,7 @@ def test_wildcards_fit_what_trying_all_ways_finds(pattern: str, text: str) -> No
 
 
 @given(text=letters.filter(bool), holes=st.lists(st.integers(0, 7), max_size=3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_text_with_holes_fits_itself(text: str, holes: list[int]) -> None:
     pattern = "".join("?" if place in holes else letter for place, letter in enumerate(text))
     assert fits_pattern(pattern, text)
@@ -152,7 +153,7 @@ times = st.times()
 
 
 @given(moment=times, first=times, end=times)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_time_is_before_or_past_midnight(moment: time, first: time, end: time) -> None:
     def since_midnight(one: time) -> int:
         seconds = (one.hour * 60 + one.minute) * 60 + one.second
@@ -165,14 +166,14 @@ def test_a_time_is_before_or_past_midnight(moment: time, first: time, end: time)
 
 
 @given(moment=times, first=times, end=times)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_time_is_in_a_span_or_in_the_rest_of_the_day(moment: time, first: time, end: time) -> None:
     if first != end:
         assert is_between(moment, first, end) is not is_between(moment, end, first)
 
 
 @given(seconds=st.floats(1.5e9, 2e9), first=times, end=times)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_the_condition_follows_the_clock(seconds: float, first: time, end: time) -> None:
     at = datetime.fromtimestamp(seconds, UTC)
     found = Conditions(received_between=(first, end)).match(
@@ -185,7 +186,7 @@ def test_the_condition_follows_the_clock(seconds: float, first: time, end: time)
 
 
 @given(address=st.ip_addresses(v=4), number=st.integers(0, 2**32 - 1), prefix=st.integers(0, 32))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_an_ipv4_address_is_in_a_network_by_its_first_bits(
     address: IPv4Address, number: int, prefix: int
 ) -> None:
@@ -198,7 +199,7 @@ def test_an_ipv4_address_is_in_a_network_by_its_first_bits(
 
 
 @given(address=st.ip_addresses(v=6), number=st.integers(0, 2**128 - 1), prefix=st.integers(0, 128))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_an_ipv6_address_is_in_a_network_by_its_first_bits(
     address: IPv6Address, number: int, prefix: int
 ) -> None:
@@ -212,7 +213,7 @@ def test_an_ipv6_address_is_in_a_network_by_its_first_bits(
 
 
 @given(text=st.text(max_size=20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_what_is_no_address_is_in_no_network(text: str) -> None:
     everywhere = Conditions(addresses=(ip_network("0.0.0.0/0"), ip_network("::/0")))
     try:
@@ -222,7 +223,7 @@ def test_what_is_no_address_is_in_no_network(text: str) -> None:
 
 
 @given(value=st.integers(1, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_conditions_that_ask_for_what_is_there_hold(value: int) -> None:
     found = arrival(attributes={"SeriesNumber": str(value)}, calling_ae_title=f"CT{value}")
     asked = Conditions(

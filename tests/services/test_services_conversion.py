@@ -37,6 +37,7 @@ from stowkeeper.services import conversion
 from stowkeeper.services.conversion import CONVERSION_TARGETS, can_convert, conversion_obstacle, convert
 from stowkeeper.services.limits import CONVERSION_PIECE_BYTES
 from stowkeeper.services.reencoding import ConversionError
+from support.examples import examples
 from support.instances import encode_element
 from support.peers import run_peer
 
@@ -121,7 +122,7 @@ def test_numbers_are_turned_around_and_nothing_else(vr: bytes, little: str, big:
     ),
     st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_data_set_comes_back_as_it_was(elements: list[tuple[int, bytes, bytes]], in_item: bool) -> None:
     data_set = b"".join(explicit(tag, vr, value + b" " * (len(value) % 2)) for tag, vr, value in elements)
     if in_item:

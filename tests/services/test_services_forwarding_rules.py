@@ -17,6 +17,7 @@ from stowkeeper.services.forwarding.rules import (
     fitting,
 )
 from stowkeeper.services.forwarding.trial import Tally, Trial, keywords_of
+from support.examples import examples
 from support.rule_arrivals import make_arrival as arrival
 
 CT = Conditions(modalities=("CT",))
@@ -93,7 +94,7 @@ some_rules = st.lists(
 
 
 @given(rules=some_rules, came_from=st.frozensets(places))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_choice_and_explanation_agree(rules: list[ForwardingRule], came_from: frozenset[str]) -> None:
     found = destinations(rules, arrival(), came_from)
     names = [choice.destination for choice in found]
@@ -128,7 +129,7 @@ def test_keywords_are_those_that_rules_ask_for() -> None:
 
 
 @given(keys=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 10**9)), max_size=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_tally_counts_studies_once(keys: list[tuple[int, int]]) -> None:
     tally = Tally()
     for key, size in keys:

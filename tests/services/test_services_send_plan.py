@@ -19,6 +19,7 @@ from stowkeeper.services.send_plan import (
     plan_sending,
     read_sendable,
 )
+from support.examples import examples
 from support.send_files import CT_IMAGE_STORAGE, EXPLICIT_VR_LITTLE_ENDIAN, data_set_of, file_head, write_file
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
@@ -250,7 +251,7 @@ def test_nothing_needs_no_association() -> None:
     st.lists(st.tuples(st.integers(0, 300), st.integers(0, 3)), max_size=400),
     st.booleans(),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_more_contexts_than_an_association_has_are_divided(
     numbers: list[tuple[int, int]], convertible: bool
 ) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from stowkeeper.stow.limits import PADDING_BYTES_MAX
 from stowkeeper.stow.multipart_reader import MultipartError, MultipartReader, PartBegan, PartData, PartEnded
+from support.examples import examples
 
 BOUNDARIES = [
     "b",
@@ -100,7 +101,7 @@ def read_by_the_rules(boundary, body):
     return parts, False
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(bodies(), st.lists(st.integers(min_value=0), max_size=8))
 def test_any_split_gives_the_same_events(given_body, places):
     boundary, body = given_body
@@ -110,7 +111,7 @@ def test_any_split_gives_the_same_events(given_body, places):
     assert read(boundary, [body[place : place + 1] for place in range(len(body))]) == whole
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(bodies())
 @example(("--", b"----\r\n\r\n------\r\n"))
 @example(("b--", b"--b--\r\n\r\n\r\n--b----"))
@@ -155,7 +156,7 @@ def well_formed(draw):
     return boundary, parts, bytes(body)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(well_formed(), st.lists(st.integers(min_value=0), max_size=6))
 def test_what_is_written_well_is_read_as_it_was_and_as_the_email_package_reads_it(written, places):
     boundary, given_parts, body = written
@@ -173,7 +174,7 @@ def test_what_is_written_well_is_read_as_it_was_and_as_the_email_package_reads_i
         assert oracle.get_payload(decode=True) == data
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.binary(max_size=60).filter(lambda content: b"limit" not in content),
     st.lists(st.integers(min_value=0), max_size=4),

@@ -14,6 +14,7 @@ from stowkeeper.stow import metadata, native_model
 from stowkeeper.stow.limits_of_metadata import XML_DEPTH_MAX, XML_TAG_BYTES_MAX
 from stowkeeper.stow.metadata import BulkReference, InstanceMetadata, MetadataError
 from stowkeeper.stow.native_model import NATIVE_MODEL_NAMESPACE, NativeModelReader
+from support.examples import examples
 
 MODALITY = (
     '<DicomAttribute tag="00080060" vr="CS" keyword="Modality"><Value number="1">CT</Value></DicomAttribute>'
@@ -383,7 +384,7 @@ _pieces = st.sampled_from(
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(_pieces, max_size=20).map("".join) | st.binary(max_size=30))
 def test_no_text_does_more_than_be_refused(text: str | bytes) -> None:
     with suppress(MetadataError):

@@ -23,6 +23,7 @@ from stowkeeper.stow.response import (
     status_of,
     write_response,
 )
+from support.examples import examples
 
 STORED = StoredInstance("1.2.840.10008.5.1.4.1.1.2", "1.2.3")
 WARNED = StoredInstance(
@@ -215,7 +216,7 @@ def test_words_have_a_bound():
 texts = st.text(st.characters(codec=None), max_size=200)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(texts, st.sampled_from([DICOM_JSON, DICOM_XML]))
 def test_no_text_breaks_a_response(text, media_type):
     result = StoreResult(

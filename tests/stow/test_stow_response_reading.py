@@ -17,6 +17,7 @@ from stowkeeper.stow.response import (
     read_response,
     write_response,
 )
+from support.examples import examples
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -43,7 +44,7 @@ results = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(results, st.sampled_from([DICOM_JSON, DICOM_XML]))
 def test_what_we_write_is_read_as_it_was(result, media_type):
     assert read_response(write_response(result, media_type), media_type) == result
@@ -322,7 +323,7 @@ DAMAGEABLE = StoreResult(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from([DICOM_JSON, DICOM_XML]), st.data())
 def test_a_damaged_response_is_read_or_refused(media_type, data):
     body = bytearray(write_response(DAMAGEABLE, media_type))
@@ -350,7 +351,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(json_values)
 def test_json_of_any_shape_is_read_or_refused(value):
     try:

@@ -17,6 +17,7 @@ from stowkeeper.upperlayer.pdu import (
     ReleaseRQ,
 )
 from stowkeeper.upperlayer.states import Role, State
+from support.examples import examples
 
 ASKED = request()
 TIMED = {State.STA2_AWAITING_ASSOCIATE_RQ, State.STA13_AWAITING_TRANSPORT_CLOSE}
@@ -239,7 +240,7 @@ class AssociationPair(RuleBasedStateMachine):
 
 
 TestAssociationPair = AssociationPair.TestCase
-TestAssociationPair.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestAssociationPair.settings = settings(max_examples=examples(60), stateful_step_count=30, deadline=None)
 
 
 def test_the_pair_comes_through_an_orderly_association():

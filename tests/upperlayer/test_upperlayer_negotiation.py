@@ -52,6 +52,7 @@ from stowkeeper.upperlayer.negotiation import (
 )
 from stowkeeper.upperlayer.pdu import REJECTED_LOCAL_LIMIT_EXCEEDED
 from stowkeeper.upperlayer.reasons import PresentationResult
+from support.examples import examples
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 FIND = "1.2.840.10008.5.1.4.1.2.1.1"
@@ -475,7 +476,7 @@ def test_the_effective_maximum_is_even_and_within_its_bounds(announced):
 # --- any request
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(requests, st.booleans())
 def test_any_request_has_an_answer_that_can_be_sent(asked, is_dicom):
     if is_dicom:

@@ -41,6 +41,7 @@ from stowkeeper.upperlayer.pdu import (
     ReleaseRQ,
 )
 from stowkeeper.upperlayer.reasons import AbortReason, PresentationResult
+from support.examples import examples
 
 CORPUS = Path(__file__).parents[2] / "fuzz" / "corpus" / "pdu"
 
@@ -66,25 +67,25 @@ def associate(pdu_type, *items, fixed=FIXED_FIELDS):
 # --- there and back
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(requests)
 def test_a_request_comes_back(pdu):
     assert decode(encode_pdu(pdu)) == pdu
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(responses)
 def test_a_response_comes_back(pdu):
     assert decode(encode_pdu(pdu)) == pdu
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(small_pdus)
 def test_the_other_pdus_come_back(pdu):
     assert decode(encode_pdu(pdu)) == pdu
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(
     st.lists(
         st.builds(
@@ -296,7 +297,7 @@ def test_a_real_request_with_every_negotiation_item():
 # --- secrets
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(identities, st.binary(min_size=6, max_size=20), st.binary(min_size=6, max_size=20))
 def test_no_secret_is_kept(identity, primary, secondary):
     primary, secondary = b"\xf0" + primary, b"\xf1" + secondary
@@ -494,14 +495,14 @@ def test_items_are_counted_on_all_levels():
             decode(associate(1, one_more))
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.sampled_from(sorted(PDUType)), st.binary(max_size=300))
 def test_any_body_is_a_value_or_the_peers_fault(pdu_type, body):
     with contextlib.suppress(PeerProtocolError):
         decode_pdu(pdu_type, memoryview(body))
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.integers(6, len(REQUEST_BYTES) - 1), st.integers(0, 255))
 def test_any_damage_is_a_value_or_the_peers_fault(place, value):
     data = bytearray(REQUEST_BYTES)

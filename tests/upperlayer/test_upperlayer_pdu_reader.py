@@ -26,6 +26,7 @@ from stowkeeper.upperlayer.pdu import Abort, PDUType, ReleaseRQ
 from stowkeeper.upperlayer.pdu_reader import PDU_LENGTHS_MAX, MalformedPDU, PDUReader, WholePDU
 from stowkeeper.upperlayer.reasons import AbortReason, AbortSource
 from stowkeeper.upperlayer.states import State
+from support.examples import examples
 
 INVALID = AbortReason.INVALID_PDU_PARAMETER_VALUE
 
@@ -45,7 +46,7 @@ def reader(p_data_length_max=MAX, context_ids=frozenset({1, 3})):
     return made
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(st.lists(p_data_pdus, max_size=5), st.data())
 def test_any_split_gives_what_a_whole_decode_gives(pdus, data):
     expected = [
@@ -272,7 +273,7 @@ def test_a_peer_that_only_makes_work_is_not_heeded_any_more():
         assert len(orderly.read(memoryview(encode_pdu(ReleaseRQ()) + p_data(pdv(b"A"))))) == 2
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.binary(max_size=120), st.integers(1, 30))
 def test_garbage_gives_the_same_in_any_split(data, step):
     def outline(framed):
