@@ -71,9 +71,10 @@ def child(work: Callable[[], None]) -> int:
 
 def test_a_record_is_there_from_its_writing_to_its_end(root: Path, record: RunRecord) -> None:
     assert running_servers(root) == []
-    record.write(server(http_host="::1", http_port=8042, log_file="/log/stowkeeper.log", tls=True))
+    told = server(http_host="::1", http_port=8042, http_tls=True, log_file="/log/stowkeeper.log", tls=True)
+    record.write(told)
     (found,) = running_servers(root)
-    assert found == server(http_host="::1", http_port=8042, log_file="/log/stowkeeper.log", tls=True)
+    assert found == told
     assert found.is_here
     assert names(root) == [f"{socket.gethostname()}-{os.getpid()}.json"]
     assert (root / "run").stat().st_mode & 0o777 == 0o750

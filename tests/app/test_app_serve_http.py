@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from stowkeeper.app.exit_codes import ExitCode
+from stowkeeper.app.running import running_servers
 from stowkeeper.archive.archive import ArchiveReader
 from stowkeeper.jobs import rows
 from stowkeeper.jobs.job import JobRequest
@@ -69,6 +70,8 @@ def test_the_certificate_of_https_is_renewed_by_sighup(tls_files: TLSFiles, tmp_
         assert found is not None
         address = (found[1], int(found[2]))
         assert shown() == first
+        (record,) = running_servers(tmp_path / "archive")
+        assert (record.http_tls, record.tls) == (True, False)
         second = put(tls_files.client, certificate)
         reload("settings read anew")
         server.wait_until(lambda: shown() == second, "before the new certificate is shown")

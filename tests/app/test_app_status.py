@@ -30,12 +30,14 @@ from stowkeeper.services.commitment.commitment_values import (
     CommitmentRole,
     CommitmentState,
 )
+from stowkeeper.web.server import ServerTLS
 from support.archive_server import open_archive
 from support.catalog_rows import open_database
 from support.command_line import CommandLine, keep, serving
 from support.instances import CT_IMAGE_STORAGE, make_instance
 from support.raw_peer import RawPeer
 from support.small_filesystem import small_filesystem
+from support.tls_fixtures import TLSFiles
 from support.web_server import web_rig, web_serving
 
 NOW = "2026-03-10T12:00:00.000000Z"
@@ -222,20 +224,42 @@ def test_several_servers_of_a_shared_archive_are_told(running: CommandLine) -> N
 def test_what_the_server_alone_knows_it_is_asked_for(
     running: CommandLine, capsys: pytest.CaptureFixture[str], tmp_path: Path, host: str
 ) -> None:
-    archive = open_archive(tmp_path / "other")
-    with web_rig(tmp_path / "other", archive=archive) as rig, web_serving(rig.application) as web:
+    ask_one_that_closed_its_door(running, capsys, tmp_path / "other", http_host=host)
+
+
+@pytest.mark.peer("openssl")
+def test_it_is_asked_in_the_way_that_it_started_with(
+    running: CommandLine, capsys: pytest.CaptureFixture[str], tmp_path: Path, tls_files: TLSFiles
+) -> None:
+    tls = ServerTLS(certificate=tls_files.server.certificate, key=tls_files.server.key)
+    out = ask_one_that_closed_its_door(
+        running, capsys, tmp_path / "other", tls, http_host="127.0.0.1", http_tls=True
+    )
+    assert ", with TLS\n" in out
+
+
+def ask_one_that_closed_its_door(
+    running: CommandLine,
+    capsys: pytest.CaptureFixture[str],
+    root: Path,
+    tls: ServerTLS | None = None,
+    **said: object,
+) -> str:
+    """Ask for the status of an archive whose server says that it is not ready; return the screen of it."""
+    archive = open_archive(root)
+    with web_rig(root, archive=archive) as rig, web_serving(rig.application, tls=tls) as web:
         (server,) = running_servers(running.archive)
-        record = RunRecord(str(tmp_path / "other"))
-        record.write(
-            replace(server, http_host=host, http_port=web.port)
-        )  # it listens here alone, whatever is said
-        (tmp_path / "other" / "reserve").touch()
-        stow = CommandLine(tmp_path / "other", capsys)
+        record = RunRecord(str(root))
+        record.write(replace(server, http_port=web.port, **said))  # it listens here alone, whatever is said
+        (root / "reserve").touch()
+        stow = CommandLine(root, capsys)
         assert state_of(stow)["to_do"] == []
         archive.admission.distrust("the disk failed to sync")
         assert f"the server with pid {os.getpid()} is not ready: the disk failed to sync" in to_do(stow)
+        out = stow("status").out
         record.close()
     archive.close()
+    return out
 
 
 def test_a_server_that_does_not_answer_is_told(running: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

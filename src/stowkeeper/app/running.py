@@ -49,7 +49,7 @@ class RunningServer:
     """A server that runs on an archive: what its run record says.
 
     `started_at` is UTC in ISO 8601. `http_host` and `http_port` are None where HTTP is off, `log_file` where no file is
-    written. `receiver` is the name of its folder in the depot, and what its associations in the ledger are found by.
+    written. `tls` is of the DICOM port and `http_tls` of the other, which the record of an older version did not say. `receiver` is the name of its folder in the depot, and what its associations in the ledger are found by.
 
     `settings_file` is what it reads, on a reload too: '' where it found none, None where the record is of a version that
     did not say. `flags` and `variables` are the settings that outrank the file, without their values. `started_with` has a
@@ -68,6 +68,7 @@ class RunningServer:
     tls: bool
     log_file: str | None
     receiver: str
+    http_tls: bool = False
     settings_file: str | None = None
     flags: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
@@ -132,6 +133,7 @@ class RunRecord:
             dicom_port=dicom[1],
             http_host=http_host,
             http_port=http_port,
+            http_tls=http is not None and bool(settings.http.certificate),
             ae_title=settings.dicom.ae_title,
             tls=is_tls,
             log_file=os.path.abspath(log_file) if log_file else None,
@@ -295,7 +297,8 @@ def _server_of(said: dict[str, Any]) -> RunningServer | None:
     """Return what a record says, None where it is not as we write it; what a later version says beside is left out."""
     if any(not isinstance(said.get(name), kinds) for name, kinds in _KINDS.items()):
         return None
-    return RunningServer(**{name: said[name] for name in _KINDS}, **_of_settings(said))
+    known = {name: said[name] for name in _KINDS}
+    return RunningServer(**known, http_tls=said.get("http_tls") is True, **_of_settings(said))
 
 
 def _of_settings(said: dict[str, Any]) -> dict[str, Any]:

@@ -211,9 +211,7 @@ class Gathering:
                 words = f"the server with pid {server.pid} is of version {server.version}, and {__version__} is installed"
                 yield ToDo(words=f"{words}: restart it", mend=f"kill {server.pid}; {self._command('serve')}")
             yield from judged_log(server)
-            yield from judged_readiness(
-                server, is_https=bool(self._settings.http.certificate), mend=self._command("service logs")
-            )
+            yield from judged_readiness(server, mend=self._command("service logs"))
         if disk is not None and disk.marks_reached:
             words = f"the disk is at its mark ({', '.join(disk.marks_reached)}), and instances are refused: make room"
             yield ToDo(words=words, mend=f"df -h {shlex.quote(self._root)}; df -i {shlex.quote(self._root)}")

@@ -10,7 +10,7 @@ from stowkeeper.app.status.limits import READINESS_BYTES_MAX, READINESS_SECONDS
 from stowkeeper.app.status.state import ToDo
 
 
-def judged_readiness(server: RunningServer, *, is_https: bool, mend: str) -> Iterator[ToDo]:
+def judged_readiness(server: RunningServer, *, mend: str) -> Iterator[ToDo]:
     """Yield what is to be acted on about what a server of this machine answers at /readyz, where it has HTTP.
 
     The question holds nothing, and the answer is for everybody: so nobody's certificate is checked.
@@ -18,7 +18,7 @@ def judged_readiness(server: RunningServer, *, is_https: bool, mend: str) -> Ite
     if not server.is_here or server.http_host is None or server.http_port is None:
         return
     host = _called(server.http_host)
-    if is_https:
+    if server.http_tls:
         anybody = ssl.create_default_context()
         anybody.check_hostname = False
         anybody.verify_mode = ssl.CERT_NONE

@@ -55,7 +55,8 @@ def _server(state: ArchiveState, one: ServerState) -> Iterator[str]:
     tls = "with TLS" if server.tls else "without TLS"
     yield _line("DICOM", f"{server.ae_title} on {_place(server.dicom_host, server.dicom_port)}, {tls}")
     is_on = server.http_host is not None and server.http_port is not None
-    yield _line("HTTP", _place(server.http_host or "", server.http_port or 0) if is_on else "off")
+    place = _place(server.http_host or "", server.http_port or 0)
+    yield _line("HTTP", (f"{place}, with TLS" if server.http_tls else place) if is_on else "off")
     yield _line("associations", _UNKNOWN if one.associations is None else f"{one.associations} open now")
     yield _line("log", server.log_file or "to standard error alone")
 
