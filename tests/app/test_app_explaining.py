@@ -218,6 +218,7 @@ def check_tls(choice: TLSChoice | None, settings: Settings) -> None:
         assert [Path(path).name for path in tls.ca_files] == [AUTHORITIES_TO_NAME]
 
 
+@pytest.mark.slow
 @MANY
 @given(options=STORESCP)
 def test_every_text_for_storescp_loads_and_its_values_arrive(

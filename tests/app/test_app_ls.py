@@ -104,6 +104,7 @@ def damage(stow: CommandLine, sop_instance_uid: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_every_noun_is_listed_for_people_and_for_scripts(stow: CommandLine) -> None:
     stow("rm", "--reason", "wrong patient", "1.2.3.1")
     damage(stow, "1.2.3.3")
@@ -363,6 +364,7 @@ def test_a_rate_is_a_size() -> None:
 # The ledger, page by page.
 
 
+@pytest.mark.slow
 def test_requests_and_removals_are_read_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for size in (1, 2, 3, 1000):
         monkeypatch.setattr("stowkeeper.archive.inquiries.ROWS_PER_PAGE", size)

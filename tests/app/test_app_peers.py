@@ -279,6 +279,7 @@ def test_peers_that_cannot_be_asked(stowkeeper: CommandLine) -> None:
     assert "CT 1: nobody said where to call it" in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.peer("openssl")
 def test_a_peer_is_asked_over_tls_by_the_settings(
     stowkeeper: CommandLine, tls_files: TLSFiles, tmp_path: Path

@@ -280,6 +280,7 @@ def walk_peak(database: Database) -> tuple[int, int]:
     return trial.all.instances, min(peaks)
 
 
+@pytest.mark.slow
 def test_an_archive_is_walked_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stowkeeper.services.forwarding.trial.ROWS_PER_PAGE", 50)
     with open_database(tmp_path, sync=False) as database:

@@ -208,6 +208,7 @@ def test_a_new_disk_an_unfinished_archive_and_one_with_notes_in_it_are_taken(
     assert anywhere("import", begun).code == ExitCode.OK
 
 
+@pytest.mark.slow
 def test_nothing_that_an_archive_holds_is_foreign_to_it(archive: Path, tmp_path: Path) -> None:
     with serving(archive, tmp_path / "server.log"):
         names = {path.name for path in archive.iterdir()}

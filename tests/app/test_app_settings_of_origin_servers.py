@@ -132,6 +132,7 @@ def test_a_token_that_is_none_is_said_without_repeating_it(tmp_path: Path, conte
     assert "a b" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_used_end_no_start_and_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -220,6 +220,7 @@ def test_several_servers_of_a_shared_archive_are_told(running: CommandLine) -> N
     assert "[::]:11113" in ended.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_what_the_server_alone_knows_it_is_asked_for(
     running: CommandLine, capsys: pytest.CaptureFixture[str], tmp_path: Path, host: str
@@ -227,6 +228,7 @@ def test_what_the_server_alone_knows_it_is_asked_for(
     ask_one_that_closed_its_door(running, capsys, tmp_path / "other", http_host=host)
 
 
+@pytest.mark.slow
 @pytest.mark.peer("openssl")
 def test_it_is_asked_in_the_way_that_it_started_with(
     running: CommandLine, capsys: pytest.CaptureFixture[str], tmp_path: Path, tls_files: TLSFiles

@@ -159,6 +159,7 @@ def test_credentials_of_an_older_archive_open_what_they_did(stow: CommandLine) -
         assert rig.ask("GET", "/api/credentials", auth=root).status == 200
 
 
+@pytest.mark.slow
 def test_a_password_is_read_and_not_shown(stow: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     say(monkeypatch, f"{PASSWORD}\n")
     added = stow("token add", "joe", "--role", "read", "--password")
@@ -189,6 +190,7 @@ def test_a_wrong_command_line_is_told(stow: CommandLine, arguments: tuple[str, .
     assert stow("token add", *arguments).code == ExitCode.USAGE
 
 
+@pytest.mark.slow
 def test_a_name_is_taken_once_and_removed_once(stow: CommandLine) -> None:
     assert stow("token add", "monitor", "--role", "read").code == ExitCode.OK
     again = stow("token add", "monitor", "--role", "admin")

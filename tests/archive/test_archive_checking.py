@@ -141,6 +141,7 @@ def test_lower_levels_look_at_no_byte(
     assert {operation.name for operation in machine.log} == looked
 
 
+@pytest.mark.slow
 def test_many_are_checked_in_their_order(rig: ArchiveRig) -> None:
     count = CHECKS_PER_LOOK + 3
     for start in range(0, count, 10):
@@ -309,6 +310,7 @@ def test_a_row_that_says_something_else_is_not_whole_and_the_file_stays(rig: Arc
     assert version_of(rig).state is VersionState.KEPT
 
 
+@pytest.mark.slow
 def test_one_bit_anywhere_in_a_file_is_seen(rig: ArchiveRig) -> None:
     fill(rig)
     version = version_of(rig)

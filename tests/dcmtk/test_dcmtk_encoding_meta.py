@@ -86,6 +86,7 @@ def test_preamble_and_prefix():
     ).startswith(bytes(128) + b"DICM\2\0\0\0UL\4\0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, DEFLATED])
 def test_uids_of_a_data_set(syntax):
     assert identity(USUAL, syntax) == (SECONDARY_CAPTURE, "1.2.826.0.1.3680043.2.1125.7")

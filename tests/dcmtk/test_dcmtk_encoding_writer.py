@@ -480,6 +480,7 @@ def outcome(data, syntax, form):
         return str(error)
 
 
+@pytest.mark.slow
 def test_small_pieces_make_no_difference(monkeypatch):
     received = [encode(tree, BIG_ENDIAN) for _, tree in samples.samples()]
     received = [data for data in received if len(data) < 3000]

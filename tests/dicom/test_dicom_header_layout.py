@@ -67,6 +67,7 @@ def like_data_sets(draw):
     return SYNTAX_OF[layout], data_sets
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(120), deadline=None)
 @given(like_data_sets(), st.data())
 def test_what_is_known_of_others_changes_no_scan(drawn, data):
@@ -257,6 +258,7 @@ def test_a_longer_first_piece_is_learned_from_where_the_first_one_was_cut():
     assert layout.match(at(data), data, 0, len(data)).count == 16
 
 
+@pytest.mark.slow
 def test_what_is_remembered_has_a_bound():
     data = elements(range(0x00080001, 0x00080001 + LAYOUT_ELEMENTS_MAX + 50))
     layout = learned(data)

@@ -4,6 +4,8 @@ import ast
 import re
 from collections.abc import Iterator
 
+import pytest
+
 from support.generated_pages import DOCS
 
 PACKAGE = DOCS.parent / "src" / "stowkeeper"
@@ -34,6 +36,7 @@ def logged(source: str) -> Iterator[str]:
             yield event.value
 
 
+@pytest.mark.slow
 def test_the_table_has_every_event_and_no_other() -> None:
     modules = [
         module for module in PACKAGE.rglob("*.py") if module.relative_to(PACKAGE).parts[0] not in OTHERS

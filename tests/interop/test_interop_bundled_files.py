@@ -89,6 +89,7 @@ def test_all_bundled_files_are_kept_byte_for_byte_or_refused_with_a_reason(serve
     assert {content_of(path) for path in kept} == sent
 
 
+@pytest.mark.slow
 def test_all_of_them_on_one_association_with_eight_outstanding(tmp_path: Path) -> None:
     files = [file for file in map(named_as_it_is, bundled_files()) if file.name not in REFUSED]
     pairs = sorted({(file.sop_class_uid, file.transfer_syntax_uid) for file in files})

@@ -208,6 +208,7 @@ def test_connections_that_await_a_header_count(handlers: RecordingHandlers) -> N
     assert lines_of(logs, "connections closed at once")
 
 
+@pytest.mark.slow
 @pytest.mark.peer("openssl")
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_the_header_comes_before_tls(handlers: RecordingHandlers, tls_files: TLSFiles, loop: str) -> None:

@@ -106,6 +106,7 @@ def listening(files: TLSFiles, **changes: Any) -> Iterator[ServerThread]:
 # Well
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ProtocolVersion)
 def test_instances_go_over_tls(tls_files: TLSFiles, run: Run[Any], version: ProtocolVersion) -> None:
     handlers = RecordingHandlers()

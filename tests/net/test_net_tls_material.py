@@ -187,6 +187,7 @@ def test_whoever_interrupts_the_question_ends_it(
         load(context, tls_files.server.encrypted(tmp_path, SECRET), password=ask)
 
 
+@pytest.mark.slow
 def test_a_key_of_another_certificate_is_named(tls_files: TLSFiles, context: ssl.SSLContext) -> None:
     for kind in ("rsa", "ec"):
         mixed = replace(tls_files.server, key=tls_files.keys.new(kind))

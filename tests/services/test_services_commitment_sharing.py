@@ -55,6 +55,7 @@ class Asked:
         return answers
 
 
+@pytest.mark.slow
 def test_who_asks_for_little_waits_for_one_check_of_another_at_most(tmp_path: Path) -> None:
     places = threading.Semaphore(0)
 

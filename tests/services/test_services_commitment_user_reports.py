@@ -190,6 +190,7 @@ def test_of_two_reports_at_once_one_counts(database: Database) -> None:
     assert commitment.error.startswith(CONTRADICTED)
 
 
+@pytest.mark.slow
 def test_reports_that_say_otherwise_without_end_fill_nothing(database: Database) -> None:
     asked = references_to(1)
     uid = ask_for(database, asked).transaction_uid

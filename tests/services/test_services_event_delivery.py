@@ -159,6 +159,7 @@ def test_there_is_one_job_however_much_is_to_be_told(delivering):
     assert len(delivering.jobs()) == 1
 
 
+@pytest.mark.slow
 def test_what_was_told_leaves_no_more_than_one_job_behind(delivering):
     for number in range(1, 4):
         delivering.rig.keep(number)
@@ -201,6 +202,7 @@ def test_no_more_are_told_at_once_than_the_target_wants(rig, tmp_path, monkeypat
     assert (listener.most_at_work, listener.opened, listener.closed) == (2, 2, 2)
 
 
+@pytest.mark.slow
 def test_what_fails_is_tried_again_until_it_is_told(delivering):
     listener = delivering.listener
     listener.fails_for = {"1.2.3.2": DeliveryError("it is away")}
@@ -269,6 +271,7 @@ def test_what_a_target_is_not_told_of_any_more_holds_up_nothing(delivering):
     assert job.checkpoint["seq"] >= delivering.rig.events()[0].seq
 
 
+@pytest.mark.slow
 def test_who_has_too_many_behind_one_that_fails_waits_for_that(delivering, monkeypatch):
     monkeypatch.setattr(delivery_job, "BEYOND_MAX", 3)
     monkeypatch.setattr(delivery_job, "DELIVERY_EVENTS", 2)
@@ -353,6 +356,7 @@ def test_who_tells_rests_while_many_instances_arrive(delivering, monkeypatch):
     assert listener.uids() == told_of(range(7))
 
 
+@pytest.mark.slow
 def test_targets_that_hang_keep_no_other_from_the_threads(rig, tmp_path, monkeypatch):
     """More of them than the engine has threads hang, and one more is told."""
     delivering = Delivering(rig, tmp_path, monkeypatch)

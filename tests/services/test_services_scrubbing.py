@@ -177,6 +177,7 @@ def test_a_round_reads_every_file_once_in_slices_and_says_what_it_found(
         )
 
 
+@pytest.mark.slow
 def test_at_the_end_of_a_round_the_next_one_waits_for_its_time_and_begins(
     root: Path, small_slices: None
 ) -> None:

@@ -115,6 +115,7 @@ def test_what_is_accepted_and_no_storage_goes_on_without_space(filling: tuple[Ar
     assert results(talk.service.negotiate(asked, talk.facts)) == [1, 0]
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_in_mid_instance_refuses_it(filling: tuple[Archive, Filling]) -> None:
     archive, files = filling
     talk = Conversation(archive)

@@ -141,6 +141,7 @@ def test_passwords_have_bounds(password: str) -> None:
         make_credential("joe", Role.READ, password=password)
 
 
+@pytest.mark.slow
 def test_hashes_fit_their_secret_alone() -> None:
     one, two = hash_secret(PASSWORD), hash_secret(PASSWORD)
     assert one != two
@@ -225,6 +226,7 @@ def test_what_was_verified_is_remembered_for_a_while(database: Database) -> None
     assert book.remembered(given) is None
 
 
+@pytest.mark.slow
 def test_a_changed_row_is_verified_anew(database: Database) -> None:
     given = presented(f"Bearer {add(database, 'monitor')}")
     assert given is not None
@@ -253,6 +255,7 @@ def test_a_name_that_is_unknown_takes_as_long(database: Database) -> None:
     assert scrypt.call_count == 1
 
 
+@pytest.mark.slow
 def test_what_is_remembered_is_bounded_and_holds_no_secret(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

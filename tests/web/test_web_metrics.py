@@ -597,6 +597,7 @@ def test_what_a_server_does_is_in_its_metrics(rig: OrthancRig) -> None:
     assert samples["stowkeeper_disk_headroom_bytes", ()] > 0
 
 
+@pytest.mark.slow
 def test_that_the_database_is_away_is_told_to_whoever_was_told_before(
     rig: OrthancRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

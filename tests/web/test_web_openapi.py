@@ -70,6 +70,7 @@ def test_every_operation_is_described_whole(document: dict[str, Any]) -> None:
     assert len(names) == len(set(names))
 
 
+@pytest.mark.slow
 def test_every_operation_says_which_problems_it_can_have(document: dict[str, Any]) -> None:
     for path, method, operation in operations(document):
         answers = operation["responses"]
