@@ -57,9 +57,6 @@ def long_files(paths: list[Path]) -> Iterator[str]:
             yield f"{name_of(path)} has {lines} lines: take it out of LONGER_FILES"
 
 
-_BEGINNING = re.compile(r"( *)(?:async def|def|class) ")
-
-
 def _lines_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (node.end_lineno or node.lineno) - node.lineno + 1
 
@@ -74,23 +71,9 @@ def _statements(path: Path) -> Iterator[ast.AST]:
             found.extend(getattr(node, part, ()))
 
 
-def _may_have_long_functions(path: Path) -> bool:
-    """Tell whether a function of a file may go on for more than a screen, up to the next that does not lie in it."""
-    depths: list[tuple[int, int]] = []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate([*lines, "def end"]):
-        if not (found := _BEGINNING.match(line)):
-            continue
-        while depths and depths[-1][0] >= found.end(1):
-            if number - depths.pop()[1] > FUNCTION_LINES_MAX:
-                return True
-        depths.append((found.end(1), number))
-    return False
-
-
 def long_functions(path: Path) -> Iterator[str]:
     """Find functions longer than a screen. Functions inside of one count for themselves alone."""
-    for node in _statements(path) if _may_have_long_functions(path) else ():
+    for node in _statements(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = _lines_of(node) - sum(
                 _lines_of(inner)
@@ -166,6 +149,7 @@ def test_files_are_of_readable_size() -> None:
     assert [name for name in LONGER_FILES if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.slow
 def test_functions_fit_a_screen() -> None:
     assert [found for path in code_files(*CODE_FOLDERS) for found in long_functions(path)] == []
 

@@ -49,7 +49,8 @@ class RunningServer:
     """A server that runs on an archive: what its run record says.
 
     `started_at` is UTC in ISO 8601. `http_host` and `http_port` are None where HTTP is off, `log_file` where no file is
-    written. `tls` is of the DICOM port and `http_tls` of the other, which the record of an older version did not say. `receiver` is the name of its folder in the depot, and what its associations in the ledger are found by.
+    written. `tls` is of the DICOM port, and `http_tls` of the other, of which the record of an older version says nothing.
+    `receiver` is the name of its folder in the depot, and what its associations in the ledger are found by.
 
     `settings_file` is what it reads, on a reload too: '' where it found none, None where the record is of a version that
     did not say. `flags` and `variables` are the settings that outrank the file, without their values. `started_with` has a
