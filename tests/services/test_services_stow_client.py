@@ -1,5 +1,6 @@
 """The STOW-RS client: what it sends, and what it makes of what a server answers."""
 
+import os
 import socket
 import threading
 import time
@@ -270,6 +271,27 @@ def test_a_body_breaks_off_before_the_end_of_a_file_that_is_written_to(
         lengths.extend(map(len, pieces))
     assert len(lengths) > 1
     assert sum(lengths) < body.length
+
+
+@pytest.mark.parametrize("change", [overwrite, append])
+def test_a_body_breaks_off_where_the_file_is_written_to_as_soon_as_it_was_opened(
+    tmp_path: Path, change: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file,) = make_files(tmp_path, 1, pixels=bytes(1_000_000))
+    pieces = BatchBody((QueuedFile(file),)).pieces()
+    looks = []
+
+    def look(descriptor: int) -> os.stat_result:
+        status = os.stat(descriptor)
+        if not looks:
+            change(file.path)
+        looks.append(status)
+        return status
+
+    monkeypatch.setattr(os, "fstat", look)
+    with pytest.raises(UnreadableFileError, match="it changed while it was sent"):
+        list(pieces)
+    assert looks
 
 
 def test_a_file_that_grows_while_it_goes_out_fails_alone(tmp_path: Path) -> None:

@@ -121,8 +121,8 @@ class BatchBody:
                 if filled == PIECE_BYTES:
                     yield view
                     filled = 0
-            with _opened(queued) as stream:
-                queued.modified_ns = _modified_ns(stream)
+            with _opened(queued) as (stream, begun):
+                queued.modified_ns = begun.st_mtime_ns
                 left = _bytes_of(queued)
                 stream.seek(queued.file.size - left)
                 seen = blake3() if queued.file.digest else None
@@ -134,7 +134,7 @@ class BatchBody:
                     filled += count
                     if not left:
                         # Its part has not ended yet: broken off here, the server does not have it.
-                        _check_whole(stream, queued, seen.hexdigest() if seen is not None else "")
+                        _check_whole(stream, begun, queued, seen.hexdigest() if seen is not None else "")
                     if filled == PIECE_BYTES:
                         yield view
                         filled = 0
@@ -144,20 +144,17 @@ class BatchBody:
 
 
 @contextlib.contextmanager
-def _opened(queued: QueuedFile) -> Iterator[io.FileIO]:
-    """Open a file, and see that it is still what was planned."""
+def _opened(queued: QueuedFile) -> Iterator[tuple[io.FileIO, os.stat_result]]:
+    """Open a file and see that it is still what was planned; give it with its status, all of one moment."""
     try:
         stream = io.FileIO(queued.file.path)
     except OSError as error:
         raise UnreadableFileError(queued, _words_of(error)) from error
     with stream:
-        if os.fstat(stream.fileno()).st_size != queued.file.size:
+        status = os.fstat(stream.fileno())
+        if status.st_size != queued.file.size:
             raise UnreadableFileError(queued, "it has changed since it was looked at")
-        yield stream
-
-
-def _modified_ns(stream: io.FileIO) -> int:
-    return os.fstat(stream.fileno()).st_mtime_ns
+        yield stream, status
 
 
 def _read_into(stream: io.FileIO, view: memoryview, queued: QueuedFile) -> int:
@@ -171,11 +168,13 @@ def _read_into(stream: io.FileIO, view: memoryview, queued: QueuedFile) -> int:
     return count
 
 
-def _check_whole(stream: io.FileIO, queued: QueuedFile, digest: str) -> None:
-    """Raise UnreadableFileError for a file that changed while it was read, or is not what it has to be."""
+def _check_whole(stream: io.FileIO, begun: os.stat_result, queued: QueuedFile, digest: str) -> None:
+    """Raise UnreadableFileError for a file that changed since `begun`, or is not what it has to be."""
     if digest != queued.file.digest:
         raise UnreadableFileError(queued, DAMAGED)
-    if _modified_ns(stream) != queued.modified_ns:
+    ended = os.fstat(stream.fileno())
+    # The size too: a write may change the time first, before `begun`, and the size after it.
+    if (ended.st_size, ended.st_mtime_ns) != (begun.st_size, begun.st_mtime_ns):
         raise UnreadableFileError(queued, "it changed while it was sent")
 
 
@@ -188,7 +187,7 @@ def _head_of(queued: QueuedFile) -> bytes:
     """Return the first bytes of a file; of one of the archive the whole head as it goes out."""
     wanted = queued.file.offset if queued.file.digest else FILE_HEAD_BYTES
     head = memoryview(bytearray(min(wanted, queued.file.size)))
-    with _opened(queued) as stream:
+    with _opened(queued) as (stream, _):
         count = _read_into(stream, head, queued)
     if not queued.file.digest:
         return bytes(head[:count])
