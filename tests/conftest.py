@@ -18,10 +18,15 @@ sys.dont_write_bytecode = False
 # Programs would be started anew where they could be forked: what a test finds is not theirs to look for (`support/forked.py`).
 os.environ.pop("PYTHONPATH", None)
 
-# A script that runs the tests in the background (`make test &`) has them ignore these, and so would all that they start.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+# A script that runs the tests in the background (`make test &`, `nohup make test`) has them ignore these, and so would all
+# that they start.
+for number, default in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, default)
 
 sys.path.insert(0, str(Path(__file__).parent))
 
