@@ -1,9 +1,11 @@
 """The book of peers: who calls, how peers are written down, and what another process changes."""
 
 import json
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -176,6 +178,38 @@ def test_a_change_that_is_rolled_back_changes_nothing(database: Database) -> Non
     assert book.all() == []
     with database.read() as connection:
         assert list_audit(connection) == []
+
+
+def test_nobody_changes_a_peer_between_the_look_at_it_and_its_change(
+    database: Database, elsewhere: PeerBook
+) -> None:
+    book = PeerBook([], database)
+    book.save(called("one", "OLD", "10.0.0.1"), "a test")
+    elsewhere.save(called("one", "NEW", "10.0.0.2"), "somebody")
+
+    def changed(known: Peer | None) -> Peer:
+        assert known is not None
+        other = sqlite3.connect(database.path, timeout=0)
+        with closing(other), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        return replace(known, duplicates="refuse")
+
+    book.change("one", changed, "a test")
+    found = book.find("one")
+    assert found is not None
+    assert (found.ae_title, found.host, found.duplicates) == ("NEW", "10.0.0.2", "refuse")
+
+
+def test_a_change_that_is_refused_changes_nothing(database: Database) -> None:
+    book = PeerBook([], database)
+
+    def refused(known: Peer | None) -> Peer:
+        assert known is None
+        raise PeerDefinitionError([("port", "is none")])
+
+    with pytest.raises(PeerDefinitionError):
+        book.change("one", refused, "a test")
+    assert book.all() == []
 
 
 def test_peers_of_the_settings_cannot_be_changed(database: Database) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from sqlalchemy import Connection
 
 from stowkeeper.archive.audit import list_audit
 from stowkeeper.database.engine import Database
 from stowkeeper.web import credentials
 from stowkeeper.web.credentials import (
+    Credential,
     CredentialBook,
     CredentialError,
     CredentialExistsError,
@@ -205,6 +207,27 @@ def test_the_book_reads_the_rows_once_a_second(database: Database) -> None:
     add(database, "other")
     book.forget()
     assert set(book.all()) == {"monitor", "other"}
+
+
+def test_what_was_read_before_a_change_is_not_taken_for_what_is_there_after_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(database, "monitor")
+    book = CredentialBook(database)
+    reads = []
+
+    def read_early(connection: Connection) -> list[Credential]:
+        found = list_credentials(connection)
+        if not reads:
+            with database.write() as transaction:
+                remove_credential(transaction, "monitor", who="a test")
+            book.forget()
+        reads.append(found)
+        return found
+
+    monkeypatch.setattr(credentials, "list_credentials", read_early)
+    assert book.all() == {}
+    assert [len(found) for found in reads] == [1, 0]
 
 
 def test_what_was_verified_is_remembered_for_a_while(database: Database) -> None:

@@ -12,7 +12,7 @@ meant.
 
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Final, Self
@@ -88,7 +88,7 @@ class _Page:
 class PeerBook:
     """All peers. Every method may be called from any thread.
 
-    `matching` answers from memory at once, for an event loop. `all`, `find`, `refresh`, `save` and `discard` read or
+    `matching` answers from memory at once, for an event loop. `all`, `find`, `refresh`, `save`, `change` and `discard` read or
     write the database: on an event loop call them in a thread. While the book is open (`start`) a thread of its own
     takes note of what other processes change.
     """
@@ -195,6 +195,17 @@ class PeerBook:
             is_new = self.put(transaction, peer, who, may_replace=may_replace)
         self.refresh()
         return is_new
+
+    def change(self, name: str, changed: Callable[[Peer | None], Peer], who: str) -> None:
+        """Put in what `changed` makes of the peer of a name as the database has it, or of None: nobody changes it meanwhile.
+
+        Raises as `save` does, and what `changed` raises; then nothing is changed.
+        """
+        with self._database.write() as transaction:
+            stored = stored_peers(transaction.connection)
+            known = next((peer for peer in stored if peer.name == name), None)
+            self.put(transaction, changed(known), who)
+        self.refresh()
 
     def discard(self, name: str, who: str) -> None:
         """Do `remove` in a transaction of its own and know it at once; raises DatabaseUnavailable too."""

@@ -308,6 +308,7 @@ class CredentialBook:
         self._lock = threading.Lock()
         self._credentials: dict[str, Credential] = {}
         self._read_at: float | None = None
+        self._changes = 0
         self._key = secrets.token_bytes(32)
         self._verified: OrderedDict[bytes, float] = OrderedDict()
         self._stand_in = hash_of_nothing()
@@ -318,12 +319,14 @@ class CredentialBook:
 
     def all(self, *, anew: bool = False) -> dict[str, Credential]:
         """Return the credentials by name. May read the database, with `anew` it does; raises DatabaseUnavailable."""
-        if anew or not self.is_fresh():
-            now = self._clock()
+        while anew or not self.is_fresh():
+            changes, now = self._changes, self._clock()
             with self._database.read() as connection:
                 found = {credential.name: credential for credential in list_credentials(connection)}
             with self._lock:
-                self._credentials, self._read_at = found, now
+                if changes != self._changes:
+                    continue  # what was read may be older than the change
+                self._credentials, self._read_at, anew = found, now, False
         return self._credentials
 
     def last_known(self) -> dict[str, Credential] | None:
@@ -331,8 +334,10 @@ class CredentialBook:
         return None if self._read_at is None else self._credentials
 
     def forget(self) -> None:
-        """Read the credentials anew at the next request: they were changed here."""
-        self._read_at = None
+        """Read the credentials anew at the next request, and in one that reads them now: they were changed here."""
+        with self._lock:
+            self._changes += 1
+            self._read_at = None
 
     def remembered(self, given: Presented) -> Credential | None:
         """Return the credential whose secret was verified a moment ago, of those that `all` gave last; never waits."""

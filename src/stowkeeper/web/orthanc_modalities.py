@@ -9,6 +9,7 @@ settings are read-only (403).
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -110,7 +111,7 @@ def _add_changes(routes: APIRouter, services: WebServices) -> None:
     @allow(Role.ADMIN, consumes=(), produces=())
     def put_modality(name: str, body: Body, asker: Asker) -> Response:
         try:
-            book.save(_read_modality(name, body, book.find(name)), asker.who)
+            book.change(name, partial(_read_modality, name, body), asker.who)
         except PeerReadOnlyError as error:
             raise OrthancError(OrthancErrorCode.READ_ONLY, str(error), status=403) from None
         except PeersFullError as error:
