@@ -28,6 +28,7 @@ def test_where_there_is_no_archive_none_is_made(
         archive.mkdir(exist_ok=True)
 
 
+@pytest.mark.slow
 def test_an_archive_that_is_there_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, archive = tmp_path / "site.toml", tmp_path / "archive"
     config.write_text(f'archive = "{archive}"\narchive_must_exist = true\n')

@@ -26,6 +26,7 @@ def subjects(stow: CommandLine, *arguments: str) -> list[str]:
     return [line["subject"] for line in ended.lines]
 
 
+@pytest.mark.slow
 def test_what_was_done_by_hand_is_listed_for_people_and_for_scripts(stow: CommandLine) -> None:
     assert stow("audit ls").err == "The audit trail is empty.\n"
     assert stow("peers add", "mr", "MR@192.0.2.1:104").code == ExitCode.OK

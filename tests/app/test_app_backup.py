@@ -92,6 +92,7 @@ def test_where_there_is_no_archive_the_words_say_so(
     assert CommandLine(tmp_path, capsys)("migrate", "--dry-run").code == ExitCode.NO_INPUT
 
 
+@pytest.mark.slow
 def test_what_was_copied_can_be_put_back_and_a_rebuild_brings_what_came_after(
     stow: CommandLine, tmp_path: Path
 ) -> None:
@@ -174,6 +175,7 @@ def revision_of(path: Path) -> str:
     return str(revision)
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_a_migration_says_all_and_does_nothing(old: CommandLine) -> None:
     before = (old.archive / "catalog.sqlite").read_bytes()
     ended = old("migrate", "--dry-run")
@@ -190,6 +192,7 @@ def test_a_dry_run_of_a_migration_says_all_and_does_nothing(old: CommandLine) ->
     assert list(old.archive.glob("*.before*")) == []
 
 
+@pytest.mark.slow
 def test_a_migration_changes_the_schema_after_a_copy_and_a_second_has_nothing_to_do(old: CommandLine) -> None:
     ended = old("migrate", "--json")
     (line,) = ended.lines
@@ -204,6 +207,7 @@ def test_a_migration_changes_the_schema_after_a_copy_and_a_second_has_nothing_to
     )
 
 
+@pytest.mark.slow
 def test_any_command_that_opens_an_older_catalog_copies_it_first_and_says_where(old: CommandLine) -> None:
     ended = old("ls", "studies")
     copy = old.archive / f"catalog.sqlite.before-{migrations.HEAD}"

@@ -68,6 +68,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 # Help.
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy() -> None:
     heavy = {"pydantic", "structlog", "rich", "sqlalchemy", "asyncio", "pydicom", "numpy", "blake3"}
     ended = python(
@@ -83,6 +84,7 @@ def test_help_imports_nothing_heavy() -> None:
         assert entry.help.split()[0] in ended.stdout
 
 
+@pytest.mark.slow
 def test_the_module_runs_and_tells_its_version() -> None:
     ended = python("-m", "stowkeeper", "--version")
     assert (ended.returncode, ended.stdout) == (0, f"stowkeeper {stowkeeper.__version__}\n")

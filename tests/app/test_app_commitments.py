@@ -88,6 +88,7 @@ def listed(stow: CommandLine, *arguments: str) -> list[str]:
     return [line["transaction_uid"] for line in ended.lines]
 
 
+@pytest.mark.slow
 def test_both_roles_are_listed_the_newest_first_and_filtered(stow: CommandLine) -> None:
     one = ask(stow, 1)
     two = ask(stow, 2, peer=OTHER)

@@ -287,6 +287,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, *given: bool) -> None:
     monkeypatch.setattr("click.confirm", lambda *_, **__: left.pop(0))
 
 
+@pytest.mark.slow
 def test_edit_offers_again_until_it_is_good(
     tried: Config, site: Path, editor: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

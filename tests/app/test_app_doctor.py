@@ -480,6 +480,7 @@ def test_what_is_wrong_stands_with_what_mends_it(
     assert [one["check"] for one in report["findings"] if one["level"] == "warning"] == ["rights"]
 
 
+@pytest.mark.slow
 def test_broken_settings_are_a_finding_among_others(doctor: CommandLine) -> None:
     (doctor.archive / "stowkeeper.toml").write_text('[dicom]\nport = "many"\n')
     ended = doctor("doctor", "--json")

@@ -44,6 +44,7 @@ def only(findings: Iterable[Finding], level: Level) -> Finding:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("now", "level", "words"),
     [

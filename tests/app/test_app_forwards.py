@@ -52,6 +52,7 @@ def listed(stow: CommandLine, *arguments: str) -> list[tuple[str, str, str]]:
     return [(line["sop_instance_uid"], line["destination"], line["state"]) for line in lines]
 
 
+@pytest.mark.slow
 def test_forwards_are_listed_by_state_destination_and_study(stow: CommandLine) -> None:
     assert listed(stow, "--failed") == [("1.2.3.1", "LATER", "failed")]
     assert listed(stow, "--waiting", "--destination", "LATER") == [("1.2.3.2", "LATER", "waiting")]
@@ -75,6 +76,7 @@ def test_what_failed_is_tried_again(stow: CommandLine) -> None:
     assert "There are no such forwards" in ended.err
 
 
+@pytest.mark.slow
 def test_of_what_a_job_has_the_job_is_named_and_what_hurries_it(stow: CommandLine) -> None:
     (job_id,) = {line["job_id"] for line in stow("forwards ls", "--json", "--destination", "PACS").lines}
     there = f"--archive {stow.archive}"

@@ -91,6 +91,7 @@ def test_of_the_file_meta_information_the_transfer_syntax_alone_is_kept(
     )
 
 
+@pytest.mark.slow
 def test_what_is_there_already_is_identical_and_what_differs_is_a_version(
     tmp_path: Path, stow: CommandLine
 ) -> None:
@@ -144,6 +145,7 @@ def test_the_settings_file_in_the_archive_holds(tmp_path: Path, stow: CommandLin
     assert stow.path_of("1.2.3.2").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size", [IMPORT_BUFFER_BYTES - 2000, IMPORT_BUFFER_BYTES, 3 * IMPORT_BUFFER_BYTES + 5]
 )
@@ -169,6 +171,7 @@ def test_the_bounds_of_an_import_are_as_written(monkeypatch: pytest.MonkeyPatch)
     assert _options(load_settings(None, {"storage.slot_pool_size": 5}, {})).slot_pool_size == 5
 
 
+@pytest.mark.slow
 def test_many_files_need_no_more_buffers_and_no_more_memory(
     tmp_path: Path, stow: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def state_of(archive: Path, job_id: str) -> JobState:
         return job_of(database, job_id).state
 
 
+@pytest.mark.slow
 def test_its_own_kinds_are_carried_out_and_others_left(archive: Path) -> None:
     mine, other = submit(archive, "plain"), submit(archive, "other")
     kind = Plain()

@@ -129,6 +129,7 @@ def test_times_are_utc_with_milliseconds() -> None:
     assert timestamp(1_700_000_000_007_999_999) == "2023-11-14T22:13:20.007Z"
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=examples(200))
 @given(st.text(max_size=60))
 def test_no_value_can_forge_or_hide_a_line(value: str) -> None:

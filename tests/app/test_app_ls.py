@@ -162,6 +162,7 @@ def test_requests_tell_what_was_refused(stow: CommandLine) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_empty_listing_says_so_on_the_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keep(tmp_path / "archive")
     stow = CommandLine(tmp_path / "archive", capsys)
@@ -175,6 +176,7 @@ def test_where_no_archive_is_the_command_says_so(tmp_path: Path, capsys: pytest.
     assert CommandLine(tmp_path / "none", capsys)("ls").code == ExitCode.NO_INPUT
 
 
+@pytest.mark.slow
 def test_the_reference_page_names_every_key(stow: CommandLine) -> None:
     stow("rm", "--reason", "wrong patient", "1.2.3.1")
     damage(stow, "1.2.3.3")

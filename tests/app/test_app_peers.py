@@ -234,6 +234,7 @@ def test_what_cannot_be_a_peer_is_said(stowkeeper: CommandLine, arguments: list[
 # echo
 
 
+@pytest.mark.slow
 def test_a_peer_that_answers(stowkeeper: CommandLine) -> None:
     with scripted_acceptor() as acceptor:
         added(stowkeeper, "mr", f"MR@127.0.0.1:{acceptor.port}")

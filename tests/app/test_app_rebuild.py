@@ -43,6 +43,7 @@ def test_without_its_catalog_an_archive_is_refused_and_rebuild_is_named(stow: Co
         assert f"run `stowkeeper rebuild --archive {stow.archive}`" in ended.err
 
 
+@pytest.mark.slow
 def test_a_lost_catalog_comes_back_and_what_no_file_can_tell_is_said(stow: CommandLine) -> None:
     before = everything(stow)
     lose_catalog(stow.archive)
@@ -57,6 +58,7 @@ def test_a_lost_catalog_comes_back_and_what_no_file_can_tell_is_said(stow: Comma
     assert stow("verify").code == ExitCode.OK
 
 
+@pytest.mark.slow
 def test_a_catalog_that_is_there_stays(stow: CommandLine) -> None:
     before = everything(stow)
     ended = stow("rebuild")

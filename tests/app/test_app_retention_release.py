@@ -45,6 +45,7 @@ def deeds(stow: CommandLine) -> list[tuple[str, str, str]]:
         return [(entry.action, entry.subject, entry.detail) for entry in audit.list_audit(connection)]
 
 
+@pytest.mark.slow
 def test_a_study_is_judged_by_the_rules_again(stow: CommandLine) -> None:
     why = "listed from its file by a rebuild"
     assert spared(stow) == {"1.2.10": why, "1.2.20": why}
@@ -58,6 +59,7 @@ def test_a_study_is_judged_by_the_rules_again(stow: CommandLine) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_without_a_yes_or_with_a_dry_run_nothing_is_released(stow: CommandLine) -> None:
     before = spared(stow)
     assert stow("retention release", "--reason", "old", "--all").code != ExitCode.OK  # nobody answers

@@ -145,6 +145,7 @@ def test_a_file_that_was_named_comes_first(
     assert (tried.out, tried.err) == ("104\n", "")
 
 
+@pytest.mark.slow
 def test_status_and_doctor_go_by_the_marks_of_the_server(
     tried: Commands, serving: Make, archive: str, site: Path
 ) -> None:

@@ -140,6 +140,7 @@ def test_installing_takes_root(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert list(place.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_systemd_refuses_is_a_missing_right(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     systemctl = place / "systemctl"
     systemctl.write_text(

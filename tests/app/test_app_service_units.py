@@ -87,6 +87,7 @@ def words_of(value: str, *, has_variables: bool) -> Iterator[str]:
 # Escaping
 
 
+@pytest.mark.slow
 @given(words=st.lists(paths, min_size=1, max_size=4))
 def test_words_are_read_back_as_they_were(words: list[str]) -> None:
     first, *arguments = words

@@ -343,6 +343,7 @@ def test_long_values_are_cut_in_messages() -> None:
     assert len(shown("x" * 10_000)) == PROBLEM_VALUE_LETTERS_MAX
 
 
+@pytest.mark.slow
 def test_lists_are_bounded() -> None:
     titles = ["A"] * LIST_ENTRIES_MAX
     assert len(load(f"[access]\ncalling_ae_titles = {titles}").access.calling_ae_titles) == LIST_ENTRIES_MAX

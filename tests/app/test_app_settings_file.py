@@ -85,6 +85,7 @@ def test_a_value_that_is_new_stands_where_it_belongs(
     assert with_value(after, path, value) == after
 
 
+@pytest.mark.slow
 @given(st.text(max_size=40) | st.integers() | st.booleans() | st.lists(st.text(max_size=9), max_size=3))
 def test_any_value_comes_back_as_it_went_in(value: object) -> None:
     if isinstance(value, int) and abs(value) >= 2**63:

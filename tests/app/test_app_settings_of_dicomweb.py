@@ -43,6 +43,7 @@ def test_what_is_no_path_is_refused(path: str) -> None:
         DICOMwebSettings(base_path=path)
 
 
+@pytest.mark.slow
 def test_no_path_takes_the_place_of_another_interface(tmp_path: Path) -> None:
     with web_client(tmp_path / "archive") as (_, rig):
         own = {

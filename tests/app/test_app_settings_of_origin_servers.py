@@ -169,6 +169,7 @@ def test_files_that_cannot_be_used_end_no_start_and_are_told(
     assert "abc" not in output + errors
 
 
+@pytest.mark.slow
 @pytest.mark.peer("openssl")
 def test_the_days_of_our_certificate_are_looked_at(tmp_path: Path, tls_files: TLSFiles) -> None:
     Path(tls_files.client.key).chmod(0o600)

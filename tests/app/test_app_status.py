@@ -188,6 +188,7 @@ def test_beside_a_record_it_is_well_and_says_where_it_listens(running: CommandLi
     assert "running since  2026-03-01 00:00:00 UTC, for " in ended.out
 
 
+@pytest.mark.slow
 def test_a_log_that_has_no_place_is_something_to_act_on(running: CommandLine, tmp_path: Path) -> None:
     (first,) = running_servers(running.archive)
     with small_filesystem(tmp_path, size=2 << 20, inodes=20) as disk:
@@ -321,6 +322,7 @@ def test_a_reserve_that_was_released_is_named(running: CommandLine) -> None:
     assert "as soon as 134.2 MB are free" in said  # that of the settings and the margin beside it
 
 
+@pytest.mark.slow
 def test_jobs_that_failed_or_fail_are_counted_and_the_oldest_speaks(running: CommandLine) -> None:
     with open_database(running.archive) as database:
         with database.write() as transaction:
@@ -357,6 +359,7 @@ def test_jobs_that_failed_or_fail_are_counted_and_the_oldest_speaks(running: Com
     assert (state["jobs"]["waiting"], state["jobs"]["oldest"]["peer"], state["to_do"]) == (1, "later", [])
 
 
+@pytest.mark.slow
 def test_reports_that_nobody_took_are_to_be_acted_on(running: CommandLine) -> None:
     with open_database(running.archive) as database, database.write() as transaction:
         for uid, state in (("1.1", CommitmentState.UNDELIVERED), ("1.2", CommitmentState.RECEIVED)):
@@ -378,6 +381,7 @@ def test_reports_that_nobody_took_are_to_be_acted_on(running: CommandLine) -> No
     assert "given up: 1" in to_do(running)
 
 
+@pytest.mark.slow
 def test_damaged_files_and_the_quarantine(running: CommandLine) -> None:
     (running.archive / "quarantine").mkdir()
     for name in ("1.dcm", "1.dcm.txt", "2.dcm"):

@@ -173,6 +173,7 @@ def ports(found: InheritedSockets) -> str:
     return f"{dicom} {[each.getsockname()[1] for each in found.http]}"
 
 
+@pytest.mark.slow
 def test_sockets_are_found_by_their_names(listeners: list[socket.socket]) -> None:
     first, second = (each.getsockname()[1] for each in listeners)
     assert in_child(listeners, "http:dicom", ports) == f"{second} [{first}]"
@@ -191,6 +192,7 @@ def test_the_settings_get_the_addresses_of_the_sockets(listeners: list[socket.so
     assert in_child(listeners, "dicom:http", look) == f"127.0.0.1 {first} {second}"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_served_is_refused(listeners: list[socket.socket]) -> None:
     assert "'backup' is for nothing here" in in_child(listeners, "dicom:backup", ports)
     assert "'nameless' is for nothing here" in in_child(listeners, None, ports)

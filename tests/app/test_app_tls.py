@@ -391,6 +391,7 @@ def test_authorities_may_lie_in_a_directory(
     assert call("echo", "--tls-ca", str(tmp_path), trusting=False)[0] == ExitCode.OK
 
 
+@pytest.mark.slow
 def test_without_an_authority_those_of_the_machine_are_trusted(
     call: Callable[..., Any], tls_files: TLSFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def say(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
 
 
+@pytest.mark.slow
 def test_a_token_is_printed_once_and_alone_on_standard_output(stow: CommandLine) -> None:
     added = stow("token add", "monitor", "--role", "read")
     assert added.code == ExitCode.OK, added.err
@@ -58,6 +59,7 @@ def test_a_token_is_printed_once_and_alone_on_standard_output(stow: CommandLine)
     assert listed.out.splitlines()[1].split()[:4] == ["monitor", "token", "read", "no"]
 
 
+@pytest.mark.slow
 def test_the_archive_is_made_where_there_is_none_and_serves(stow: CommandLine) -> None:
     assert stow("token add", "ops", "--role", "admin").code == ExitCode.OK
     archive = Archive(str(stow.archive), ArchiveOptions(sync=False, reserve_size=0, slot_pool_size=2))
@@ -65,6 +67,7 @@ def test_the_archive_is_made_where_there_is_none_and_serves(stow: CommandLine) -
     assert [line["name"] for line in stow("token ls", "--json").lines] == ["ops"]
 
 
+@pytest.mark.slow
 def test_the_archive_is_made_with_the_modes_of_its_settings(
     stow: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +86,7 @@ def test_a_folder_of_something_else_stays_as_it_is(stow: CommandLine) -> None:
     assert os.listdir(stow.archive) == ["letters.txt"]
 
 
+@pytest.mark.slow
 def test_json_has_all_that_is_known(stow: CommandLine) -> None:
     (added,) = stow("token add", "monitor", "--role", "operate", "--json").lines
     assert set(added) == {"name", "kind", "role", "may_store", "token"}
@@ -96,6 +100,7 @@ def test_json_has_all_that_is_known(stow: CommandLine) -> None:
     assert set(listed) == {"name", "kind", "role", "may_store", "created_at", "created_by"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("role", "said", "may_store"),
     [
@@ -121,6 +126,7 @@ def test_to_store_is_permitted_by_the_role_unless_it_is_said(
     assert shown[1].split()[2:4] == [role, "yes" if may_store else "no"]
 
 
+@pytest.mark.slow
 def test_a_credential_that_may_nothing_is_told_as_that(stow: CommandLine) -> None:
     assert "may nothing" in stow("token add", "useless", "--role", "none").err
     for arguments in (("one", "--role", "none", "--store"), ("two", "--role", "read", "--no-store")):

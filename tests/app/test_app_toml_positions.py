@@ -122,6 +122,7 @@ def paths_of(value: object, above: tuple[str | int, ...] = ()) -> set[tuple[str 
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(60))
 @given(st.dictionaries(keys, values | tables | st.lists(tables, min_size=1, max_size=3), max_size=5))
 def test_every_key_of_any_file_is_found(content: dict[str, object]) -> None:

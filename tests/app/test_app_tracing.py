@@ -83,6 +83,7 @@ def test_settings_that_make_no_sense_are_refused_in_words(tmp_path: Path, text: 
     assert words in problems_of(tmp_path, f"[tracing]\n{text}\n")
 
 
+@pytest.mark.slow
 def test_without_the_extra_the_cure_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,6 +86,7 @@ def test_the_same_as_json_lines(stow: CommandLine) -> None:
     assert (again.code, again.lines[0]["moved_to"]) == (ExitCode.FINDINGS, None)
 
 
+@pytest.mark.slow
 def test_a_study_a_series_or_a_time_can_be_verified_alone(stow: CommandLine) -> None:
     for number in (1, 2, 3):
         spoil(stow.path_of(f"1.2.3.{number}"))

@@ -172,6 +172,7 @@ def test_a_batch_that_is_rolled_back_leaves_nothing_and_goes_in_later(database: 
     assert insert(database, entry)[0].new
 
 
+@pytest.mark.slow
 def test_a_batch_larger_than_any_statement_goes_in(database: Database) -> None:
     entries = [make_entry(number, number, study=f"1.2.{number}") for number in range(VARIABLES_MAX + 20)]
     assert all(result.new for result in insert(database, *entries))
@@ -382,6 +383,7 @@ def build(database: Database, order: Sequence[CatalogEntry], batch: int) -> tupl
     return state_of(database)
 
 
+@pytest.mark.slow
 def test_rows_are_the_same_whatever_the_order_of_commits(tmp_path: Path) -> None:
     with open_database(tmp_path, sync=False) as database:
 
@@ -394,6 +396,7 @@ def test_rows_are_the_same_whatever_the_order_of_commits(tmp_path: Path) -> None
         check()
 
 
+@pytest.mark.slow
 def test_every_order_of_three_versions_ends_the_same(tmp_path: Path) -> None:
     entries = [
         make_entry(1, number, content=content, patient_id=patient)

@@ -487,6 +487,7 @@ def test_a_check_that_is_told_to_stop_begins_nothing(
     assert machine.log == []
 
 
+@pytest.mark.slow
 def test_a_check_stops_in_the_middle_of_a_file(rig: ArchiveRig, machine: CachingMachine) -> None:
     rig.keep(make_instance(1, size=5_000_000))
     rig.finish()

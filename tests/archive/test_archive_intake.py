@@ -500,6 +500,7 @@ def test_many_threads_keep_many_instances(tmp_path: Path) -> None:
     check_settled(rig)
 
 
+@pytest.mark.slow
 def test_no_more_are_kept_beside_the_catalog_than_the_bound_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,6 +235,7 @@ def test_a_page_looks_at_some_rows_only_and_all_of_them_find_everything(
             assert len(asked) >= 7, "it looked at more than it should"
 
 
+@pytest.mark.slow
 def test_what_nobody_sent_is_not_found_at_the_cost_of_some_rows(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ def a_head(**titles: str) -> bytes:
     )
 
 
+@pytest.mark.slow
 @given(UIDS, UIDS, UIDS, AE_TITLES, AE_TITLES, st.integers(0, 2**63))
 def test_any_receipt_fits_its_place_and_comes_back(
     sop_class: str, sop_instance: str, transfer_syntax: str, calling: str, called: str, length: int
@@ -149,6 +150,7 @@ def test_the_checksum_covers_every_bit_of_the_head() -> None:
             assert not checksum_holds(bytes(changed)), place
 
 
+@pytest.mark.slow
 def test_a_file_with_one_bit_turned_is_suspect_and_never_mistaken_for_an_unfinished_one(
     tmp_path: Path,
 ) -> None:

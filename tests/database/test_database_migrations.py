@@ -76,6 +76,7 @@ def test_the_archive_row_says_who_made_it_and_who_changed_it_last(tmp_path: Path
     assert row["archive_id"] is None
 
 
+@pytest.mark.slow
 def test_an_older_database_keeps_its_rows(tmp_path: Path) -> None:
     path = tmp_path / "old.sqlite"
     make_database_of("0001", path)
@@ -120,6 +121,7 @@ def test_credentials_of_before_may_store_where_their_role_could(tmp_path: Path) 
     assert definitions(path) == definitions(tmp_path / "new.sqlite")
 
 
+@pytest.mark.slow
 def test_echoes_of_before_are_known_still(tmp_path: Path) -> None:
     path = tmp_path / "old.sqlite"
     make_database_of("0004", path)
@@ -206,6 +208,7 @@ def old(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_before_a_schema_is_changed_the_database_is_copied_beside_itself(old: Path) -> None:
     copy = old.with_name(f"old.sqlite.before-{migrations.HEAD}")
     with open_(old) as database:
@@ -226,6 +229,7 @@ def test_a_new_database_is_copied_nowhere(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.before*")) == []
 
 
+@pytest.mark.slow
 def test_the_copy_put_back_in_place_is_the_database_of_before(old: Path) -> None:
     with open_(old) as database:
         assert database.backup is not None
@@ -240,6 +244,7 @@ def test_the_copy_put_back_in_place_is_the_database_of_before(old: Path) -> None
         assert migrations.current_revision(connection) == migrations.HEAD
 
 
+@pytest.mark.slow
 def test_an_earlier_copy_is_not_replaced(old: Path) -> None:
     earlier = old.with_name(f"old.sqlite.before-{migrations.HEAD}")
     earlier.write_bytes(b"precious")
@@ -280,6 +285,7 @@ def test_where_no_copy_can_be_made_nothing_is_changed(old: Path, monkeypatch: py
     assert [path.name for path in old.parent.iterdir() if "before" in path.name] == []
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_the_steps_the_copy_and_the_room_and_does_nothing(old: Path) -> None:
     before = old.read_bytes()
     with Database.open_as_it_is(str(old), lock_path=f"{old}.lock") as database:

@@ -87,6 +87,7 @@ def test_an_index_that_an_early_version_did_not_make_is_made(tmp_path: Path) -> 
     assert definitions(path) == definitions(tmp_path / "new.sqlite")
 
 
+@pytest.mark.slow
 def test_a_schema_that_is_not_what_its_number_says_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "old.sqlite"
     make_database_of("0003", path)

@@ -46,6 +46,7 @@ def quoted(token: str) -> str:
     return f'"{token}"' if "'" in token else f"'{token}'"
 
 
+@pytest.mark.slow
 @given(
     tokens=st.lists(st.text().filter(lambda token: "'" not in token or '"' not in token)),
     gap=st.text(SEPARATORS, min_size=0, max_size=3),
@@ -102,6 +103,7 @@ def test_bytes_that_are_no_text_come_through_as_in_arguments(tmp_path: Path) -> 
     assert expand([f"@{tmp_path}/latin"], read_command_file) == ("-od", "/data/\udcfc")
 
 
+@pytest.mark.slow
 def test_the_longest_file_and_one_byte_more(tmp_path: Path) -> None:
     path = tmp_path / "long"
     path.write_bytes(b"a" * limits.COMMAND_FILE_BYTES_MAX)

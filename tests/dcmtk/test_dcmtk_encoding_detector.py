@@ -106,6 +106,7 @@ def check(data, syntax, form, random):
 # Against the writer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
 def test_no_sample_is_wrongly_taken_for_the_same(name):
     random = Random(name)
@@ -129,6 +130,7 @@ def test_no_bundled_file_is_wrongly_taken_for_the_same(name):
     assert 20 < sum(verdicts) < 150
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 1 << 32),
     syntax=st.sampled_from(UNCOMPRESSED),
@@ -148,6 +150,7 @@ def test_any_bytes_are_judged_alike_at_any_split(seed, syntax, form, damages, cu
         assert is_same(received, syntax, form)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 1 << 32),
     syntax=st.sampled_from(UNCOMPRESSED),

@@ -132,6 +132,7 @@ def test_no_value_reaches_the_shell_as_code(tmp_path, template):
 values = st.text(alphabet=st.characters(codec="latin-1"), max_size=20)
 
 
+@pytest.mark.slow
 @given(values, values, values)
 def test_inserted_text_means_nothing_to_a_shell(calling, called, host):
     peer = EventPeer(calling_ae_title=calling, called_ae_title=called, host=host)

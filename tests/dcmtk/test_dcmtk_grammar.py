@@ -176,6 +176,7 @@ def test_any_tokens_parse_or_raise_the_one_error(name: str, tokens: list[str]) -
     assert all(len(found.values) == len(found.option.values) for found in line.occurrences)
 
 
+@pytest.mark.slow
 @given(
     name=st.sampled_from(sorted(TABLES)),
     picked=st.lists(

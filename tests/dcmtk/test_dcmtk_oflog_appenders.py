@@ -510,6 +510,7 @@ if child:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["FileAppender", "AsyncAppender"])
 def test_a_forked_process_logs_too(kind, tmp_path):
     file = {"FileAppender": "a", "AsyncAppender": "a.Appender"}[kind]
@@ -567,6 +568,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_what_waits_at_a_fork_is_written_once():
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKING_WHILE_MESSAGES_WAIT],

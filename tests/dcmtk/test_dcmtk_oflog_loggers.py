@@ -317,6 +317,7 @@ for number in range(50):
 """
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_without_closing_writes_what_waits(tmp_path):
     inner = (
         "Appender = log4cplus::FileAppender",

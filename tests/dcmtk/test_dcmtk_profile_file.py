@@ -361,6 +361,7 @@ SCRAPS = [
 ]
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_a_damaged_file_loads_or_names_its_mistake(data):
     lines = list(LINES)

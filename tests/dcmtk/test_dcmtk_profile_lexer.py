@@ -181,6 +181,7 @@ def test_nothing_makes_it_fail(data):
                 assert entry.value == entry.value.lstrip(" \t\n")
 
 
+@pytest.mark.slow
 def test_many_brackets_and_long_lines_are_read_in_one_pass():
     """Quadratic reading would pass the time limit that every test has."""
     assert not any(parse_configuration(b"[" * 200_000).supersections.values())

@@ -144,6 +144,7 @@ def nothing_is_left_unfinished() -> Iterator[None]:
 # The same file whatever the pieces
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("waiting", [20, WAITING_BYTES_MAX], ids=["through the file", "in memory"])
 @given(
     seed=st.integers(0, 1 << 32),

@@ -89,11 +89,13 @@ def decode_event(data, layout=ELE):
 # What we write, we and others read
 
 
+@pytest.mark.slow
 @given(requests, syntaxes)
 def test_a_request_is_read_as_it_was_written(information, syntax):
     assert decode_action_information(encode_action_information(information, syntax), syntax) == information
 
 
+@pytest.mark.slow
 @given(reports, syntaxes)
 def test_a_report_is_read_as_it_was_written(information, syntax):
     assert decode_event_information(encode_event_information(information, syntax), syntax) == information

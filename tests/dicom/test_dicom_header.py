@@ -209,6 +209,7 @@ def sequences_of(children):
 ELEMENTS = st.recursive(LEAVES | ENCAPSULATED, sequences_of, max_leaves=12)
 
 
+@pytest.mark.slow
 @LAYOUTS
 @given(elements=st.lists(ELEMENTS, min_size=1, max_size=12), seed=st.randoms(use_true_random=False))
 @settings(max_examples=examples(30), deadline=None)
@@ -229,6 +230,7 @@ def test_every_well_formed_data_set_parses_and_gives_its_values(layout, elements
     assert scan(data, SYNTAX_OF[layout], wanted=WANTED | {0x00191001}).problem is None
 
 
+@pytest.mark.slow
 @given(st.lists(LEAVES.filter(lambda element: element.tag >> 16 & 1), max_size=20))
 @settings(max_examples=examples(100), deadline=None)
 def test_a_run_of_private_elements_ends_where_the_loop_would_end_it(elements):

@@ -179,6 +179,7 @@ def test_what_nobody_knows_is_not_known_not_to_be_storage(uid: str) -> None:
     assert required_identifiers(uid) == {SOP_CLASS_UID, SOP_INSTANCE_UID}
 
 
+@pytest.mark.slow
 @given(st.text(max_size=80))
 def test_any_text_can_be_asked_about(text: str) -> None:
     is_known_not_storage(text)

@@ -36,10 +36,12 @@ def test_a_code_outside_of_every_range_is_a_failure(code: int) -> None:
     assert category_of(code) is StatusCategory.FAILURE
 
 
+@pytest.mark.slow
 def test_only_zero_is_success() -> None:
     assert [code for code in range(0x10000) if category_of(code) is StatusCategory.SUCCESS] == [0]
 
 
+@pytest.mark.slow
 def test_categories_agree_with_a_peer() -> None:
     names = {category: category.name.capitalize() for category in StatusCategory}
     for code in range(0x10000):

@@ -64,6 +64,7 @@ class Cutter:
                 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(80))
 @given(
     st.lists(

@@ -123,6 +123,7 @@ every_other_message = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(120))
 @given(every_request | every_other_message)
 def test_every_message_survives_the_wire(message):
@@ -151,6 +152,7 @@ def test_every_request_makes_its_response(message, status):
         assert getattr(answer, type_id, None) == getattr(message, type_id, None)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(100))
 @given(every_request, every_other_message)
 def test_only_requests_other_than_cancel_expect_a_response(asked, other):

@@ -86,6 +86,7 @@ def test_a_negative_window_is_our_error(operations):
         operations(-1)
 
 
+@pytest.mark.slow
 def test_ids_wrap_at_65535_and_pass_over_those_in_use():
     invoked = InvokedOperations[int](3)
     waiting = invoked.begin(STORE, 0)

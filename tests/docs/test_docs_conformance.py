@@ -245,6 +245,7 @@ def origin_server(page: str) -> str:
     return section(page, "5.6.1 Origin server")
 
 
+@pytest.mark.slow
 def test_the_reasons_of_a_store_response(origin_server: str) -> None:
     found = coded(origin_server)
     words: dict[int, str] = {reason.value: reason.words for reason in FailureReason}

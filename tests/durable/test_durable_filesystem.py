@@ -300,6 +300,7 @@ def taken_by_another_process(path: Path) -> bool:
     return ended.returncode == 1
 
 
+@pytest.mark.slow
 def test_a_lock_is_had_once_also_within_a_process(tmp_path: Path) -> None:
     lock = FILES.lock_directory(str(tmp_path))
     assert lock is not None

@@ -43,6 +43,7 @@ def test_a_slot_is_a_new_empty_file_of_the_mode_that_is_set(tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2"]
 
 
+@pytest.mark.slow
 def test_as_shipped_the_pool_holds_its_size_in_batches_of_one_sync_each() -> None:
     model = a_depot()
     pool = SlotPool(model, FOLDER)

@@ -32,6 +32,7 @@ def test_the_corpus_is_there():
     assert len(CORPUS) >= 20
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(200))
 @given(st.sampled_from(CORPUS), st.data())
 def test_damaged_commands_hold(path, data):

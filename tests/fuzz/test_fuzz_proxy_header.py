@@ -42,6 +42,7 @@ def test_the_corpus_has_headers_of_all_kinds_and_what_is_none():
     assert len([outcome for outcome in outcomes if outcome is not None and outcome[0] is None]) >= 2
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(CORPUS), st.data())
 def test_damaged_headers_hold(path, data):

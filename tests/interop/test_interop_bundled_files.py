@@ -122,6 +122,7 @@ def test_all_of_them_on_one_association_with_eight_outstanding(tmp_path: Path) -
         assert {content_of(path) for path in kept_files(Path(server.archive.root))} == contents(files)
 
 
+@pytest.mark.slow
 def test_files_whose_meta_names_another_instance_are_told_so(server: ArchiveServer) -> None:
     odd = [file for file in bundled_files() if named_as_it_is(file) != file and file.name not in REFUSED]
     assert len(odd) == 6

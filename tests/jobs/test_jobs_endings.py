@@ -87,6 +87,7 @@ rows_now = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(outcomes, rows_now, st.booleans(), st.booleans())
 def test_any_end_is_a_move_of_the_table_and_leaves_a_row_in_order(
     outcome: Outcome, now: Job, concludes: bool, began_cancelled: bool

@@ -164,6 +164,7 @@ def test_a_fault_of_a_kind_is_put_into_words_and_tried_again(
     go(scenario())
 
 
+@pytest.mark.slow
 def test_faults_in_a_row_end_in_failure(database: Database, tmp_path: Path) -> None:
     clocks = Clocks()
     database._clock = clocks.now
@@ -273,6 +274,7 @@ def test_only_more_items_done_are_progress(
 # What it writes
 
 
+@pytest.mark.slow
 def test_nothing_is_written_while_nothing_changes(database: Database, tmp_path: Path) -> None:
     async def scenario() -> None:
         with database.write() as transaction:
@@ -305,6 +307,7 @@ def find_lane(database: Database) -> str:
         return str(connection.execute(select(job_lanes.c.blocked_until)).scalar())
 
 
+@pytest.mark.slow
 def test_only_the_heartbeat_is_written_while_jobs_run(database: Database, tmp_path: Path) -> None:
     async def scenario() -> None:
         job = submit(database)

@@ -51,6 +51,7 @@ def lanes(database: Database) -> list[str]:
         return list(connection.execute(select(job_lanes.c.lane)).scalars())
 
 
+@pytest.mark.slow
 def test_fifty_dead_lanes_do_not_keep_a_live_one_waiting(database: Database, tmp_path: Path) -> None:
     async def run(run: JobRun) -> Ending:
         if run.job.lane == "peer:live":
@@ -75,6 +76,7 @@ def test_fifty_dead_lanes_do_not_keep_a_live_one_waiting(database: Database, tmp
     go(scenario())
 
 
+@pytest.mark.slow
 def test_dead_lanes_that_failed_leave_places_even_where_they_are_more_than_places(
     database: Database, tmp_path: Path
 ) -> None:
@@ -98,6 +100,7 @@ def test_dead_lanes_that_failed_leave_places_even_where_they_are_more_than_place
     go(scenario())
 
 
+@pytest.mark.slow
 def test_a_thousand_jobs_for_a_dead_peer_cost_one_attempt_a_pause(database: Database, tmp_path: Path) -> None:
     clocks = Clocks()
     database._clock = clocks.now

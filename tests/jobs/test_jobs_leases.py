@@ -267,6 +267,7 @@ def test_a_silent_process_keeps_its_jobs_for_a_lease_and_has_no_say_then(
     assert one.turn().own == ()
 
 
+@pytest.mark.slow
 def test_a_heartbeat_keeps_the_jobs(database: Database, tmp_path: Path, clocks: Clocks) -> None:
     submit(database)
     one, two = (Engine(database, tmp_path, owner, clocks) for owner in ("one", "two"))
@@ -294,6 +295,7 @@ def test_the_same_process_cannot_write_for_an_earlier_attempt(
         assert transaction.at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [-1e6, -3600.0, 3600.0, 1e6])
 def test_setting_the_clock_gives_no_job_to_two(
     database: Database, tmp_path: Path, clocks: Clocks, seconds: float

@@ -452,6 +452,7 @@ def test_a_bulk_action_does_what_the_single_one_does_where_it_can(
         assert rows.apply_to_all(transaction, JobFilter(kind="plain"), action, "tester") == []
 
 
+@pytest.mark.slow
 def test_a_bulk_action_ends_and_comes_back_for_the_rest(database: Database) -> None:
     with database.write() as transaction:
         rows.submit_many(transaction, [JobRequest(kind="plain", arguments={})] * (2 * BULK_JOBS_MAX + 3))

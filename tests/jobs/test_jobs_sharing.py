@@ -163,6 +163,7 @@ def test_the_look_for_whose_turn_it_is_goes_by_an_index(database: Database) -> N
     assert all("USING INDEX jobs_waiting (lane=? AND due_at<?)" in step for step in on_jobs), plan
 
 
+@pytest.mark.slow
 def test_an_engine_gives_turns(tmp_path: Path) -> None:
     database = database_with(tmp_path)
     kind = Kind("plain", finish)

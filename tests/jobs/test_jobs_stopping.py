@@ -55,6 +55,7 @@ def database(tmp_path: Path) -> Database:
     return database_with(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [wait_for_ever, in_a_thread])
 def test_a_running_job_is_paused_resumed_and_cancelled(
     database: Database, tmp_path: Path, function: Callable[[JobRun], Any]
@@ -138,6 +139,7 @@ def test_a_wish_that_is_taken_back_after_it_was_seen_costs_another_run(
     go(scenario())
 
 
+@pytest.mark.slow
 def test_a_kind_that_concludes_is_run_once_more(database: Database, tmp_path: Path) -> None:
     async def run(run: JobRun) -> Ending:
         if run.job.wish == "cancel":
@@ -331,6 +333,7 @@ def test_stopping_waits_for_stuck_runs_no_longer_than_it_was_told(database: Data
         release.set()
 
 
+@pytest.mark.slow
 def test_jobs_that_block_every_thread_hold_up_neither_the_engine_nor_the_loop(
     database: Database, tmp_path: Path
 ) -> None:
@@ -355,6 +358,7 @@ def test_jobs_that_block_every_thread_hold_up_neither_the_engine_nor_the_loop(
         release.set()
 
 
+@pytest.mark.slow
 def test_threads_that_never_end_are_replaced(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,6 +388,7 @@ def test_threads_that_never_end_are_replaced(
         release.set()
 
 
+@pytest.mark.slow
 def test_work_that_has_not_begun_never_begins_for_a_run_that_is_over(
     database: Database, tmp_path: Path
 ) -> None:

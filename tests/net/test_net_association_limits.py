@@ -129,6 +129,7 @@ def test_an_association_that_is_lost_waits_for_no_buffer_any_more(
         assert pool.take() is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", LOOPS, indirect=True)
 def test_a_peer_that_never_reads_is_not_read_from_and_then_cut_off(
     server: ServerThread, handlers: RecordingHandlers
@@ -183,6 +184,7 @@ def test_no_limit_on_a_pause_is_none(handlers: RecordingHandlers) -> None:
         assert slow.read_answer().status == 0
 
 
+@pytest.mark.slow
 def test_no_time_to_take_an_answer_is_over_at_once(handlers: RecordingHandlers) -> None:
     with serving(handlers, send_seconds=0) as server, RawPeer(server.port, receive_buffer=4096) as peer:
         peer.associate()

@@ -100,6 +100,7 @@ def test_an_answer_from_another_thread_goes_out_while_nothing_is_read(handlers: 
             answering.join()
 
 
+@pytest.mark.slow
 def test_the_limit_on_associations_holds_when_many_ask_at_the_same_moment(
     handlers: RecordingHandlers,
 ) -> None:
@@ -191,6 +192,7 @@ def _association_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "association"]
 
 
+@pytest.mark.slow
 def test_reading_pauses_while_workers_hold_all_that_was_read(handlers: RecordingHandlers) -> None:
     handlers.keeps_pieces = True
     with serving(handlers, "threads") as server, RawPeer(server.port) as peer:

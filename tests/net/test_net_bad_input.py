@@ -174,6 +174,7 @@ def test_a_peer_that_stops_in_the_middle_is_aborted(server: ArchiveServer, cut: 
         assert (line.outcome, line.status, line.error_comment) == ("lost", None, row["words"])
 
 
+@pytest.mark.slow
 def test_a_peer_that_never_reads_is_cut_off(server: ArchiveServer) -> None:
     with RawPeer(server.port, receive_buffer=4096) as peer:
         peer.associate()

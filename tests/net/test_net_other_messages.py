@@ -452,6 +452,7 @@ def test_other_contexts_may_not_finish_a_data_set(peer: RawPeer, handlers: Takin
     assert not handlers.taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("served_by", SERVED_BY)
 def test_answers_and_ends_from_many_threads_leave_nothing_behind(served_by: str) -> None:
     """Each request is answered on a thread of its own while its peer goes away or stays."""

@@ -242,6 +242,7 @@ def test_only_so_many_may_wait(server: ServerThread, peer: RawPeer, handlers: Ta
 # Flow
 
 
+@pytest.mark.slow
 def test_answers_wait_for_the_end_of_a_report(server: ServerThread, handlers: TakingHandlers) -> None:
     with RawPeer(server.port, receive_buffer=10_000) as peer:
         peer.associate(*ALL_CONTEXTS, window=(8, 1))
@@ -262,6 +263,7 @@ def test_answers_wait_for_the_end_of_a_report(server: ServerThread, handlers: Ta
         assert peer.release().kind == RELEASE_RP
 
 
+@pytest.mark.slow
 def test_a_peer_that_is_busy_with_sending_reads_its_report_later(
     server: ServerThread, handlers: TakingHandlers
 ) -> None:
@@ -281,6 +283,7 @@ def test_a_peer_that_is_busy_with_sending_reads_its_report_later(
         assert status_of(awaited) == 0
 
 
+@pytest.mark.slow
 def test_a_peer_that_asks_without_reading_is_not_heard_for_ever(
     server: ServerThread, handlers: TakingHandlers
 ) -> None:

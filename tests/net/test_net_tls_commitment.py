@@ -66,6 +66,7 @@ def test_a_request_is_collected_and_answered_later(
         assert peer.release().kind == RELEASE_RP
 
 
+@pytest.mark.slow
 def test_a_report_reaches_a_peer_that_reads_it_late(
     server: ServerThread, handlers: TakingHandlers, client: ssl.SSLContext
 ) -> None:

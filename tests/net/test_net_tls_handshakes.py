@@ -231,6 +231,7 @@ def test_a_certificate_signed_by_itself_is_trusted_when_it_is_named(tls_files: T
     )
 
 
+@pytest.mark.slow
 def test_a_chain_over_a_subordinate_authority_is_followed(tls_files: TLSFiles, tmp_path: Path) -> None:
     below = tls_files.authority.subordinate(tmp_path / "below")
     alone = below.issue("chained", key="rsa")
@@ -286,6 +287,7 @@ def test_lists_that_are_missing_or_old_refuse_everybody(tls_files: TLSFiles) -> 
     assert met.acceptor_failure.endswith("the revocation list of its authority is out of date")
 
 
+@pytest.mark.slow
 def test_a_whole_chain_needs_a_list_of_each_authority(tls_files: TLSFiles, tmp_path: Path) -> None:
     below = tls_files.authority.subordinate(tmp_path / "below")
     own = below.issue("chained", key="rsa")
@@ -402,6 +404,7 @@ def test_a_dsa_key_goes_with_tls_1_2_and_a_suite_for_it(tls_files: TLSFiles) -> 
     assert met.acceptor.agreed == f"TLSv1.2 {suites[0]}"
 
 
+@pytest.mark.slow
 def test_a_key_that_no_suite_works_with_is_warned_of(tls_files: TLSFiles) -> None:
     ec = tls_files.authority.issue("ec", key="ec")
     (warning,) = acceptor_context(options(tls_files, ec, profile=SecurityProfile.AES)).warnings

@@ -293,6 +293,7 @@ def test_a_refused_peer_gets_the_alert_and_the_log_the_cause(
     assert not handlers.closed
 
 
+@pytest.mark.slow
 def test_refusals_disturb_nobody(
     server: ServerThread, handlers: RecordingHandlers, tls_files: TLSFiles, client: ssl.SSLContext
 ) -> None:

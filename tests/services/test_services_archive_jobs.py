@@ -128,6 +128,7 @@ def forget(reader: ArchiveReader, number: int) -> None:
 # Verify.
 
 
+@pytest.mark.slow
 def test_a_whole_archive_is_verified_and_the_words_say_what_was_read(root: Path) -> None:
     with opened(root) as reader:
         size = sum(path.stat().st_size for path in (root / "objects").rglob("*.dcm"))
@@ -136,6 +137,7 @@ def test_a_whole_archive_is_verified_and_the_words_say_what_was_read(root: Path)
         assert (job.items_total, job.items_done, items(reader, job)) == (3, 3, [])
 
 
+@pytest.mark.slow
 def test_what_is_wrong_becomes_items_with_words(root: Path) -> None:
     with opened(root) as reader:
         flip(path_of(reader, 1))
@@ -270,6 +272,7 @@ def hold(reader: ArchiveReader, *keys: int) -> None:
         catalog.hold(transaction, keys, "commitment 2.25.1 asked by CT")
 
 
+@pytest.mark.slow
 def test_studies_series_and_instances_are_removed_each_with_its_outcome(root: Path) -> None:
     with opened(root) as reader:
         hold(reader, 3)
@@ -321,6 +324,7 @@ def test_an_override_removes_held_versions_by_the_name_of_who_asked(root: Path) 
         assert {entry.subject for entry in entries} == {"1.2.3.1", "1.2.3.2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [rows.resubmit, rows.resume])
 def test_an_override_that_goes_on_has_the_name_of_who_let_it_go_on(root: Path, again: Any) -> None:
     with opened(root) as reader:

@@ -47,6 +47,7 @@ def accept(server, *numbers, uid=UID, client="alice"):
     return taken
 
 
+@pytest.mark.slow
 def test_a_request_is_checked_held_and_fetched_and_nobody_is_called(server):
     server.keep(1)
     taken, commitment = accept(server, 1, 2)
@@ -143,6 +144,7 @@ def test_a_uid_that_was_used_by_http_is_a_duplicate_for_a_peer(server):
     assert (duplicate.way, duplicate.failures) == ("DIMSE", 1)
 
 
+@pytest.mark.slow
 def test_the_version_is_the_current_one_and_a_conflict_is_told(server):
     server.keep(1, calling=b"A")
     server.keep(2, calling=b"A")
@@ -218,6 +220,7 @@ def remove(server, number):
     assert removal.carry_out(removal.plan(f"1.2.3.{number}"), "removed by the test").removed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lose", "reason"), [(find_damage, 0x0110), (remove, 0x0112)])
 def test_a_first_fetch_tells_what_is_known_to_be_kept_no_more(server, lose, reason):
     """However young the check is."""
@@ -228,6 +231,7 @@ def test_a_first_fetch_tells_what_is_known_to_be_kept_no_more(server, lose, reas
     assert fetch_when_looked_at(server) == [("failed", reason), ("committed", None)]
 
 
+@pytest.mark.slow
 def test_what_was_checked_long_ago_is_checked_again_before_it_is_fetched(server):
     server.keep(1, 2)
     accept(server, 1, 2)
@@ -238,6 +242,7 @@ def test_what_was_checked_long_ago_is_checked_again_before_it_is_fetched(server)
     assert server.commitment(UID).failures == 1
 
 
+@pytest.mark.slow
 def test_who_fetches_seldom_gets_a_result_all_the_same(server):
     server.keep(1)
     accept(server, 1)
@@ -250,6 +255,7 @@ def test_who_fetches_seldom_gets_a_result_all_the_same(server):
     assert web_result(server.database, UID).commitment.state is REPORTED
 
 
+@pytest.mark.slow
 def test_what_was_fetched_once_says_the_same_for_ever(server):
     server.keep(1)
     accept(server, 1)
@@ -260,6 +266,7 @@ def test_what_was_fetched_once_says_the_same_for_ever(server):
     assert web_result(server.database, UID).instances == first.instances
 
 
+@pytest.mark.slow
 def test_a_result_is_looked_at_by_one_job_and_is_open_meanwhile(tmp_path):
     with commitment_serving(tmp_path / "archive") as server:
         server.keep(1)

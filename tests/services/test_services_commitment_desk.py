@@ -141,6 +141,7 @@ def references(first: int, count: int) -> list[tuple[str, str]]:
     return [(CT_IMAGE_STORAGE, f"1.2.3.{number}") for number in range(first, first + count)]
 
 
+@pytest.mark.slow
 def test_a_peer_that_is_not_told_cannot_ask_without_end(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert UNREPORTED_REFERENCES_MAX == 500_000
     monkeypatch.setattr(backlog, "UNREPORTED_REFERENCES_MAX", 10)

@@ -204,6 +204,7 @@ def test_a_request_of_something_else_is_answered_by_what_it_is(server, command, 
     assert counted(server) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_what_was_refused_goes_on_with_the_next_request(server):
     """A data set that is discarded unread leaves the association as it was."""
     with asking(server) as peer:
@@ -320,6 +321,7 @@ def test_a_database_that_stands_still_holds_up_neither_others_nor_too_many(serve
     assert counted(server)[0] == len(later)
 
 
+@pytest.mark.slow
 def test_requests_that_come_together_share_transactions(server, monkeypatch):
     writes = []
     write = server.database.write

@@ -102,6 +102,7 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "CHECK_TURN_SECONDS", 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_by_one")
 def test_a_long_check_gives_way_after_each_turn_and_goes_on_where_it_was(tmp_path: Path) -> None:
     policy = Asked(lambda _context, _uid: SUCCESS)
@@ -119,6 +120,7 @@ def test_a_long_check_gives_way_after_each_turn_and_goes_on_where_it_was(tmp_pat
         assert GAVE_WAY not in job.checkpoint
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_by_one")
 def test_a_check_that_gave_way_knows_what_it_left_open_before(tmp_path: Path) -> None:
     """It waits for that as one which did not give way, and asks again for nothing else."""
@@ -144,6 +146,7 @@ def test_a_check_that_gave_way_knows_what_it_left_open_before(tmp_path: Path) ->
         assert {one.outcome for one in server.instances(UID)} == {InstanceOutcome.COMMITTED}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_by_one")
 def test_a_second_look_gives_way_too(tmp_path: Path) -> None:
     policy = Asked(lambda _context, _uid: SUCCESS)

@@ -137,6 +137,7 @@ def test_what_is_named_by_no_uid_alone_cannot_be_asked_for(database: Database) -
     ]
 
 
+@pytest.mark.slow
 def test_as_many_as_may_be_are_asked_for_at_once(database: Database) -> None:
     commitment = ask_for(database, references_to(*range(REFERENCES_PER_REQUEST_MAX)))
     assert commitment.instances == REFERENCES_PER_REQUEST_MAX

@@ -107,6 +107,7 @@ _REFERENCE = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(
     asked=st.lists(_REFERENCE, min_size=1, unique=True),
     committed=st.lists(_REFERENCE),

@@ -50,6 +50,7 @@ def versions_of(server, number):
         return find_versions(connection, [f"1.2.3.{number}"])[f"1.2.3.{number}"]
 
 
+@pytest.mark.slow
 def test_what_the_peer_sent_last_is_committed_though_the_clock_was_set_back(server, user):
     server.keep(1)
     with clocks_set_back(server, 3600):
@@ -63,6 +64,7 @@ def test_what_the_peer_sent_last_is_committed_though_the_clock_was_set_back(serv
     ]
 
 
+@pytest.mark.slow
 def test_peers_of_one_ae_title_are_told_apart_by_their_addresses(tmp_path, user):
     twin = peer_at(1, "twin", host=ELSEWHERE)
     with commitment_serving(tmp_path / "archive", twin, user.peer(host=HOST)) as server:
@@ -80,6 +82,7 @@ def test_peers_of_one_ae_title_are_told_apart_by_their_addresses(tmp_path, user)
         )
 
 
+@pytest.mark.slow
 def test_a_stranger_who_takes_the_ae_title_of_a_peer_does_not_speak_for_it(tmp_path, user):
     with commitment_serving(tmp_path / "archive", user.peer(host=HOST)) as server:
         server.keep(1, source=HOST)
@@ -89,6 +92,7 @@ def test_a_stranger_who_takes_the_ae_title_of_a_peer_does_not_speak_for_it(tmp_p
         assert "from several addresses" in server.instances(UID)[0].words
 
 
+@pytest.mark.slow
 def test_what_was_removed_is_not_what_others_sent_under_its_uid(server, user):
     server.keep(1, calling=b"OTHER")
     server.keep(1, content=1)

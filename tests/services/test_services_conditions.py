@@ -119,6 +119,7 @@ def fits_by_trying(pattern: str, text: str) -> bool:
     return bool(text) and pattern[0] in {"?", text[0]} and fits_by_trying(pattern[1:], text[1:])
 
 
+@pytest.mark.slow
 @given(pattern=letters, text=letters)
 @settings(max_examples=examples(400), deadline=None)
 def test_wildcards_fit_what_trying_all_ways_finds(pattern: str, text: str) -> None:
@@ -198,6 +199,7 @@ def test_an_ipv4_address_is_in_a_network_by_its_first_bits(
     assert asked.match(arrival(peer_address=f"::ffff:{address}")) is inside
 
 
+@pytest.mark.slow
 @given(address=st.ip_addresses(v=6), number=st.integers(0, 2**128 - 1), prefix=st.integers(0, 128))
 @settings(max_examples=examples(150), deadline=None)
 def test_an_ipv6_address_is_in_a_network_by_its_first_bits(

@@ -125,6 +125,7 @@ def delivering(rig, tmp_path, monkeypatch):
     return Delivering(rig, tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_what_happens_is_told_in_order_and_once(delivering):
     delivering.rig.keep(*range(1, 6))
     delivering.run(lambda: len(delivering.listener.told) == 5, "five events")
@@ -134,6 +135,7 @@ def test_what_happens_is_told_in_order_and_once(delivering):
     assert {event.kind for event in delivering.listener.told} == RECEIVED_ALONE
 
 
+@pytest.mark.slow
 def test_a_target_is_not_told_of_what_was_before_it(rig, tmp_path, monkeypatch):
     rig.keep(1)
     delivering = Delivering(rig, tmp_path, monkeypatch)
@@ -168,6 +170,7 @@ def test_what_was_told_leaves_no_more_than_one_job_behind(delivering):
     assert [job.state for job in delivering.jobs()] == [JobState.SUCCESS]
 
 
+@pytest.mark.slow
 def test_more_than_a_portion_is_told(delivering, monkeypatch):
     monkeypatch.setattr(delivery_job, "DELIVERY_EVENTS", 3)
     delivering.rig.keep(*range(10))
@@ -175,6 +178,7 @@ def test_more_than_a_portion_is_told(delivering, monkeypatch):
     assert delivering.listener.uids() == told_of(range(10))
 
 
+@pytest.mark.slow
 def test_studies_are_told_beside_each_other_and_each_in_order(delivering):
     for number in range(30):
         delivering.rig.keep(number, study=f"1.2.{number % 3}", series=f"1.2.{number % 3}.1")
@@ -186,6 +190,7 @@ def test_studies_are_told_beside_each_other_and_each_in_order(delivering):
     assert all(seqs == sorted(seqs) for seqs in by_study.values())
 
 
+@pytest.mark.slow
 def test_no_more_are_told_at_once_than_the_target_wants(rig, tmp_path, monkeypatch):
     delivering = Delivering(rig, tmp_path, monkeypatch, at_once=2)
     listener = delivering.listener
@@ -217,6 +222,7 @@ def test_what_fails_is_tried_again_until_it_is_told(delivering):
     assert listener.uids() == told_of([1, 2, 3])
 
 
+@pytest.mark.slow
 def test_one_study_that_fails_holds_up_no_other(delivering):
     listener = delivering.listener
     listener.fails_for = {"1.2.3.1": DeliveryError("this one is too large")}
@@ -230,6 +236,7 @@ def test_one_study_that_fails_holds_up_no_other(delivering):
     assert listener.uids()[6:] == told_of([1, 8])
 
 
+@pytest.mark.slow
 def test_what_fails_is_not_tried_again_at_once_while_others_are_told(delivering, monkeypatch):
     monkeypatch.setattr(delivery_job, "RETRY_SECONDS_FIRST", 3600.0)
     monkeypatch.setattr(delivery_job, "RETRY_SECONDS_MAX", 3600.0)
@@ -243,6 +250,7 @@ def test_what_fails_is_not_tried_again_at_once_while_others_are_told(delivering,
     assert listener.attempts.count("1.2.3.1") == 1
 
 
+@pytest.mark.slow
 def test_a_fault_holds_up_its_study_alone_and_is_passed_by_in_the_end(rig, tmp_path, monkeypatch):
     delivering = Delivering(rig, tmp_path, monkeypatch, give_up_hours=0.0)
     delivering.listener.fails_for = {"1.2.3.2": RuntimeError("ours")}
@@ -255,6 +263,7 @@ def test_a_fault_holds_up_its_study_alone_and_is_passed_by_in_the_end(rig, tmp_p
     ]
 
 
+@pytest.mark.slow
 def test_what_a_target_is_not_told_of_any_more_holds_up_nothing(delivering):
     listener = delivering.listener
     listener.fails_for = {"1.2.3.1": DeliveryError("not now")}
@@ -310,6 +319,7 @@ def test_a_target_may_say_when_it_wants_to_be_told_again(delivering):
     assert len(listener.attempts) == 1
 
 
+@pytest.mark.slow
 def test_what_fails_for_too_long_is_passed_by_and_said(rig, tmp_path, monkeypatch):
     delivering = Delivering(rig, tmp_path, monkeypatch, give_up_hours=0.0)
     delivering.listener.fails_for = {"1.2.3.2": DeliveryError("never")}
@@ -321,6 +331,7 @@ def test_what_fails_for_too_long_is_passed_by_and_said(rig, tmp_path, monkeypatc
     assert (line["target"], line["kind"], line["why"]) == ("router", "instance.received", "never")
 
 
+@pytest.mark.slow
 def test_what_was_told_before_a_death_is_told_again_at_most_and_nothing_is_left_out(delivering, monkeypatch):
     delivering.rig.keep(*range(10))
     listener = delivering.listener
@@ -342,6 +353,7 @@ def job_due_now():
     return update(jobs).values(due_at="2020-01-01T00:00:00.000000Z")
 
 
+@pytest.mark.slow
 def test_who_tells_rests_while_many_instances_arrive(delivering, monkeypatch):
     """Whoever stops it does not wait for that."""
     listener = delivering.listener
@@ -383,6 +395,7 @@ def test_a_target_that_left_the_settings_ends_its_job(delivering):
     assert delivering.listener.told == []
 
 
+@pytest.mark.slow
 def test_events_are_told_once_more(delivering):
     delivering.rig.keep(*range(1, 6))
     delivering.run(lambda: len(delivering.listener.told) == 5, "five events")
@@ -404,6 +417,7 @@ def test_events_are_told_once_more(delivering):
     assert delivering.listener.told[5].seq == third.seq
 
 
+@pytest.mark.slow
 def test_a_replay_may_be_of_one_study(delivering):
     delivering.rig.keep(1)
     delivering.rig.keep(2, study="1.2.66", series="1.2.66.1")
@@ -417,6 +431,7 @@ def test_a_replay_may_be_of_one_study(delivering):
     assert delivering.listener.uids()[2:] == told_of([2])
 
 
+@pytest.mark.slow
 def test_kinds_of_every_sort_can_be_told(rig, tmp_path, monkeypatch):
     delivering = Delivering(rig, tmp_path, monkeypatch, kinds=frozenset(EVERY_KIND))
     rig.keep(1)

@@ -191,6 +191,7 @@ def test_a_death_before_the_commit_of_a_job_leaves_its_rows_waiting(
     assert (rig.states(), len(rig.jobs())) == ([(1, "PACS", "queued")], 1)
 
 
+@pytest.mark.slow
 def test_several_processes_of_an_archive_choose_nothing_twice(rig: ForwardingRig) -> None:
     rig.begin(ALL, peers=[PACS])
     with contextlib.closing(open_database(rig.folder, sync=False)) as other:
@@ -271,6 +272,7 @@ def become_quiet(rig: ForwardingRig) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_rule_for_quiet_studies_sends_what_the_study_has_then(rig: ForwardingRig) -> None:
     rig.begin(QUIET, peers=[PACS])
     StudyWatch(rig.database, 60.0).begin()

@@ -19,6 +19,7 @@ def sources(tmp_path: Path) -> list[SourceFile]:
     return [SourceFile(path=str(path), is_named=True) for path in paths]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [1, 2, 5])
 def test_with_few_places_an_import_waits_and_every_file_is_stored(
     tmp_path: Path, sources: list[SourceFile], bound: int
@@ -29,6 +30,7 @@ def test_with_few_places_an_import_waits_and_every_file_is_stored(
         assert len(instances(archive)) == len(sources)
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_nothing_more_stops_an_import(tmp_path: Path, sources: list[SourceFile]) -> None:
     with closing(open_archive(tmp_path / "archive")) as archive:
         archive.admission.distrust("the disk failed")

@@ -41,6 +41,7 @@ def rebuilt(rig: RetentionRig, tmp_path: Path) -> ArchiveReader:
     return ArchiveReader(str(copy), to_read=True)
 
 
+@pytest.mark.slow
 def test_what_a_rebuild_listed_may_have_been_committed_and_stays(rig: RetentionRig, tmp_path: Path) -> None:
     rig.keep(1, 2)
     rig.hold(2)  # which no file tells

@@ -36,6 +36,7 @@ def hand_back(rig: RetentionRig, *uids: str, before: str = "") -> int:
     return release(rig.database, choice, plan_release(rig.database, choice), "anna", "committed anew")
 
 
+@pytest.mark.slow
 def test_what_is_released_goes_by_the_rules_and_the_rest_stays(rig: RetentionRig) -> None:
     assert hand_back(rig) == 4
     rig.hold(2)
@@ -43,6 +44,7 @@ def test_what_is_released_goes_by_the_rules_and_the_rest_stays(rig: RetentionRig
     assert sorted(rig.gone()) == [1, 4]
 
 
+@pytest.mark.slow
 def test_a_study_goes_when_all_of_it_is_released(rig: RetentionRig) -> None:
     assert hand_back(rig, "1.2.3.1") == 1
     rig.go_through()
@@ -52,6 +54,7 @@ def test_a_study_goes_when_all_of_it_is_released(rig: RetentionRig) -> None:
     assert sorted(rig.gone()) == [1, 4]
 
 
+@pytest.mark.slow
 def test_what_is_released_is_told_of_a_day_before_it_goes(rig: RetentionRig) -> None:
     assert hand_back(rig, "1.2.20") == 1
     (line,) = rig.look()
@@ -62,6 +65,7 @@ def test_what_is_released_is_told_of_a_day_before_it_goes(rig: RetentionRig) -> 
     assert rig.gone() == [2]
 
 
+@pytest.mark.slow
 def test_what_is_released_while_a_look_is_under_way_is_told_of_a_day_before_it_goes_too(
     rig: RetentionRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

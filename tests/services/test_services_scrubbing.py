@@ -152,6 +152,7 @@ def this_round(reader: ArchiveReader, job: Job) -> Round:
 # Rounds.
 
 
+@pytest.mark.slow
 def test_a_round_reads_every_file_once_in_slices_and_says_what_it_found(
     root: Path, small_slices: None
 ) -> None:
@@ -197,6 +198,7 @@ def test_at_the_end_of_a_round_the_next_one_waits_for_its_time_and_begins(
         assert now.words.startswith("round 1, ")
 
 
+@pytest.mark.slow
 def test_what_arrives_during_a_round_is_read_at_its_end(root: Path, small_slices: None) -> None:
     clocks = Clocks()
     with opened(root, clocks) as reader:
@@ -208,6 +210,7 @@ def test_what_arrives_during_a_round_is_read_at_its_end(root: Path, small_slices
         assert (read_files(reader), this_round(reader, job).files) == (1, COUNT + 1)
 
 
+@pytest.mark.slow
 def test_a_slice_begins_where_the_one_before_ended_also_after_a_restart(
     root: Path, small_slices: None
 ) -> None:
@@ -236,6 +239,7 @@ def test_superseded_versions_are_read_too_and_what_is_gone_is_not(root: Path) ->
 # What it finds.
 
 
+@pytest.mark.slow
 def test_damage_is_condemned_said_and_kept_as_an_item(root: Path, small_slices: None) -> None:
     clocks = Clocks()
     flip(files_of(root)[2])
@@ -257,6 +261,7 @@ def test_damage_is_condemned_said_and_kept_as_an_item(root: Path, small_slices: 
         assert found["1.2.3.3"][0].state is VersionState.DAMAGED
 
 
+@pytest.mark.slow
 def test_a_later_round_counts_what_it_found_itself(root: Path) -> None:
     clocks = Clocks()
     flip(files_of(root)[0])
@@ -363,6 +368,7 @@ def test_a_slice_gives_way_within_a_second_and_is_read_again(root: Path) -> None
 # Clocks and settings.
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back_by_years_does_not_end_the_scrub(root: Path, small_slices: None) -> None:
     clocks = Clocks()
     with opened(root, clocks) as reader:

@@ -90,6 +90,7 @@ def test_files_are_sent_in_their_order_and_several_await_their_answer(tmp_path: 
     assert observer.results == {Result.ACCEPTED: 12}
 
 
+@pytest.mark.slow
 def test_more_classes_than_an_association_has_contexts_take_several(tmp_path: Path) -> None:
     for number in range(150):
         write_file(tmp_path / f"{number}", number, sop_class_uid=f"1.2.840.10008.5.1.4.1.1.2.{number}")

@@ -98,6 +98,7 @@ def test_what_became_of_each_context_is_written_down(archive: Archive) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_log_names_what_was_refused_and_a_bounded_number_of_it(archive: Archive) -> None:
     count = REFUSED_SYNTAXES_LOGGED_MAX
     refused = [f"1.2.840.99999.{number}" for number in range(count + 5)]

@@ -52,6 +52,7 @@ def current_keys(rig: StoreRig, *numbers: int) -> dict[str, int]:
     return {uid: next(one.version_key for one in some if one.is_current) for uid, some in found.items()}
 
 
+@pytest.mark.slow
 def test_what_was_stored_is_asked_to_be_committed_even_if_some_failed(rig: StoreRig) -> None:
     with scripted_acceptor(Script(answer=lambda got: 0xA900 if number_of(got) == 3 else 0x0000)) as acceptor:
         terms = AskTerms(re_ask_times=2)
@@ -70,6 +71,7 @@ def test_what_was_stored_is_asked_to_be_committed_even_if_some_failed(rig: Store
     assert request.arguments["terms"]["re_ask_times"] == 2
 
 
+@pytest.mark.slow
 def test_the_version_that_was_sent_is_asked_for_whatever_came_since(rig: StoreRig) -> None:
     has_room = threading.Event()
 
@@ -104,6 +106,7 @@ def test_without_the_wish_nothing_is_asked_for(rig: StoreRig) -> None:
     assert commitments_of(rig) == []
 
 
+@pytest.mark.slow
 def test_more_than_one_request_holds_is_asked_for_in_several(rig: StoreRig) -> None:
     for portion, sizes in ((4, [4, 4, 2]), (5, [5, 5]), (10, [10])):
         with scripted_acceptor() as acceptor, patch.object(store_job, "REFERENCES_PER_REQUEST_MAX", portion):
@@ -115,6 +118,7 @@ def test_more_than_one_request_holds_is_asked_for_in_several(rig: StoreRig) -> N
         assert {uid for one in asked for uid in one} == {f"1.2.3.{number}" for number in range(10)}
 
 
+@pytest.mark.slow
 def test_a_death_between_two_requests_asks_for_none_twice(rig: StoreRig) -> None:
     real = store_job.ask
     calls: list[Any] = []
@@ -144,6 +148,7 @@ def test_a_death_between_two_requests_asks_for_none_twice(rig: StoreRig) -> None
     assert [len(asked_in(rig, uid)) for uid in ended.checkpoint["transaction_uids"]] == [4, 4, 2]
 
 
+@pytest.mark.slow
 def test_a_job_submitted_again_asks_anew_when_more_was_stored_and_not_otherwise(rig: StoreRig) -> None:
     refused = {3}
     with scripted_acceptor(

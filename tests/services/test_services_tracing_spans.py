@@ -198,6 +198,7 @@ def test_what_a_peer_makes_up_is_bounded(rig: Rig) -> None:
 # The share.
 
 
+@pytest.mark.slow
 def test_a_share_of_the_traces_is_told_each_with_all_of_it(database: Database, tmp_path: Path) -> None:
     rig = Rig(database, tmp_path, share=0.25)
     names = [hashlib.md5(str(number).encode()).hexdigest() for number in range(400)]

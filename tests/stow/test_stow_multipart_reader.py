@@ -248,6 +248,7 @@ def test_as_many_fields_as_are_allowed_are_read():
     assert_parts(b"--b\r\n" + head + b"\r\nx\r\n--b--", Part(fields, b"x"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behind", [b"\r\n\r\nx", b""])
 @pytest.mark.parametrize("size", [0, 1, 1000, PART_HEAD_BYTES_MAX])
 def test_a_head_has_a_bound_however_it_comes(behind, size):
@@ -360,6 +361,7 @@ ENDLESS = {
 """What a body begins with, and what it goes on with for ever."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_little_is_kept_whatever_comes(kind):
     first, again = ENDLESS[kind]
@@ -389,6 +391,7 @@ def test_nothing_is_kept_behind_the_close():
     assert kept < PART_HEAD_BYTES_MAX
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_a_long_piece_costs_by_its_length(kind):
     first, again = ENDLESS[kind]

@@ -216,6 +216,7 @@ def test_words_have_a_bound():
 texts = st.text(st.characters(codec=None), max_size=200)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(100), deadline=None)
 @given(texts, st.sampled_from([DICOM_JSON, DICOM_XML]))
 def test_no_text_breaks_a_response(text, media_type):

@@ -44,6 +44,7 @@ results = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(60), deadline=None)
 @given(results, st.sampled_from([DICOM_JSON, DICOM_XML]))
 def test_what_we_write_is_read_as_it_was(result, media_type):
@@ -323,6 +324,7 @@ DAMAGEABLE = StoreResult(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from([DICOM_JSON, DICOM_XML]), st.data())
 def test_a_damaged_response_is_read_or_refused(media_type, data):
@@ -351,6 +353,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(100), deadline=None)
 @given(json_values)
 def test_json_of_any_shape_is_read_or_refused(value):

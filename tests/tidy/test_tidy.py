@@ -144,6 +144,7 @@ def check_imports() -> str:
 # The rules, held against the repository
 
 
+@pytest.mark.slow
 def test_files_are_of_readable_size() -> None:
     assert list(long_files(code_files(*CODE_FOLDERS))) == []
     assert [name for name in LONGER_FILES if not (ROOT / name).exists()] == []
@@ -154,12 +155,14 @@ def test_functions_fit_a_screen() -> None:
     assert [found for path in code_files(*CODE_FOLDERS) for found in long_functions(path)] == []
 
 
+@pytest.mark.slow
 def test_only_the_command_line_prints() -> None:
     rooms = [path for path in code_files("src") if "app" not in path.relative_to(ROOT / "src").parts]
     assert rooms
     assert [found for path in rooms for found in prints(path)] == []
 
 
+@pytest.mark.slow
 def test_every_silenced_rule_has_its_reason() -> None:
     assert [found for path in code_files(*CODE_FOLDERS) for found in silencers_without_reason(path)] == []
 
@@ -169,6 +172,7 @@ def test_imports_keep_their_contracts() -> None:
     assert check_imports() == ""
 
 
+@pytest.mark.slow
 def test_links_between_documents_resolve() -> None:
     assert documents()
     assert [found for page in documents() for found in broken_links(page)] == []

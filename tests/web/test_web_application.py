@@ -117,6 +117,7 @@ def wait_for(lines: list[Any], count: int) -> list[Any]:
 # Problems
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_404(client: httpx.Client) -> None:
     assert "/api/docs" in problem(client.get("/api/nowhere"), 404)["detail"]
     assert "/api/docs" in problem(client.get("/api"), 404)["detail"]
@@ -299,6 +300,7 @@ def test_what_does_not_fit_is_told_in_our_words(tmp_path: Path) -> None:
         assert error["what"].startswith("it has to be 'pending', 'running'")
 
 
+@pytest.mark.slow
 def test_a_422_tells_few_errors_and_no_name_that_the_request_made_up(tmp_path: Path) -> None:
     with web_client(tmp_path / "archive") as (client, _):
         unknown = {f"{SECRET}{number}": number for number in range(50)}

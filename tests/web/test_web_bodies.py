@@ -134,6 +134,7 @@ def seconds_of(body: bytes) -> float:
     return min(times)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LONG)
 def test_twice_as_long_a_body_takes_about_twice_as_long(name: str) -> None:
     make = LONG[name]

@@ -324,6 +324,7 @@ def test_too_many_items_and_values_of_xml(monkeypatch: pytest.MonkeyPatch) -> No
     assert caught.value.is_too_long
 
 
+@pytest.mark.slow
 def test_a_long_value_takes_no_memory_of_its_length() -> None:
     body = xml_of(list_json()).replace(b"1.2.3.1", b"1" * 30_000_000, 1)
     tracemalloc.start()

@@ -61,6 +61,7 @@ def add(database: Database, name: str, role: Role = Role.READ, *, password: str 
     return new.secret
 
 
+@pytest.mark.slow
 def test_a_token_is_named_random_and_kept_as_a_hash(database: Database) -> None:
     first, second = add(database, "monitor"), add(database, "other", Role.ADMIN)
     prefix, name, secret = first.split(".")
@@ -110,6 +111,7 @@ def test_to_store_is_permitted_apart_from_the_role(database: Database, password:
             assert noted.detail.endswith("may store" if may_store else "may not store")
 
 
+@pytest.mark.slow
 def test_a_name_is_taken_once(database: Database) -> None:
     add(database, "monitor")
     with pytest.raises(CredentialExistsError, match="monitor"):
@@ -122,6 +124,7 @@ def test_a_name_is_taken_once(database: Database) -> None:
         remove_credential(transaction, "nobody", who="a test")
 
 
+@pytest.mark.slow
 def test_there_is_a_bound_on_their_number(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(credentials, "CREDENTIALS_MAX", 2)
     add(database, "a")
@@ -193,6 +196,7 @@ def test_what_is_presented_is_read() -> None:
 # The book
 
 
+@pytest.mark.slow
 def test_the_book_reads_the_rows_once_a_second(database: Database) -> None:
     clock = Clock()
     book = CredentialBook(database, clock=clock)
@@ -230,6 +234,7 @@ def test_what_was_read_before_a_change_is_not_taken_for_what_is_there_after_it(
     assert [len(found) for found in reads] == [1, 0]
 
 
+@pytest.mark.slow
 def test_what_was_verified_is_remembered_for_a_while(database: Database) -> None:
     clock = Clock()
     given = presented(f"Bearer {add(database, 'monitor')}")

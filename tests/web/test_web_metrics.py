@@ -151,6 +151,7 @@ def test_received_objects_and_bytes(tmp_path: Path, database: Database, scrape: 
     assert scrape("received_objects_total", outcome="stored", way="C-STORE") == 3  # nothing is counted twice
 
 
+@pytest.mark.slow
 def test_latency_refusals_and_losses(database: Database, scrape: Scraped) -> None:
     kept = [0.0005, 0.002, 0.002, 0.2, 99.0]
     with database.write() as transaction:
@@ -564,6 +565,7 @@ def test_both_addresses_and_who_may(rig: OrthancRig) -> None:
     assert rig.ask("GET", "/metrics", headers=reader).status == 200
 
 
+@pytest.mark.slow
 def test_what_a_server_does_is_in_its_metrics(rig: OrthancRig) -> None:
     samples_of(rig.ask("GET", "/metrics").value.decode())
     instance = make_instance(1)

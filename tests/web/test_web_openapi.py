@@ -219,6 +219,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_and_its_links_lead_somewhere(
     client: httpx.Client, document: dict[str, Any]
 ) -> None:
@@ -237,6 +238,7 @@ def test_the_page_is_whole_and_its_links_lead_somewhere(
     assert {"details", "summary", "nav", "th"} <= set(page.tags)
 
 
+@pytest.mark.slow
 def test_the_page_runs_nothing_and_loads_nothing(client: httpx.Client) -> None:
     answer = client.get("/api/docs")
     page = Page(answer.text)

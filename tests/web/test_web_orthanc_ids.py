@@ -78,6 +78,7 @@ def test_what_is_no_id(text: str) -> None:
 # The entries.
 
 
+@pytest.mark.slow
 def test_entries_find_what_was_added_however_they_are_packed() -> None:
     entries = Entries(run_entries=16)
     chance = random.Random(5)

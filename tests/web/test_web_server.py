@@ -77,6 +77,7 @@ def test_who_sends_a_byte_now_and_then_gains_no_time(
         assert not answer or status_of(answer) == 408
 
 
+@pytest.mark.slow
 def test_the_second_head_has_its_own_time(served: WebThread, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "HEAD_SECONDS", SOON)
     with connect(served) as sock:

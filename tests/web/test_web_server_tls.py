@@ -64,6 +64,7 @@ def test_who_never_shakes_hands_is_counted_and_closed(
         assert httpx.get(f"{thread.url}/api/live", verify=trusting(tls_files)).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.peer("openssl")
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_renewed_certificate_is_used_from_the_next_connection_on(

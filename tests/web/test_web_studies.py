@@ -63,6 +63,7 @@ def test_one_file_needs_no_parts(storing: Storing) -> None:
     assert (status, answer.stored) == (200, UIDS[:1])
 
 
+@pytest.mark.slow
 def test_a_body_may_come_byte_by_byte(storing: Storing) -> None:
     status, answer = storing.post(in_pieces(body_of(*FILES), 1))
     assert (status, answer.stored) == (200, UIDS)

@@ -221,6 +221,7 @@ def test_an_image_that_would_have_to_be_decoded_is_refused(
     assert any(media_type in words for words in answer.words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [JSON, XML])
 @pytest.mark.parametrize(("is_file", "ratios"), [(True, None), (False, None), (False, [5])])
 def test_jpeg_2000_of_openjpeg_is_what_was_compressed(
