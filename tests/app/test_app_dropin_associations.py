@@ -101,25 +101,25 @@ def test_our_sleep_is_not_the_peers_silence(tmp_path: Path) -> None:
 # Silence
 
 
-def first_of(peer: RawPeer) -> float:
-    """Return after how many seconds the peer gets an A-ABORT."""
-    began = time.monotonic()
+def until_aborted(peer: RawPeer, began: float) -> float:
+    """Return how many seconds after `began` the peer gets an A-ABORT."""
     assert peer.read_pdu().kind == ABORT
     return time.monotonic() - began
 
 
 def test_a_connection_without_a_request_ends_in_time(tmp_path: Path) -> None:
-    with receiving(tmp_path, "-ta", "1") as receiver, RawPeer(receiver.port) as peer:
+    with receiving(tmp_path, "-ta", "1") as receiver:
         began = time.monotonic()
-        with pytest.raises(PeerClosed):
+        with RawPeer(receiver.port) as peer, pytest.raises(PeerClosed):
             peer.read_pdu()
         assert 0.9 < time.monotonic() - began < 10
 
 
 def test_an_idle_association_of_storescp_ends_by_ts_and_not_by_td(tmp_path: Path) -> None:
     with receiving(tmp_path, "-ts", "2", "-td", "1") as receiver, RawPeer(receiver.port) as peer:
+        began = time.monotonic()
         peer.associate()
-        assert first_of(peer) > 1.8
+        assert until_aborted(peer, began) > 1.8
     with receiving(tmp_path, "-ts", "0", "-td", "1", "-ta", "1") as receiver, receiver.association() as peer:
         peer.socket.settimeout(2.5)
         with pytest.raises(TimeoutError):
@@ -131,8 +131,9 @@ def test_an_idle_association_of_storescp_ends_by_ts_and_not_by_td(tmp_path: Path
 def test_a_data_set_that_stops_ends_by_td(tmp_path: Path, mode: list[str]) -> None:
     with receiving(tmp_path, *mode, "-td", "1") as receiver, RawPeer(receiver.port) as peer:
         peer.associate()
+        began = time.monotonic()
         peer.send(store_message(1, "1.2.3.1", instance(1, size=900_000).data)[:-10])
-        assert first_of(peer) > 0.8
+        assert until_aborted(peer, began) > 0.8
         receiver.wait_until(lambda: receiver.names() == [], "before the rest was gone")
         assert receiver.is_serving()
 
@@ -140,8 +141,9 @@ def test_a_data_set_that_stops_ends_by_td(tmp_path: Path, mode: list[str]) -> No
 def test_silence_ends_associations_of_dcmrecv_by_td(tmp_path: Path) -> None:
     with receiving(tmp_path, "-td", "1", tool="dcmrecv") as receiver:
         with RawPeer(receiver.port) as peer:
+            began = time.monotonic()
             peer.associate()
-            assert first_of(peer) > 0.8
+            assert until_aborted(peer, began) > 0.8
         assert receiver.is_serving()
 
 

@@ -282,8 +282,8 @@ def test_a_study_ends_when_nothing_has_come_for_so_long(
 ) -> None:
     with receiving(tmp_path, "-ss", "s", "-tos", "1", "-xcs", record.line("#p"), "-ts", "1") as receiver:
         with receiver.association() as peer:
-            assert peer.store("1.2.3.1", instance(1).data).status == 0
             began = time.monotonic()
+            assert peer.store("1.2.3.1", instance(1).data).status == 0
             if is_open:
                 record.wait_for(1)
                 assert peer.echo().status == 0, "silence is no fault while a study's end is waited for"

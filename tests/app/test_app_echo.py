@@ -39,21 +39,21 @@ def test_an_answer_for_scripts_is_one_line_of_json(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("script", "seconds", "words"),
     [
-        (Script(on_request=lambda _: REJECTED_CALLED_AE_TITLE), "rejected (1,1,7)"),
-        (Script(on_request=lambda _: Act.ABORT), "aborted"),
-        (Script(on_request=lambda _: Act.SILENCE), "did not answer the association request"),
-        (Script(answer=lambda _: Act.SILENCE), "nothing moved for 0.3 seconds"),
-        (Script(answer=lambda _: 0x0110), "answered 0110H Failed: processing failure"),
-        (Script(policy=AcceptancePolicy(accepts_abstract_syntax=lambda _: False)), "Verification"),
+        (Script(on_request=lambda _: REJECTED_CALLED_AE_TITLE), "20", "rejected (1,1,7)"),
+        (Script(on_request=lambda _: Act.ABORT), "20", "aborted"),
+        (Script(on_request=lambda _: Act.SILENCE), "0.3", "did not answer the association request"),
+        (Script(answer=lambda _: Act.SILENCE), "0.3", "nothing moved for 0.3 seconds"),
+        (Script(answer=lambda _: 0x0110), "20", "answered 0110H Failed: processing failure"),
+        (Script(policy=AcceptancePolicy(accepts_abstract_syntax=lambda _: False)), "20", "Verification"),
     ],
 )
 def test_anything_else_is_a_sentence_and_unavailable(
-    script: Script, words: str, capsys: pytest.CaptureFixture[str]
+    script: Script, seconds: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with scripted_acceptor(script) as acceptor:
-        code = run(["echo", "--timeout", "0.3", f"PEER@127.0.0.1:{acceptor.port}"])
+        code = run(["echo", "--timeout", seconds, f"PEER@127.0.0.1:{acceptor.port}"])
     assert code == ExitCode.UNAVAILABLE
     output, errors = capsys.readouterr()
     assert output == ""

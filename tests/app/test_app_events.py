@@ -259,6 +259,8 @@ def cursors(archive):
         return set(connection.execute(select(consumers.c.name)).scalars())
 
 
+WHOLE_EVENTS = "[0-9]*.json"
+"""The names of event files that are whole; while one is written a dot is before its name."""
 NOTE = "import os, sys; open(os.path.join(sys.argv[1], sys.argv[2]), 'w').close()"
 
 
@@ -284,8 +286,8 @@ def test_a_server_tells_all_targets_and_a_kill_loses_nothing(tmp_path):
             wait(lambda: "study.quiet" in endpoint.kinds(), "before the endpoint was told")
             wait((notes / "study.quiet-1").exists, "before the command was run")
             wait(lambda: any(drop.glob("*_study.quiet.json")), "before the file was there")
-            wait(lambda: len(list(export.iterdir())) == 2, "before both were copied")
-            assert sorted(path.name for path in export.iterdir()) == ["1.2.3.1.dcm", "1.2.3.2.dcm"]
+            both = ["1.2.3.1.dcm", "1.2.3.2.dcm"]
+            wait(lambda: sorted(path.name for path in export.iterdir()) == both, "before both were copied")
             assert sorted(endpoint.kinds()) == [
                 "instance.received",
                 "instance.received",
@@ -330,7 +332,7 @@ def test_targets_are_put_in_force_by_a_reload(tmp_path):
         wait = server.program.wait_until
         wait(lambda: "target:watcher" in cursors(server.archive), "before the target had its place")
         store(server.port, 2)
-        wait(lambda: any(drop.iterdir()), "before it was told")
-        (told,) = drop.iterdir()
+        wait(lambda: any(drop.glob(WHOLE_EVENTS)), "before it was told")
+        (told,) = drop.glob(WHOLE_EVENTS)
         assert json.loads(told.read_text())["sop_instance_uid"] == "1.2.3.2"
         assert server.program.process.poll() is None

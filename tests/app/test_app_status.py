@@ -124,6 +124,7 @@ def test_beside_a_server_and_after_it_was_killed(
             instance = make_instance(9)
             assert peer.store(instance.sop_instance_uid, instance.data).number(0x0900) == 0
             wait_until(lambda: (state_of(stow)["last_received"] or {})["sop_instance_uid"] == "1.2.3.9")
+            wait_until(lambda: state_of(stow)["waiting_in_depot"] == 0)
             state = state_of(stow)
             ended = stow("status")
         assert (ended.code, state["to_do"]) == (ExitCode.OK, [])

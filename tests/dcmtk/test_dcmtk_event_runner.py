@@ -1,7 +1,6 @@
 """Commands in a shell: waited for or not, and what they inherit."""
 
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -30,13 +29,13 @@ def test_without_waiting_they_run_beside_one_another_and_are_forgotten(tmp_path:
     assert len(started) == 2
     runner.collect()
     assert started <= set(children(os.getpid()))
-    opened = threading.Thread(target=gate.write_text, args=("go\ngo\n",))
-    opened.start()
-    opened.join(30)
+    held = os.open(gate, os.O_RDWR)  # else a line is lost between two that read
+    os.write(held, b"go\ngo\n")
     wait_for(lambda: children(os.getpid()).get(min(started)) in {"Z", None}, "for the first to end")
     for process in runner._running:
         process.kill()
         process.wait()
+    os.close(held)
     runner.collect()
     assert not started & set(children(os.getpid()))
 

@@ -45,7 +45,7 @@ def looks_of(server: ServerProcess) -> list[str]:
 
 
 def test_its_looks_are_local_and_logged_once(server: ServerProcess, tmp_path: Path) -> None:
-    with balancing(tmp_path, server.port, inter="20ms") as (proxy, port):
+    with balancing(tmp_path, server.port, inter="100ms") as (proxy, port):
         with RawPeer(port, source=CLIENT) as peer:  # the server counts as up
             assert peer.associate().kind == ASSOCIATE_AC
             peer.release()

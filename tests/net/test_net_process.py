@@ -45,7 +45,7 @@ pytestmark = pytest.mark.slow
 INSTANCE = make_instance(1, size=200_000)
 MESSAGE = store_message(1, INSTANCE.sop_instance_uid, INSTANCE.data)
 ONLY_STORAGE = (Context(context_id=1, abstract_syntax=CT_IMAGE_STORAGE),)
-GROWTH_BYTES_MAX = 32 << 20
+GROWTH_BYTES_MAX = 48 << 20
 """What resident memory may grow by under hostile input: some receive buffers, and what the allocator keeps. Seen: 22 to
 26 MiB, with Python 3.11 as with 3.14."""
 
@@ -275,7 +275,7 @@ def test_a_thousand_connections_harm_nobody(tmp_path: Path) -> None:
 
 
 def test_peers_that_drip_or_never_read_are_ended_by_their_limits(tmp_path: Path) -> None:
-    settings = "[dicom]\nmessage_seconds = 0.3\nsend_seconds = 0.3\nidle_seconds = 0.5\nassociation_request_seconds = 0.3\n"
+    settings = "[dicom]\nmessage_seconds = 0.3\nsend_seconds = 0.3\nidle_seconds = 0.5\nassociation_request_seconds = 1.0\n"
     with serve_process(tmp_path, settings=settings) as server:
         with RawPeer(server.port) as peer:
             peer.associate()

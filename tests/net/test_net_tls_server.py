@@ -164,10 +164,10 @@ def test_reading_stops_while_buffers_are_held_and_goes_on(
         peer.socket.settimeout(0.2)
         message = store_message(1, "1.2.3", DATA * 4)
         sent = 0
-        with contextlib.suppress(TimeoutError):
-            while sent < len(message):
-                sent += peer.socket.send(message[sent : sent + 65536])
         (protocol,) = server.protocols
+        while sent < len(message) and server.call(lambda: protocol._reading):
+            with contextlib.suppress(TimeoutError):
+                sent += peer.socket.send(message[sent : sent + 65536])
         server.wait_until(lambda: not protocol._reading)
         bound = (RECEIVE_BUFFERS_PER_ASSOCIATION_MAX + 1) * RECEIVE_BUFFER_BYTES
         assert len(handlers.stores[0].data) <= bound
@@ -189,10 +189,11 @@ def test_a_peer_that_does_not_read_is_not_read_either(
         peer.associate(*CONTEXTS)
         (protocol,) = server.protocols
         peer.socket.settimeout(0.2)
-        with contextlib.suppress(TimeoutError):
-            for _ in range(1000):
-                peer.socket.sendall(echo * 500)
-        server.wait_until(lambda: protocol._write_blocked and not protocol._reading)
+        left = b""
+        while not server.call(lambda: protocol._write_blocked and not protocol._reading):
+            left = left or echo * 500
+            with contextlib.suppress(TimeoutError):
+                left = left[peer.socket.send(left) :]
         assert protocol._transport.get_write_buffer_size() < 8 * SEND_BUFFER_HIGH_BYTES
 
 
