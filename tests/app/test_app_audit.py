@@ -40,6 +40,7 @@ def test_what_was_done_by_hand_is_listed_for_people_and_for_scripts(stow: Comman
     assert (line["number"], line["action"]) == (1, "peer added")
 
 
+@pytest.mark.slow
 def test_a_long_trail_goes_on_behind_a_number(stow: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_command, "ROWS_PER_PAGE", 2)  # so that a page is read after the other
     with open_database(stow.archive) as database, database.write() as transaction:

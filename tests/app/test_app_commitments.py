@@ -105,6 +105,7 @@ def test_both_roles_are_listed_the_newest_first_and_filtered(stow: CommandLine) 
     assert listed(stow, "--since", "1h") == uids
 
 
+@pytest.mark.slow
 def test_a_long_list_goes_on_behind_a_number(stow: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     from stowkeeper.app.commands import commitments
 
@@ -151,6 +152,7 @@ def test_what_we_asked_is_shown_with_what_may_be_deleted(stow: CommandLine) -> N
     assert line["reports"][0]["status"] == 0
 
 
+@pytest.mark.slow
 def test_what_is_committed_and_not_safe_says_why(stow: CommandLine) -> None:
     commitment = ask(stow, 1, 2)
     assert "  1.2.3.1: open\n" in stow("commitments show", commitment.transaction_uid).out
@@ -195,6 +197,7 @@ def test_what_is_not_there_is_said(stow: CommandLine) -> None:
     assert stow("commitments show", uid, "--role", "provider").code == ExitCode.NO_INPUT
 
 
+@pytest.mark.slow
 def test_what_was_not_committed_is_asked_for_again_under_a_new_uid(stow: CommandLine) -> None:
     commitment = ask(stow, 1, 2, 3)
     report(stow, commitment, [1], [2])
@@ -253,6 +256,7 @@ def test_what_is_still_checked_is_not_reported_yet(stow: CommandLine) -> None:
     assert "still being checked" in ended.err
 
 
+@pytest.mark.slow
 def test_a_uid_of_both_roles_wants_the_role(stow: CommandLine) -> None:
     commitment = ask(stow, 1, 2)
     report(stow, commitment, [1], [2])

@@ -351,6 +351,7 @@ def test_edit_without_a_change_writes_nothing(tried: Config, site: Path, editor:
     assert not list((site.parent / "drafts").iterdir())
 
 
+@pytest.mark.slow
 def test_edit_does_not_overwrite_what_another_wrote_meanwhile(
     tried: Config, site: Path, editor: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

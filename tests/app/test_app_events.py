@@ -107,6 +107,7 @@ def stow(tmp_path, capsys):
     return CommandLine(archive, capsys)
 
 
+@pytest.mark.slow
 def test_tail_shows_the_last_events(stow):
     found = stow("events tail", "--json").lines
     assert [event["event"] for event in found] == ["instance.received"] * 2

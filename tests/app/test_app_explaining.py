@@ -242,6 +242,7 @@ def test_every_text_for_storescp_loads_and_its_values_arrive(
         assert settings.dicom.idle_seconds == (0 if socket is None else shortest(socket))
 
 
+@pytest.mark.slow
 @MANY
 @given(options=DCMRECV)
 def test_every_text_for_dcmrecv_loads_and_its_values_arrive(tmp_path: Path, options: DcmrecvOptions) -> None:

@@ -67,6 +67,7 @@ def test_forwards_are_listed_by_state_destination_and_study(stow: CommandLine) -
     assert "There are no such forwards" in stow("forwards ls", "--dropped").err
 
 
+@pytest.mark.slow
 def test_what_failed_is_tried_again(stow: CommandLine) -> None:
     ended = stow("forwards retry", "--destination", "LATER")
     assert (ended.code, ended.out, ended.err) == (ExitCode.OK, "1 to be tried again\n", "")
@@ -98,6 +99,7 @@ def test_of_what_a_job_has_the_job_is_named_and_what_hurries_it(stow: CommandLin
     assert stow("jobs cancel", job_id).code == ExitCode.OK
 
 
+@pytest.mark.slow
 def test_what_is_dropped_says_who_did_it_and_why_and_stands_in_the_audit_trail(stow: CommandLine) -> None:
     assert stow("forwards drop", "--reason", "it is gone").code == ExitCode.USAGE
     assert stow("forwards drop", "--reason", " ", "--all").code == ExitCode.USAGE
@@ -112,6 +114,7 @@ def test_what_is_dropped_says_who_did_it_and_why_and_stands_in_the_audit_trail(s
     assert line["detail"] == "2 instances: it is gone"
 
 
+@pytest.mark.slow
 def test_the_status_tells_what_waits_and_failed_by_destination(stow: CommandLine) -> None:
     out = stow("status").out
     assert "to LATER: 1 waiting, 1 failed" in out

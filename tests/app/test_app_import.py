@@ -50,6 +50,7 @@ def outcomes(stow: CommandLine, *paths: str | Path) -> dict[str, tuple[str, str]
 # What is kept, and how.
 
 
+@pytest.mark.slow
 def test_files_and_folders_are_kept_listed_and_left_as_they_were(tmp_path: Path, stow: CommandLine) -> None:
     one, two = make_instance(1), make_instance(2, study="", sop_class_uid=HANGING_PROTOCOL_STORAGE)
     first = write_part10(tmp_path / "in/a.dcm", one)
@@ -187,6 +188,7 @@ def test_many_files_need_no_more_buffers_and_no_more_memory(
 # What a file is.
 
 
+@pytest.mark.slow
 def test_real_files_without_file_meta_information_are_known_by_their_first_element(
     tmp_path: Path, stow: CommandLine
 ) -> None:
@@ -240,6 +242,7 @@ def test_identifiers_far_behind_the_beginning_are_found(tmp_path: Path, stow: Co
     assert [row["sop_instance_uid"] for row in stow.list("instances")] == ["1.2.3.1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -266,6 +269,7 @@ def test_other_files_are_left_out_in_folders_and_refused_by_name(
     assert ("1 left out, since they are no instances" in ended.out) is is_other
 
 
+@pytest.mark.slow
 def test_a_dicomdir_is_left_out_wherever_it_is(tmp_path: Path, stow: CommandLine) -> None:
     path = str(get_testdata_file("DICOMDIR"))
     (tmp_path / "in").mkdir()
@@ -343,6 +347,7 @@ def test_a_path_that_is_not_there_is_told_before_anything_is_done(tmp_path: Path
     assert not stow.archive.exists()
 
 
+@pytest.mark.slow
 def test_an_empty_folder_and_a_pipe_are_no_success(tmp_path: Path, stow: CommandLine) -> None:
     (tmp_path / "in").mkdir()
     ended = stow("import", tmp_path / "in")
@@ -388,6 +393,7 @@ class Unreadable:
         self._stream.close()
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_to_its_end_leaves_nothing(
     tmp_path: Path, stow: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

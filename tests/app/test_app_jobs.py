@@ -48,6 +48,7 @@ def listed(stow: CommandLine, *arguments: str) -> list[str]:
     return [row["job_id"] for row in stow("jobs ls", "--json", *arguments).lines]
 
 
+@pytest.mark.slow
 def test_jobs_are_listed_the_newest_first_and_filtered(stow: CommandLine) -> None:
     ids = submit(
         stow,
@@ -117,6 +118,7 @@ def test_a_job_is_shown_with_its_items(stow: CommandLine) -> None:
     assert [item["name"] for item in whole["items"]] == ["1.2.3.1"]
 
 
+@pytest.mark.slow
 def test_jobs_are_paused_resumed_cancelled_and_tried_again(stow: CommandLine) -> None:
     (job_id,) = submit(stow, JobRequest(kind="verify", arguments={}))
     assert stow("jobs pause", job_id).out == f"{job_id}: paused (paused)\n"

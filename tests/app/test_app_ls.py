@@ -118,6 +118,7 @@ def test_every_noun_is_listed_for_people_and_for_scripts(stow: CommandLine) -> N
         assert (table.err, lines.err) == ("", "")
 
 
+@pytest.mark.slow
 def test_studies_are_listed_when_nothing_is_named(stow: CommandLine) -> None:
     assert stow("ls").out == stow("ls", "studies").out
     row = next(row for row in stow.list() if row["study_instance_uid"] == STUDY)
@@ -256,6 +257,7 @@ def test_conflicts_are_those_of_instances(stow: CommandLine) -> None:
 # Quarantine.
 
 
+@pytest.mark.slow
 def test_what_was_put_away_is_listed_with_why_and_whose_it_is(stow: CommandLine) -> None:
     path = damage(stow, "1.2.3.3")
     (line,) = stow.list("quarantine")

@@ -162,6 +162,7 @@ def test_a_peer_that_only_calls_needs_no_place(stowkeeper: CommandLine) -> None:
     assert added(stowkeeper, "ward", "--address", "10.2.0.0/16", "--json").lines[0]["ae_title"] is None
 
 
+@pytest.mark.slow
 def test_a_peer_is_replaced_only_when_that_is_asked_for(stowkeeper: CommandLine) -> None:
     added(stowkeeper, "mr", "MR@192.0.2.1:104", "--may-not", "store")
     refused = stowkeeper("peers add", "mr", "--ae-title", "MR")
@@ -182,6 +183,7 @@ def test_peers_of_the_settings_are_left_alone(stowkeeper: CommandLine) -> None:
     assert len(listed(stowkeeper)) == 2
 
 
+@pytest.mark.slow
 def test_peers_are_removed_and_who_did_it_is_written_down(stowkeeper: CommandLine) -> None:
     added(stowkeeper, "mr", "--ae-title", "MR")
     added(stowkeeper, "us", "--ae-title", "US")

@@ -67,6 +67,7 @@ def test_a_catalog_that_is_there_stays(stow: CommandLine) -> None:
     assert everything(stow) == before
 
 
+@pytest.mark.slow
 def test_the_same_as_json_lines(stow: CommandLine) -> None:
     path = stow.path_of("1.2.3.1")
     path.write_bytes(path.read_bytes()[:-1])
@@ -91,6 +92,7 @@ def test_a_server_that_runs_has_to_be_stopped_first(stow: CommandLine) -> None:
     assert stow("rebuild").code == ExitCode.OK
 
 
+@pytest.mark.slow
 def test_a_foreign_catalog_has_to_be_moved_away_first(stow: CommandLine) -> None:
     (stow.archive / "archive.id").write_text("3f0b0c9e-2f0a-4c39-9d6a-0d5a3f6f9a11\n")
     ended = stow("rebuild")

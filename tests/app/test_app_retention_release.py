@@ -70,6 +70,7 @@ def test_without_a_yes_or_with_a_dry_run_nothing_is_released(stow: CommandLine) 
     assert (spared(stow), deeds(stow)) == (before, [])
 
 
+@pytest.mark.slow
 def test_all_of_before_a_day_is_released(stow: CommandLine) -> None:
     ended = stow("retention release", "--reason", "old", "--all", "--before", "2000-01-01", "--yes")
     assert (ended.code, ended.out, ended.err) == (ExitCode.OK, "", "There is nothing to release.\n")

@@ -52,6 +52,7 @@ def hold(stow: CommandLine, path: Path) -> None:
         catalog.hold(transaction, [version.version_key], "storage commitment 2.25.7")
 
 
+@pytest.mark.slow
 def test_a_study_goes_with_its_files_and_a_line_stays(stow: CommandLine) -> None:
     ended = stow("rm", "--reason", REASON, STUDY)
     assert ended.code == ExitCode.OK
@@ -145,6 +146,7 @@ def test_a_dry_run_says_the_same_and_removes_nothing(stow: CommandLine) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_damaged_files_stay_and_their_place_is_told(stow: CommandLine) -> None:
     path = stow.path_of("1.2.3.3")
     path.write_bytes(path.read_bytes()[:-1])

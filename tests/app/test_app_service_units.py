@@ -97,6 +97,7 @@ def test_words_are_read_back_as_they_were(words: list[str]) -> None:
     assert list(words_of(line.removeprefix(quoted(first)).lstrip(), has_variables=True)) == arguments
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(50))
 @given(archive=paths, log=paths, config=paths)
 def test_every_path_in_a_unit_is_the_one_that_was_meant(archive: str, log: str, config: str) -> None:

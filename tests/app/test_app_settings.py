@@ -552,6 +552,7 @@ def places_of_problems(overrides: Mapping[str, object], environment: Mapping[str
     return []
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=examples(150))
 @given(st.sampled_from(sorted(all_settings())), st.text(max_size=30))
 def test_any_text_in_a_variable_gives_settings_or_its_name(key: str, text: str) -> None:
@@ -566,6 +567,7 @@ TOML_VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=examples(150))
 @given(st.sampled_from(sorted(all_settings())), TOML_VALUES)
 def test_any_value_gives_settings_or_its_place(key: str, value: object) -> None:

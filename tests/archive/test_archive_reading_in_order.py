@@ -22,6 +22,7 @@ def places(count: int) -> Iterator[tuple[str, str]]:
         yield f"{number * 7919 % count:06}", f"objects/{number}\n\udcff"
 
 
+@pytest.mark.slow
 def test_names_come_in_their_order_however_many_there_are() -> None:
     assert ARRIVALS_PER_RUN == 100_000
     for per_run in (1, 7, 1000):

@@ -63,6 +63,7 @@ def place_all(shelf: Shelf, *files: tuple[str, Receipt]) -> None:
 ANYTHING = st.text(max_size=200) | st.from_regex(r"[0-9.]{0,70}", fullmatch=True)
 
 
+@pytest.mark.slow
 @given(ANYTHING)
 def test_whatever_an_identifier_holds_its_name_is_one_safe_component(identifier: str) -> None:
     name = escape(identifier)

@@ -189,6 +189,7 @@ def test_a_transaction_inside_another_is_refused_instead_of_waiting_for_ever(dat
         add_patient(transaction, "1")
 
 
+@pytest.mark.slow
 def test_threads_write_in_turns(database: Database) -> None:
     def write(name: int) -> None:
         for number in range(20):

@@ -30,6 +30,7 @@ def definitions(path: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_new_database_is_what_all_migrations_together_make(tmp_path: Path) -> None:
     open_database(tmp_path, "new.sqlite").close()
     make_database_of(migrations.HEAD, tmp_path / "migrated.sqlite")
@@ -39,6 +40,7 @@ def test_a_new_database_is_what_all_migrations_together_make(tmp_path: Path) -> 
             assert migrations.current_revision(connection) == migrations.HEAD
 
 
+@pytest.mark.slow
 def test_alembic_finds_no_difference(tmp_path: Path) -> None:
     with open_database(tmp_path) as database, database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
@@ -96,6 +98,7 @@ def test_an_older_database_keeps_its_rows(tmp_path: Path) -> None:
     assert definitions(path) == definitions(tmp_path / "new.sqlite")
 
 
+@pytest.mark.slow
 def test_credentials_of_before_may_store_where_their_role_could(tmp_path: Path) -> None:
     path = tmp_path / "old.sqlite"
     make_database_of("0003", path)
@@ -254,6 +257,7 @@ def test_an_earlier_copy_is_not_replaced(old: Path) -> None:
     assert earlier.read_bytes() == b"precious"
 
 
+@pytest.mark.slow
 def test_a_migration_that_fails_in_its_middle_changes_nothing_and_leaves_no_copy(
     old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def revision_of(path: Path) -> str:
         return str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("revision", ["0002", "0006"])
 def test_what_an_older_version_made_has_all_its_rows_and_the_schema_of_today(
     tmp_path: Path, revision: str
@@ -77,6 +78,7 @@ def test_what_an_older_version_made_has_all_its_rows_and_the_schema_of_today(
 # Schemas of before the first release
 
 
+@pytest.mark.slow
 def test_an_index_that_an_early_version_did_not_make_is_made(tmp_path: Path) -> None:
     path = tmp_path / "old.sqlite"
     make_database_of("0001", path)

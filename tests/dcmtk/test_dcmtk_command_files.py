@@ -56,6 +56,7 @@ def test_quoted_tokens_come_back(tokens: list[str], gap: str) -> None:
     assert list(tokens_of(gap.join(quoted(token) for token in tokens))) == tokens
 
 
+@pytest.mark.slow
 @given(tokens=st.lists(st.text(min_size=1).filter(lambda token: not set(token) & set(SEPARATORS + "'\""))))
 def test_bare_tokens_come_back(tokens: list[str]) -> None:
     assert list(tokens_of("\n".join(tokens))) == tokens

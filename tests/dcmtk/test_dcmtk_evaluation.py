@@ -117,6 +117,7 @@ def test_leading_integer(text: str, number: int | None) -> None:
     assert leading_integer(text) == number
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_every_text_is_an_integer_within_bounds_or_none(text: str) -> None:
     number = leading_integer(text)

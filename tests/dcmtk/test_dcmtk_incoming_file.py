@@ -179,6 +179,7 @@ def test_a_hidden_name_that_is_taken_is_passed_over(tmp_path: Path) -> None:
 # Writing
 
 
+@pytest.mark.slow
 @given(
     pieces=st.lists(st.binary(max_size=40), max_size=30),
     taken=st.lists(st.integers(min_value=1, max_value=50), min_size=1, max_size=10),

@@ -407,6 +407,7 @@ syntaxes = st.sampled_from([IMPLICIT, EXPLICIT, BIG, JPEG, J2K, "1.2", ""])
 role_pairs = st.tuples(st.integers(0, 1), st.integers(0, 1))
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.builds(

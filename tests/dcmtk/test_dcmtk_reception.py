@@ -170,6 +170,7 @@ def test_a_file_holds_what_is_written_of_the_whole_data_set(
     assert os.listdir(folder) == ["file"]
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 1 << 32),
     syntax=st.sampled_from(UNCOMPRESSED),

@@ -134,6 +134,7 @@ def test_a_character_set_that_is_not_latin_1(character_set, warns):
     assert patient_folder(b"U", character_set) == ("U", ())
 
 
+@pytest.mark.slow
 @given(st.binary(), st.text())
 def test_a_patient_directory_is_letters_digits_and_underscores(name, character_set):
     folder, warnings = patient_folder(name, character_set)

@@ -351,6 +351,7 @@ def test_nothing_gives_nothing():
     assert extract({0x00091001: b"private"}, little_endian=True) == (InstanceAttributes(), ())
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(sorted(WANTED)), st.binary(max_size=40)), st.booleans())
 @settings(max_examples=examples(200))
 def test_any_values_are_extracted_without_an_error_and_verdicts_never_tell_them(values, little_endian):

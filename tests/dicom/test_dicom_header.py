@@ -165,6 +165,7 @@ def test_random_splits_of_real_data_sets_give_the_same_scan(data):
     assert scan(data_set, syntax, cuts=cuts) == scan(data_set, syntax)
 
 
+@pytest.mark.slow
 @given(
     st.binary(max_size=400),
     st.lists(st.integers(0, 400), max_size=20),

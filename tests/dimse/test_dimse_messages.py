@@ -130,6 +130,7 @@ def test_every_message_survives_the_wire(message):
     assert parse_message(decode_command_set(encode(message))) == message
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(120))
 @given(every_request, number)
 def test_every_request_makes_its_response(message, status):
@@ -160,6 +161,7 @@ def test_only_requests_other_than_cancel_expect_a_response(asked, other):
     assert other.expects_response is False
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(100))
 @given(instance_response(CStoreResponse))
 def test_the_fast_writer_of_store_responses_says_what_the_table_says(message):

@@ -39,6 +39,7 @@ def test_the_corpus_has_what_is_taken_and_what_is_not():
     assert read.count(None) >= 8
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(CORPUS), st.data())
 def test_damaged_requests_hold(path, data):

@@ -34,6 +34,7 @@ def test_the_corpora_are_there():
         assert len([path for path in CORPUS if path.parent.name == name]) >= 20
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(150), deadline=None)
 @given(st.sampled_from(CORPUS), st.data())
 def test_damaged_inputs_hold(path, data):

@@ -37,6 +37,7 @@ def test_the_corpus_has_bodies_that_end_and_that_do_not():
     assert len({part.defect for each in told for part in each.parts}) >= 5
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(CORPUS), st.data())
 def test_damaged_bodies_hold(path, data):

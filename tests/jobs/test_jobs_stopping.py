@@ -249,6 +249,7 @@ def test_pausing_at_the_end_of_the_engine_is_heeded(database: Database, tmp_path
 # Kinds that do not give way
 
 
+@pytest.mark.slow
 def test_a_thread_that_never_ends_is_left_to_itself(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

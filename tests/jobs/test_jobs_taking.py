@@ -318,6 +318,7 @@ def fill(database: Database, requests: Iterable[JobRequest]) -> None:
         rows.submit_many(transaction, requests)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{"due_at": later(MIDNIGHT, 100)}, {"lane": "peer:A"}])
 def test_looking_costs_the_same_however_many_wait(database: Database, more: dict[str, Any]) -> None:
     """They are due later, or due in a blocked lane: SQLite does not walk over them."""

@@ -124,6 +124,7 @@ def test_a_release_ends_what_is_awaited(
     assert server.only_ending(handlers) == ("released", "")
 
 
+@pytest.mark.slow
 def test_a_release_waits_for_the_end_of_a_message(server: ServerThread, handlers: TakingHandlers) -> None:
     handlers.answers = False
     with RawPeer(server.port, receive_buffer=10_000) as peer:

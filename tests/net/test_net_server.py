@@ -151,6 +151,7 @@ def test_connections_that_say_nothing_take_no_association_from_anyone(
     assert {facts.end for facts in handlers.closed} == {"lost"}
 
 
+@pytest.mark.slow
 def test_a_peer_that_opens_hundreds_of_connections_gets_a_few(handlers: RecordingHandlers) -> None:
     most = 3 + CONNECTIONS_WITHOUT_ASSOCIATION_PER_PEER_MAX
     with serving(handlers, associations_per_peer_max=3, associations_max=9) as server, capture_logs() as logs:
@@ -173,6 +174,7 @@ def test_a_peer_that_opens_hundreds_of_connections_gets_a_few(handlers: Recordin
     assert lines[0]["address"] == "127.0.0.1"
 
 
+@pytest.mark.slow
 def test_connections_in_all_have_a_bound(handlers: RecordingHandlers) -> None:
     most = 5 + CONNECTIONS_WITHOUT_ASSOCIATION_MAX
     with serving(handlers, associations_per_peer_max=1000, associations_max=5) as server:

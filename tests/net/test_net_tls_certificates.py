@@ -45,6 +45,7 @@ def facts(
 # Real certificates
 
 
+@pytest.mark.slow
 @pytest.mark.peer("openssl")
 @pytest.mark.parametrize(
     ("key", "kind", "bits"),
@@ -106,6 +107,7 @@ def test_a_compressed_point_counts_as_its_curve(tls_files: TLSFiles, tmp_path: P
 # Damaged ones
 
 
+@pytest.mark.slow
 @pytest.mark.peer("openssl")
 @given(data=st.data())
 def test_a_damaged_certificate_is_a_der_error_or_has_facts(tls_files: TLSFiles, data: st.DataObject) -> None:

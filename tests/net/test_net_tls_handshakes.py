@@ -328,6 +328,7 @@ def test_weak_certificates_of_clients(
         assert met.acceptor.warnings
 
 
+@pytest.mark.slow
 def test_authorities_in_the_chain_are_looked_at_where_python_shows_them(
     tls_files: TLSFiles, tmp_path: Path
 ) -> None:

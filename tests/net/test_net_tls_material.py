@@ -58,6 +58,7 @@ def fault_of(act: Callable[[], object]) -> TLSSetupError:
 # Own certificate and key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["rsa", "ec", "ed25519", "dsa"])
 def test_pem_and_der_are_read(tls_files: TLSFiles, context: ssl.SSLContext, tmp_path: Path, key: str) -> None:
     identity = tls_files.authority.issue(key=key)
@@ -255,6 +256,7 @@ def test_files_that_cannot_be_used_are_named(
         assert words in str(error)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_far_too_large_is_not_read_whole(context: ssl.SSLContext, tmp_path: Path) -> None:
     huge = tmp_path / "huge"
     with huge.open("wb") as stream:
@@ -364,6 +366,7 @@ def test_the_group_shipped_is_that_of_rfc_7919(context: ssl.SSLContext, tmp_path
     load_dh_group(context)
 
 
+@pytest.mark.slow
 def test_dh_parameters_that_cannot_be_used_are_named(tls_files: TLSFiles, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.pem"
     damaged.write_text("-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----\n")

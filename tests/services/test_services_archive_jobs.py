@@ -158,6 +158,7 @@ def test_what_is_wrong_becomes_items_with_words(root: Path) -> None:
         assert state_of(reader, 1) == "damaged"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("request_", "read"),
     [
@@ -173,6 +174,7 @@ def test_a_part_of_the_archive_is_verified(root: Path, request_: JobRequest, rea
         assert job.error.startswith(f"{read} file" if read else "nothing was to be read")
 
 
+@pytest.mark.slow
 def test_with_report_only_nothing_is_put_away(root: Path) -> None:
     with opened(root) as reader:
         flip(path_of(reader, 1))
@@ -303,6 +305,7 @@ def removals(reader: ArchiveReader) -> list[dict[str, Any]]:
     return list(inquiries.removals(reader.database))
 
 
+@pytest.mark.slow
 def test_of_a_study_what_is_not_held_goes(root: Path) -> None:
     with opened(root) as reader:
         hold(reader, 1)
@@ -313,6 +316,7 @@ def test_of_a_study_what_is_not_held_goes(root: Path) -> None:
         assert job.subject == "1.2.10"
 
 
+@pytest.mark.slow
 def test_an_override_removes_held_versions_by_the_name_of_who_asked(root: Path) -> None:
     with opened(root) as reader:
         hold(reader, 1, 2)

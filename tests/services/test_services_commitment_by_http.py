@@ -65,6 +65,7 @@ def test_a_request_is_checked_held_and_fetched_and_nobody_is_called(server):
         assert reasons_of(connection, [key])[key] == (f"commitment {UID} asked by a client by HTTP: alice",)
 
 
+@pytest.mark.slow
 def test_a_hold_for_a_client_without_a_credential_says_so(server):
     server.keep(1)
     accept(server, 1, client="")
@@ -75,6 +76,7 @@ def test_a_hold_for_a_client_without_a_credential_says_so(server):
     assert reason == f"commitment {UID} asked by a client by HTTP without a credential"
 
 
+@pytest.mark.slow
 def test_the_first_fetch_of_a_result_is_its_report(server):
     accept(server, 1)
     server.wait_for_job(UID, JobState.SUCCESS)
@@ -93,6 +95,7 @@ def test_a_result_is_not_there_before_it_is(tmp_path):
         assert web_result(server.database, "1.2.840.2") is None
 
 
+@pytest.mark.slow
 def test_the_same_by_the_same_client_is_a_repeat_until_it_was_fetched(server):
     _, first = accept(server, 1, 2)
     taken, again = accept(server, 2, 1)
@@ -155,6 +158,7 @@ def test_the_version_is_the_current_one_and_a_conflict_is_told(server):
     assert found == {"1.2.3.1": None, "1.2.3.2": 0x0110}
 
 
+@pytest.mark.slow
 def test_a_request_by_http_is_not_resent(server):
     _, commitment = accept(server, 1)
     server.wait_for_job(UID, JobState.SUCCESS)
@@ -162,6 +166,7 @@ def test_a_request_by_http_is_not_resent(server):
         resend(transaction, commitment.commitment_key, "operator")
 
 
+@pytest.mark.slow
 def test_cancelling_the_check_fails_what_is_open(tmp_path):
     with commitment_serving(tmp_path / "archive", runs_jobs=False) as server:
         server.keep(1)

@@ -153,6 +153,7 @@ def test_many_stars_take_no_time_on_a_long_text() -> None:
 times = st.times()
 
 
+@pytest.mark.slow
 @given(moment=times, first=times, end=times)
 @settings(max_examples=examples(300), deadline=None)
 def test_a_time_is_before_or_past_midnight(moment: time, first: time, end: time) -> None:
@@ -186,6 +187,7 @@ def test_the_condition_follows_the_clock(seconds: float, first: time, end: time)
 # Networks.
 
 
+@pytest.mark.slow
 @given(address=st.ip_addresses(v=4), number=st.integers(0, 2**32 - 1), prefix=st.integers(0, 32))
 @settings(max_examples=examples(150), deadline=None)
 def test_an_ipv4_address_is_in_a_network_by_its_first_bits(
@@ -214,6 +216,7 @@ def test_an_ipv6_address_is_in_a_network_by_its_first_bits(
         assert asked.match(arrival(peer_address=f"{address}%eth0")) is inside
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=20))
 @settings(max_examples=examples(100), deadline=None)
 def test_what_is_no_address_is_in_no_network(text: str) -> None:

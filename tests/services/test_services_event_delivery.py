@@ -144,6 +144,7 @@ def test_a_target_is_not_told_of_what_was_before_it(rig, tmp_path, monkeypatch):
     assert delivering.listener.uids() == told_of([2])
 
 
+@pytest.mark.slow
 def test_there_is_no_job_where_nothing_is_to_be_told(delivering):
     delivering.targets["router"] = EventTarget(
         name="router", kinds=frozenset({EventKind.STUDY_QUIET}), open_way=delivering.listener.open_way
@@ -309,6 +310,7 @@ def test_a_target_that_is_away_is_not_asked_for_each_study(rig, tmp_path, monkey
     assert delivering.jobs()[0].error == "it is away"
 
 
+@pytest.mark.slow
 def test_a_target_may_say_when_it_wants_to_be_told_again(delivering):
     listener = delivering.listener
     listener.fails_for = {"1.2.3.1": DeliveryError("slow down", again_in_seconds=900.0)}

@@ -185,6 +185,7 @@ def test_a_copy_is_given_up_when_nobody_waits_for_it(rig, folder, monkeypatch, c
     assert names_in(folder) == []
 
 
+@pytest.mark.slow
 @given(st.text(min_size=1, max_size=80))
 def test_no_value_of_a_peer_leads_out_of_the_folder(value):
     values = dict.fromkeys([name for name in EXPORT_PLACES if name != "ext"], value)

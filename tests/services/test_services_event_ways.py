@@ -77,6 +77,7 @@ def test_every_place_has_a_value():
     assert set(event_values(ARCHIVE_ID, EVENT)) == set(PLACES)
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_what_is_no_name_in_braces_stays(text):
     assert filled(text.replace("{", "("), {"seq": "42"}) == text.replace("{", "(")

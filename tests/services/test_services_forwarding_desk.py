@@ -289,6 +289,7 @@ def test_a_rule_for_quiet_studies_sends_what_the_study_has_then(rig: ForwardingR
     assert rig.states()[3:] == [(4, "PACS", "waiting")]
 
 
+@pytest.mark.slow
 def test_a_large_study_is_chosen_in_parts_of_which_a_death_loses_none(
     rig: ForwardingRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

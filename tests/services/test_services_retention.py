@@ -75,6 +75,7 @@ def test_what_becomes_old_later_is_told_of_and_goes_later(rig: RetentionRig) -> 
     assert outcomes(rig) == [("removed", "1 version removed")]
 
 
+@pytest.mark.slow
 def test_a_late_arrival_renews_the_age_of_its_study(rig: RetentionRig) -> None:
     rig.keep(1)
     rig.keep(2, days_ago=1)
@@ -235,6 +236,7 @@ def test_by_instance_what_stays_spares_itself_alone(rig: RetentionRig, *, comes_
     assert rig.gone() == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["held", "to be forwarded"])
 def test_what_comes_between_the_plan_and_its_transaction_is_heeded(rig: RetentionRig, why: str) -> None:
     rig.keep(1, 2)
@@ -387,6 +389,7 @@ def test_one_look_removes_no_more_than_its_limit(rig: RetentionRig, monkeypatch:
     assert rig.gone() == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_study_larger_than_the_limit_goes_whole(rig: RetentionRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention_job, "LOOK_VERSIONS_MAX", 2)
     rig.keep(1, 2, 3)
@@ -414,6 +417,7 @@ def test_removals_of_rules_go_at_a_bounded_rate(rig: RetentionRig, monkeypatch: 
     assert counted == [2]
 
 
+@pytest.mark.slow
 def test_a_removal_that_broke_off_in_its_middle_goes_on(
     rig: RetentionRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -509,6 +513,7 @@ def test_a_person_who_says_that_the_clock_is_right_ends_that_and_gets_a_day_of_n
     assert tuple(found) == ("anna", "clock trusted")
 
 
+@pytest.mark.slow
 def test_a_server_that_was_off_for_some_days_goes_on(rig: RetentionRig) -> None:
     rig.keep(1)
     rig.look()
@@ -518,6 +523,7 @@ def test_a_server_that_was_off_for_some_days_goes_on(rig: RetentionRig) -> None:
     assert [outcome for outcome, _ in outcomes(rig)] == ["removed"]
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_put_back_takes_back_what_was_old(
     rig: RetentionRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

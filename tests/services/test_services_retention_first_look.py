@@ -102,6 +102,7 @@ def test_a_clock_behind_what_was_believed_is_warned_of_once_a_day(rig: Retention
     assert [line["what"].partition(";")[0] for line in rig.look_daily()] == [behind]
 
 
+@pytest.mark.slow
 def test_the_word_of_a_person_puts_the_mark_back_and_a_jump_is_noticed_again(rig: RetentionRig) -> None:
     trusted_by_mistake(rig)
     rig.look()

@@ -85,6 +85,7 @@ def test_what_is_released_while_a_look_is_under_way_is_told_of_a_day_before_it_g
     assert rig.gone() == [2]
 
 
+@pytest.mark.slow
 def test_it_is_released_once_and_the_audit_trail_names_each_study(rig: RetentionRig) -> None:
     assert (hand_back(rig, "1.2.10", "1.2.20.1"), hand_back(rig, "1.2.10", "1.2.20.1")) == (3, 0)
     with rig.database.read() as connection:
@@ -96,6 +97,7 @@ def test_it_is_released_once_and_the_audit_trail_names_each_study(rig: Retention
     assert len(entries) == 2
 
 
+@pytest.mark.slow
 def test_what_was_received_later_than_the_day_stays_spared(rig: RetentionRig) -> None:
     assert hand_back(rig, before=later(rig.clocks.wall, -30 * DAY)[:10]) == 3
     assert plan_release(rig.database, ReleaseChoice()).studies == {"1.2.30"}

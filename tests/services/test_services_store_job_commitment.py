@@ -91,6 +91,7 @@ def test_the_version_that_was_sent_is_asked_for_whatever_came_since(rig: StoreRi
     assert asked_in(rig, ended.checkpoint["transaction_uid"]) == {**sent, **current_keys(rig, 2)}
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_for_when_nothing_was_stored(rig: StoreRig) -> None:
     with scripted_acceptor(Script(answer=lambda _: 0xA900)) as acceptor:
         job = rig.submit(peer_at(acceptor.port), STUDY, commit=True)
@@ -100,6 +101,7 @@ def test_nothing_is_asked_for_when_nothing_was_stored(rig: StoreRig) -> None:
     assert commitments_of(rig) == []
 
 
+@pytest.mark.slow
 def test_without_the_wish_nothing_is_asked_for(rig: StoreRig) -> None:
     with scripted_acceptor() as acceptor:
         rig.run_to_end(rig.submit(peer_at(acceptor.port), STUDY))

@@ -76,6 +76,7 @@ def test_a_peer_without_a_name_stands_in_the_arguments(rig: StoreRig) -> None:
     assert peer_in(rig.submit(PEER, "1.2.10").arguments) is None
 
 
+@pytest.mark.slow
 def test_only_current_versions_count(rig: StoreRig) -> None:
     # Its newer version belongs to another series: that of the older one does not hold it any more.
     keep(rig.folder, make_instance(1, study="1.2.20", series="1.2.20.1", content=1))

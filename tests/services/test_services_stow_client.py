@@ -294,6 +294,7 @@ def test_a_body_breaks_off_where_the_file_is_written_to_as_soon_as_it_was_opened
     assert looks
 
 
+@pytest.mark.slow
 def test_a_file_that_grows_while_it_goes_out_fails_alone(tmp_path: Path) -> None:
     files = make_files(tmp_path, 3)
     grow(files[1].path, 50_000_000)

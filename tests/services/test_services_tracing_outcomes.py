@@ -150,6 +150,7 @@ def test_open_transactions_are_looked_at_in_turn(rig: Rig, monkeypatch: pytest.M
 # Forwards.
 
 
+@pytest.mark.slow
 def test_a_forward_lies_in_the_trace_that_brought_the_instance(rig: Rig) -> None:
     (receipt_id,) = keep(rig.database, 1)
     requested(rig.database, request(receipt_id=receipt_id))

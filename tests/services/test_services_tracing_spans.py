@@ -224,6 +224,7 @@ def test_the_whole_and_nothing_are_shares() -> None:
 # Bounds.
 
 
+@pytest.mark.slow
 def test_a_look_tells_no_more_than_its_bound_and_the_next_goes_on(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

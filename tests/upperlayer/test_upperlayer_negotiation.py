@@ -476,6 +476,7 @@ def test_the_effective_maximum_is_even_and_within_its_bounds(announced):
 # --- any request
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(50))
 @given(requests, st.booleans())
 def test_any_request_has_an_answer_that_can_be_sent(asked, is_dicom):

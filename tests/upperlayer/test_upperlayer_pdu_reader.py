@@ -46,6 +46,7 @@ def reader(p_data_length_max=MAX, context_ids=frozenset({1, 3})):
     return made
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(80))
 @given(st.lists(p_data_pdus, max_size=5), st.data())
 def test_any_split_gives_what_a_whole_decode_gives(pdus, data):

@@ -124,6 +124,7 @@ def test_what_is_not_there_is_404(client: httpx.Client) -> None:
     problem(client.get("/api/system/"), 404)
 
 
+@pytest.mark.slow
 def test_outside_of_the_native_interface_errors_have_another_shape(client: httpx.Client) -> None:
     answer = client.get("/nowhere")
     assert answer.status_code == 404
@@ -287,6 +288,7 @@ MISFITS: Any = (
 )
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_told_in_our_words(tmp_path: Path) -> None:
     with web_client(tmp_path / "archive") as (client, _):
         for path, wanted, where, what in MISFITS:

@@ -105,6 +105,7 @@ def test_what_has_no_end_beside_a_body_is_cut_off(
     thread.wait_until(lambda: thread.server.connections == 0)
 
 
+@pytest.mark.slow
 def test_small_chunks_with_extensions_are_a_body_still(served: tuple[WebThread, Rig]) -> None:
     thread, _ = served
     pieces = [b"1;name=value\r\n%c\r\n" % byte for byte in BODY.ljust(2 * HEAD_BYTES_MAX)]

@@ -117,6 +117,7 @@ def test_nobody_else_is_believed(tmp_path: Path) -> None:
         assert told((client, token), ("Forwarded", "for=192.0.2.7;proto=https")) == (200, [PROXY, "http"])
 
 
+@pytest.mark.slow
 def test_each_client_of_a_proxy_has_its_own_rates(tmp_path: Path) -> None:
     options = WebOptions(
         trusted_proxies=HERE,
@@ -190,6 +191,7 @@ def test_a_start_behind_a_proxy_without_a_credential_is_refused_in_words() -> No
         assert "stowkeeper token add" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_what_came_by_way_of_a_proxy_is_kept_with_its_own_address(tmp_path: Path) -> None:
     from support.instances import make_instance
     from support.orthanc_rig import part10_of

@@ -235,6 +235,7 @@ def conclude(database: Database, key: int, *reasons: int | None, **columns: Any)
         rows.change(transaction, key, **columns)
 
 
+@pytest.mark.slow
 def test_transactions_and_the_outcomes_of_their_instances(database: Database, scrape: Scraped) -> None:
     before = transaction_of(database, count=1)
     key = transaction_of(database, count=3)
@@ -401,6 +402,7 @@ def become(database: Database, job: Job, state: str, finished_at: str | None = N
         )
 
 
+@pytest.mark.slow
 def test_jobs_are_counted_as_they_end_whatever_the_clock_says(database: Database, scrape: Scraped) -> None:
     first, second, third, fourth = (submit(database) for _ in range(4))
     verify = submit(database, "verify")
@@ -483,6 +485,7 @@ def test_damaged_versions(database: Database, scrape: Scraped) -> None:
     assert scrape("damaged_versions") == 1
 
 
+@pytest.mark.slow
 def test_the_scrub(database: Database, scrape: Scraped) -> None:
     assert scrape.all("scrub_rounds_ended") == {}
     this = Round(
@@ -551,6 +554,7 @@ def rig(tmp_path: Path) -> Iterator[OrthancRig]:
         yield running
 
 
+@pytest.mark.slow
 def test_both_addresses_and_who_may(rig: OrthancRig) -> None:
     for path in ("/tools/metrics-prometheus", "/metrics"):
         answer = rig.ask("GET", path)

@@ -75,6 +75,7 @@ def test_the_same_again_is_success_and_kept_once(storing: Storing) -> None:
     assert storing.kept() == UIDS[:1]
 
 
+@pytest.mark.slow
 def test_the_same_again_mends_what_was_damaged_meanwhile(storing: Storing) -> None:
     assert storing.post(body_of(FILES[0]))[0] == 200
     (row,) = instances(storing.archive)
@@ -171,6 +172,7 @@ def test_what_breaks_off_within_its_data_set_is_refused(storing: Storing) -> Non
     assert depot_leftovers(storing.archive) == []
 
 
+@pytest.mark.slow
 def test_a_second_version_goes_by_the_policy(tmp_path: Path) -> None:
     other = part10_of(make_instance(1, content=1))
 
@@ -184,6 +186,7 @@ def test_a_second_version_goes_by_the_policy(tmp_path: Path) -> None:
         assert (status, answer.failed) == (409, [(UIDS[0], 0x0111)])
 
 
+@pytest.mark.slow
 def test_remarks_are_warnings(tmp_path: Path) -> None:
     name = encode_element(0x00100010, b"PN", b"Test^Patient")
     patient_id = encode_element(0x00100020, b"LO", b"P1")
@@ -212,6 +215,7 @@ def test_an_empty_single_file_is_400(storing: Storing) -> None:
     assert storing.post(b"no DICOM", ONE_FILE)[0] == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content_type",
     [
@@ -410,6 +414,7 @@ def test_a_retrieve_service_is_named_where_there_is_one(tmp_path: Path) -> None:
         assert item["00081190"]["Value"] == [f"{study}/series/1.2.10.1/instances/1.2.3.1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "preamble", "expected"),
     [
