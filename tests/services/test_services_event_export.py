@@ -1,6 +1,7 @@
 """The export folder: whole copies under a name of its users' liking, and an archive that stays as it was."""
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +81,82 @@ def test_a_newer_version_replaces_the_copy_alone(rig, folder):
     assert Path(rig.archive.root, first.path).exists()
 
 
+def test_of_versions_in_two_studies_the_later_one_stays_in_whatever_order_they_are_told(rig, folder):
+    rig.keep(1)
+    rig.keep(1, study="1.2.99", series="1.2.99.1", content=7)
+    first, second = rig.events()
+    for event in (second, first):
+        way(rig, folder).deliver(event, never)
+    (copy,) = folder.iterdir()
+    assert copy.read_bytes() == Path(rig.archive.root, second.path).read_bytes()
+
+
+def test_versions_in_two_studies_have_two_copies_where_their_names_differ(rig, folder):
+    rig.keep(1)
+    rig.keep(1, study="1.2.99", series="1.2.99.1", content=7)
+    for event in rig.events():
+        way(rig, folder, "{series_instance_uid}-{sop_instance_uid}{ext}").deliver(event, never)
+        way(rig, folder, "{study_instance_uid}/{sop_instance_uid}{ext}").deliver(event, never)
+    assert names_in(folder) == [
+        "1.2.10.1-1.2.3.1.dcm",
+        "1.2.10/1.2.3.1.dcm",
+        "1.2.99.1-1.2.3.1.dcm",
+        "1.2.99/1.2.3.1.dcm",
+    ]
+
+
+def test_an_earlier_version_stays_where_the_later_one_was_removed(rig, folder):
+    rig.keep(1)
+    rig.keep(1, study="1.2.99", series="1.2.99.1", content=7)
+    first, second = rig.events()
+    with rig.database.write() as transaction:
+        mark_removing(transaction, [2], reason="")
+    Path(rig.archive.root, second.path).unlink()
+    way(rig, folder).deliver(first, never)
+    way(rig, folder).deliver(second, never)
+    (copy,) = folder.iterdir()
+    assert copy.read_bytes() == Path(rig.archive.root, first.path).read_bytes()
+
+
+def test_what_a_crash_left_of_a_copy_that_is_not_made_any_more_is_removed(rig, folder):
+    rig.keep(1)
+    (first,) = rig.events()
+    template = "{calling_ae_title}/{sop_instance_uid}{ext}"
+
+    left = folder / "SCANNER" / f".1.2.3.1.dcm.{first.seq}.part"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    rig.keep(1, study="1.2.99", series="1.2.99.1", content=7)
+    way(rig, folder, template).deliver(first, never)
+    assert names_in(folder) == []
+
+
+def test_copies_of_one_name_are_never_each_others_parts(rig, folder):
+    rig.keep(1, 2, size=200_000)
+    one, other = rig.events()
+    copies = way(rig, folder, "{calling_ae_title}{ext}")
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def late(*values):
+        if threading.current_thread() is behind:
+            begun.set()
+            assert goes_on.wait(30)
+        copy_into(*values)
+
+    behind = threading.Thread(target=copies.deliver, args=(one, never))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stowkeeper.services.events.export.copy_into", late)
+        behind.start()
+        assert begun.wait(30)
+        copies.deliver(other, never)
+        (copy,) = folder.glob("*.dcm")
+        assert copy.read_bytes() == Path(rig.archive.root, other.path).read_bytes()
+        goes_on.set()
+        behind.join()
+    assert names_in(folder) == ["SCANNER.dcm"]
+    assert copy.read_bytes() == Path(rig.archive.root, one.path).read_bytes()
+
+
 def test_a_template_makes_folders(rig, folder):
     rig.keep(1)
     (event,) = rig.events()
@@ -125,7 +202,7 @@ def test_nothing_is_written_through_a_link_that_somebody_put_there(rig, folder, 
     (event,) = rig.events()
     precious = tmp_path / "precious"
     precious.write_text("ours")
-    (folder / ".1.2.3.1.dcm.part").symlink_to(precious)
+    (folder / f".1.2.3.1.dcm.{event.seq}.part").symlink_to(precious)
     (folder / "1.2.3.1.dcm").symlink_to(precious)
     way(rig, folder).deliver(event, never)
     assert precious.read_text() == "ours"

@@ -21,6 +21,8 @@ from support.instances import HANGING_PROTOCOL_STORAGE, make_instance
 from support.quiet_log import quiet_log
 from support.retention_rig import DAY, RetentionRig, retention_rig, rule
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
@@ -41,7 +43,6 @@ def outcomes(rig: RetentionRig) -> list[tuple[str, str]]:
 # What goes, and when.
 
 
-@pytest.mark.slow
 def test_what_is_old_goes_a_day_after_the_log_said_so_and_the_ledger_says_why(rig: RetentionRig) -> None:
     rig.keep(1, 2, study="1.2.10", series="1.2.10.1")
     rig.keep(3, study="1.2.20", series="1.2.20.1", days_ago=20)
@@ -65,7 +66,6 @@ def test_what_is_old_goes_a_day_after_the_log_said_so_and_the_ledger_says_why(ri
     assert (removed["what"], removed["reason"]) == ("removed", "retention rule old")
 
 
-@pytest.mark.slow
 def test_what_becomes_old_later_is_told_of_and_goes_later(rig: RetentionRig) -> None:
     rig.keep(1, days_ago=29.5)
     assert rig.look() == []
@@ -75,7 +75,6 @@ def test_what_becomes_old_later_is_told_of_and_goes_later(rig: RetentionRig) -> 
     assert outcomes(rig) == [("removed", "1 version removed")]
 
 
-@pytest.mark.slow
 def test_a_late_arrival_renews_the_age_of_its_study(rig: RetentionRig) -> None:
     rig.keep(1)
     rig.keep(2, days_ago=1)
@@ -93,7 +92,6 @@ def test_the_same_bytes_again_renew_it_too(rig: RetentionRig) -> None:
     assert rig.go_through() == []
 
 
-@pytest.mark.slow
 def test_by_instance_each_goes_alone(rig: RetentionRig) -> None:
     rig.rules[:] = [rule(by=Unit.INSTANCE)]
     rig.keep(1)
@@ -109,7 +107,6 @@ def test_what_is_outside_of_all_studies_goes_by_no_rule_for_studies(rig: Retenti
     assert rig.go_through() == []
 
 
-@pytest.mark.slow
 def test_a_study_goes_by_a_rule_that_all_of_it_fits(rig: RetentionRig) -> None:
     rig.rules[:] = [rule(conditions=Conditions(calling_ae_titles=("SCANNER",)))]
     rig.keep(1)
@@ -215,7 +212,6 @@ def test_what_comes_between_the_look_and_the_removal_is_heeded(
     assert rig.gone() == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("comes_between", [False, True])
 def test_by_instance_what_stays_spares_itself_alone(rig: RetentionRig, *, comes_between: bool) -> None:
     rig.rules[:] = [rule(by=Unit.INSTANCE)]
@@ -236,7 +232,6 @@ def test_by_instance_what_stays_spares_itself_alone(rig: RetentionRig, *, comes_
     assert rig.gone() == [1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("why", ["held", "to be forwarded"])
 def test_what_comes_between_the_plan_and_its_transaction_is_heeded(rig: RetentionRig, why: str) -> None:
     rig.keep(1, 2)
@@ -279,7 +274,6 @@ def test_another_thing_of_the_same_uid_is_not_taken_along(rig: RetentionRig) -> 
     assert rig.gone() == []
 
 
-@pytest.mark.slow
 def test_with_only_forwarded_to_all_of_a_study_has_to_be_there(rig: RetentionRig) -> None:
     rig.rules[:] = [rule(only_forwarded_to=("pacs", "cloud"))]
     rig.keep(1, 2)
@@ -293,7 +287,6 @@ def test_with_only_forwarded_to_all_of_a_study_has_to_be_there(rig: RetentionRig
     assert [item.outcome for item in rig.go_through()] == ["removed"]
 
 
-@pytest.mark.slow
 def test_forwarding_rules_that_looked_at_all_of_it_keep_nothing(rig: RetentionRig) -> None:
     rig.keep(1)
     with rig.database.write() as transaction:
@@ -303,7 +296,6 @@ def test_forwarding_rules_that_looked_at_all_of_it_keep_nothing(rig: RetentionRi
     assert rig.gone() == [1]
 
 
-@pytest.mark.slow
 def test_a_study_that_is_not_quiet_waits_for_the_rules_of_quiet_studies(rig: RetentionRig) -> None:
     rig.keep(1)
     with rig.database.write() as transaction:
@@ -337,7 +329,6 @@ def test_a_rule_that_is_switched_off_stops_what_it_asked_for(rig: RetentionRig) 
     assert rig.gone() == []
 
 
-@pytest.mark.slow
 def test_a_rule_that_reads_otherwise_begins_anew(rig: RetentionRig) -> None:
     rig.keep(1)
     rig.look()
@@ -350,7 +341,6 @@ def test_a_rule_that_reads_otherwise_begins_anew(rig: RetentionRig) -> None:
     assert [outcome for outcome, _ in outcomes(rig)] == ["removed"]
 
 
-@pytest.mark.slow
 def test_of_two_rules_the_first_removes_and_the_log_names_it(rig: RetentionRig) -> None:
     rig.rules[:] = [rule("short"), rule("long", after_days=60.0)]
     rig.keep(1)
@@ -369,7 +359,6 @@ def test_of_two_rules_the_first_removes_and_the_log_names_it(rig: RetentionRig) 
 # How much at a time.
 
 
-@pytest.mark.slow
 def test_one_look_removes_no_more_than_its_limit(rig: RetentionRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention_job, "LOOK_VERSIONS_MAX", 2)
     for number in (1, 2, 3, 4, 5):
@@ -389,7 +378,6 @@ def test_one_look_removes_no_more_than_its_limit(rig: RetentionRig, monkeypatch:
     assert rig.gone() == [1, 2, 3, 4]
 
 
-@pytest.mark.slow
 def test_a_study_larger_than_the_limit_goes_whole(rig: RetentionRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention_job, "LOOK_VERSIONS_MAX", 2)
     rig.keep(1, 2, 3)
@@ -417,7 +405,6 @@ def test_removals_of_rules_go_at_a_bounded_rate(rig: RetentionRig, monkeypatch: 
     assert counted == [2]
 
 
-@pytest.mark.slow
 def test_a_removal_that_broke_off_in_its_middle_goes_on(
     rig: RetentionRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,7 +429,6 @@ def test_a_removal_that_broke_off_in_its_middle_goes_on(
 # The clock.
 
 
-@pytest.mark.slow
 def test_a_clock_set_forward_by_years_removes_nothing_and_says_so(rig: RetentionRig) -> None:
     rig.keep(1, days_ago=1)
     rig.look()
@@ -494,7 +480,6 @@ def test_nor_does_it_where_nothing_looked_before(rig: RetentionRig) -> None:
     assert [line["log_level"] for line in rig.look()] == ["error"]
 
 
-@pytest.mark.slow
 def test_a_person_who_says_that_the_clock_is_right_ends_that_and_gets_a_day_of_notice(
     rig: RetentionRig,
 ) -> None:
@@ -513,7 +498,6 @@ def test_a_person_who_says_that_the_clock_is_right_ends_that_and_gets_a_day_of_n
     assert tuple(found) == ("anna", "clock trusted")
 
 
-@pytest.mark.slow
 def test_a_server_that_was_off_for_some_days_goes_on(rig: RetentionRig) -> None:
     rig.keep(1)
     rig.look()
@@ -523,7 +507,6 @@ def test_a_server_that_was_off_for_some_days_goes_on(rig: RetentionRig) -> None:
     assert [outcome for outcome, _ in outcomes(rig)] == ["removed"]
 
 
-@pytest.mark.slow
 def test_a_clock_that_is_put_back_takes_back_what_was_old(
     rig: RetentionRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -547,7 +530,6 @@ def test_what_came_while_the_clock_was_years_behind_is_as_old_as_its_neighbours(
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("days_ago_of_next", "gone"),
     [

@@ -1,7 +1,8 @@
 """The export folder: a copy of each instance for programs that watch a folder, under a name of their liking.
 
 A copy and never a link: who reads it may write into it, and the archive's file stays as it was received. It appears whole or not
-at all. An instance that comes once more, or as another version, replaces the former copy, there and only there.
+at all. An instance that comes once more, or as another version, replaces the former copy, there and only there: also where
+that is in another study, whose copies are made beside those of the first.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from stowkeeper.archive.shelf import escape
 from stowkeeper.database.engine import Database, DatabaseUnavailable
 from stowkeeper.durable.copying import CopyStoppedError, copy_into
 from stowkeeper.durable.filesystem import FileSystem
-from stowkeeper.services.events.feed import Event
+from stowkeeper.services.events.feed import Event, later_arrivals_elsewhere
 from stowkeeper.services.events.targets import DeliveryError
 
 EXPORT_PLACES: Final = (
@@ -65,17 +66,24 @@ class ExportWay:
         self._mode = mode
 
     def deliver(self, event: Event, is_over: Callable[[], bool]) -> None:
-        """Copy the instance of an event; one that was removed meanwhile is passed over. Raises DeliveryError."""
+        """Copy the instance of an event. Raises DeliveryError.
+
+        Passed over is what was removed meanwhile, and what the copy of a later version is to replace.
+        """
+        if self._is_overtaken(event):
+            self._clear(event)
+            return
         try:
             source = self._files.open_for_reading(os.path.join(self._root, event.path))
         except FileNotFoundError:
             if self._is_gone(event):
+                self._clear(event)
                 return
             raise DeliveryError(f"{event.path} is not there: run stowkeeper verify") from None
         except OSError as error:
             raise DeliveryError(f"{event.path} cannot be read: {error.strerror}") from error
         try:
-            self._copy(source, self.name_of(event), is_over)
+            self._copy(source, event, is_over)
         except CopyStoppedError:
             raise DeliveryError("the copy was given up, since the delivery was stopped") from None
         except OSError as error:
@@ -103,10 +111,24 @@ class ExportWay:
             self._extension,
         )
 
-    def _copy(self, source: int, name: str, is_over: Callable[[], bool]) -> None:
-        *parents, last = name.split("/")
-        hidden = f".{last}.part"
-        folder = self._open_folder(parents)
+    def _places_of(self, event: Event) -> tuple[list[str], str, str]:
+        """Return the folders of a copy, its name, and its name until it is whole: another for each event, the same each time."""
+        *parents, last = self.name_of(event).split("/")
+        return parents, last, f".{last}.{event.seq}.part"
+
+    def _clear(self, event: Event) -> None:
+        """Remove what a crash left of the copy of an event that is not to be copied any more."""
+        parents, _, hidden = self._places_of(event)
+        with contextlib.suppress(OSError):
+            folder = self._open_folder(parents, makes=False)
+            try:
+                os.unlink(hidden, dir_fd=folder)
+            finally:
+                os.close(folder)
+
+    def _copy(self, source: int, event: Event, is_over: Callable[[], bool]) -> None:
+        parents, last, hidden = self._places_of(event)
+        folder = self._open_folder(parents, makes=True)
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(hidden, dir_fd=folder)  # what a crash left, or somebody put there
@@ -126,8 +148,8 @@ class ExportWay:
             os.close(folder)
         self._files.synchronize_directory(os.path.join(self._folder, *parents))
 
-    def _open_folder(self, parents: Sequence[str]) -> int:
-        """Open a folder below the export folder, and make it and those above it where they are missing, durably.
+    def _open_folder(self, parents: Sequence[str], *, makes: bool) -> int:
+        """Open a folder below the export folder; with `makes` make it and those above it where they are missing, durably.
 
         Never the export folder itself, whose disk may be away. Links below it are not followed: others write there, and a
         link of theirs would have us write where they may not.
@@ -136,9 +158,10 @@ class ExportWay:
         folder = os.open(path, _FOLDER_FLAGS)
         try:
             for parent in parents:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(parent, _FOLDER_MODE, dir_fd=folder)
-                    self._files.synchronize_directory(path)
+                if makes:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(parent, _FOLDER_MODE, dir_fd=folder)
+                        self._files.synchronize_directory(path)
                 path = os.path.join(path, parent)
                 try:
                     below = os.open(parent, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
@@ -152,6 +175,21 @@ class ExportWay:
             os.close(folder)
             raise
         return folder
+
+    def _is_overtaken(self, event: Event) -> bool:
+        """Tell whether a later version has the same name and is in another study, whose events come in no order with this one.
+
+        Those of its own study come in order.
+        """
+        if "{study_instance_uid}" in self._template:
+            return False
+        try:
+            with self._database.read() as connection:
+                later = later_arrivals_elsewhere(connection, event)
+        except DatabaseUnavailable as error:
+            raise DeliveryError(f"the catalog cannot be read: {error}") from error
+        name = self.name_of(event)
+        return any(self.name_of(other) == name for other in later)
 
     def _is_gone(self, event: Event) -> bool:
         """Tell whether the version of an event has left the shelf by what the catalog says."""

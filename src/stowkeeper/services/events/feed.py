@@ -8,8 +8,18 @@ from typing import Any, Final, cast
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select
 
+from stowkeeper.archive.catalog_values import VersionState
 from stowkeeper.archive.changes import ChangeKind
-from stowkeeper.database.schema import changes, instances, receipts, series, studies, study_events, versions
+from stowkeeper.database.schema import (
+    changes,
+    instances,
+    receipts,
+    series,
+    studies,
+    study_events,
+    uid_hash,
+    versions,
+)
 
 
 class EventKind(StrEnum):
@@ -106,6 +116,18 @@ def newest_events(
     """Return the last events of some kinds, in order; `limit` at most."""
     query = _events(kinds, study_instance_uid).order_by(changes.c.seq.desc()).limit(limit)
     return [_event(row) for row in connection.execute(query)][::-1]
+
+
+def later_arrivals_elsewhere(connection: Connection, event: Event) -> list[Event]:
+    """Return the arrivals after an event of versions of its instance in other studies, as far as their files are there, in order."""
+    query = _events((EventKind.INSTANCE_RECEIVED,), "").where(
+        instances.c.uid_hash == uid_hash(event.sop_instance_uid),
+        instances.c.sop_instance_uid == event.sop_instance_uid,
+        changes.c.seq > event.seq,
+        versions.c.state.in_((VersionState.KEPT, VersionState.SUPERSEDED)),
+        func.coalesce(studies.c.study_instance_uid, "") != event.study_instance_uid,
+    )
+    return [_event(row) for row in connection.execute(query.order_by(changes.c.seq))]
 
 
 def count_events_after(connection: Connection, seq: int, kinds: Collection[EventKind]) -> int:
