@@ -137,6 +137,11 @@ def test_a_run_that_gives_way_is_paused_and_one_at_its_end_is_not(outcome: Outco
     assert end(Failed("no"), now=now)["state"] == "failure"
 
 
+def test_a_failure_leaves_what_it_says_for_who_runs_the_job_again() -> None:
+    assert end(Failed("no", {"at": 2}))["checkpoint"] == '{"at":2}'
+    assert "checkpoint" not in end(Failed("no"))
+
+
 def test_a_pause_keeps_the_step_that_was_done() -> None:
     now = replace(RUNNING, wish=JobWish.PAUSE)
     changes = end(NextStep("report", "peer:B", {"at": 2}, 60), now=now)

@@ -13,9 +13,11 @@ from stowkeeper.archive.versions import find_versions
 from stowkeeper.database.schema import job_lanes
 from stowkeeper.dicom.uid import RECEIPT_CREATOR_UID
 from stowkeeper.jobs import rows as jobs
+from stowkeeper.jobs.kind import Ending
 from stowkeeper.net.tls_context import TLSOptions, acceptor_context, requestor_context
 from stowkeeper.net.tls_errors import TLSFault, TLSSetupError
 from stowkeeper.services.dialing import OwnSide
+from stowkeeper.services.item_turn import ItemTurn
 from stowkeeper.services.limits import (
     STORE_GIVE_UP_SECONDS,
     STORE_LOST_RUNS_MAX,
@@ -172,6 +174,36 @@ def test_a_failed_job_that_is_submitted_again_sends_what_failed(rig: StoreRig) -
         ended = rig.run_to_end(job)
     assert (ended.state, ended.items_done) == ("success", 10)
     assert times_sent(acceptor.stored) == {**dict.fromkeys(range(10), 1), 3: 2, 5: 3}
+
+
+def test_a_run_that_is_stopped_at_its_end_has_nothing_sent_again(
+    rig: StoreRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end, is_at_its_end = ItemTurn._end, threading.Event()
+
+    def end_when_stopped(turn: ItemTurn, stored: int, failed: int) -> Ending:
+        ending = end(turn, stored, failed)
+        is_at_its_end.set()
+        assert turn._run.stopping.wait(30)
+        return ending
+
+    with scripted_acceptor(Script(answer=lambda got: 0xA900 if number_of(got) == 3 else 0x0000)) as acceptor:
+        job = rig.submit(peer_at(acceptor.port), STUDY)
+        with monkeypatch.context() as planted:
+            planted.setattr(ItemTurn, "_end", end_when_stopped)
+            with rig.running():
+                assert is_at_its_end.wait(30)
+        assert rig.job(job).state == "pending"
+        ended = rig.run_to_end(job)
+        assert ended.state == "failure"
+        assert (
+            ended.error
+            == "1 of 10 instances was not stored: A900H Error: data set does not match SOP class (1)"
+        )
+        assert times_sent(acceptor.stored) == dict.fromkeys(range(10), 1)
+        rig.act(jobs.resubmit, job)
+        rig.run_to_end(job)
+    assert times_sent(acceptor.stored) == {**dict.fromkeys(range(10), 1), 3: 2}
 
 
 @pytest.mark.parametrize("status", [0xA700, 0xA7FF])

@@ -10,7 +10,7 @@ from stowkeeper.database.engine import Transaction
 from stowkeeper.database.schema import job_lanes, jobs
 from stowkeeper.jobs.back_off import back_off_seconds
 from stowkeeper.jobs.columns import checked_text, cut_words, encode_checkpoint, job_of
-from stowkeeper.jobs.job import Job
+from stowkeeper.jobs.job import JSON, Job
 from stowkeeper.jobs.kind import Ending, Failed, Finished, NextStep, TryAgain
 from stowkeeper.jobs.limits import (
     DEATHS_AT_ONCE_MAX,
@@ -98,8 +98,8 @@ def _changes_of(now: Job, ended: Ended, at: str) -> tuple[JobEvent, Changes]:
         case Finished(words=words, was_cancelled=was_cancelled):
             event = JobEvent.CONCLUDE if was_concluding or was_cancelled else JobEvent.SUCCEED
             return event, {"error": cut_words(words) or kept_words, "failures": 0, "faults": 0}
-        case Failed(words):
-            return JobEvent.FAIL, {"error": cut_words(words), "faults": 0}
+        case Failed(words, checkpoint):
+            return JobEvent.FAIL, {"error": cut_words(words), "faults": 0} | _with_checkpoint(checkpoint)
         case NextStep(step, lane, checkpoint, due_in_seconds, concludes_wish):
             changes: Changes = {
                 "step": checked_text("step", step),
@@ -108,9 +108,8 @@ def _changes_of(now: Job, ended: Ended, at: str) -> tuple[JobEvent, Changes]:
                 "error": kept_words,
                 "failures": 0,
                 "faults": 0,
+                **_with_checkpoint(checkpoint),
             }
-            if checkpoint is not None:
-                changes["checkpoint"] = encode_checkpoint(checkpoint)
             if concludes_wish and was_concluding:
                 changes["wish"] = JobWish.NONE.value
             return JobEvent.STEP, changes
@@ -129,6 +128,10 @@ def _changes_of(now: Job, ended: Ended, at: str) -> tuple[JobEvent, Changes]:
             return _changes_of_death(now, ended.chance, at)
         case Stopped():
             return JobEvent.STOP, {"faults": 0}
+
+
+def _with_checkpoint(checkpoint: JSON | None) -> Changes:
+    return {} if checkpoint is None else {"checkpoint": encode_checkpoint(checkpoint)}
 
 
 def _changes_of_fault(now: Job, raised: Raised, chance: float, at: str) -> tuple[JobEvent, Changes]:

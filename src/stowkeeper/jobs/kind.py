@@ -65,9 +65,14 @@ class TryAgain:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It cannot be done: the job is failure, and the `words` say why and what a person could do."""
+    """It cannot be done: the job is failure, and the `words` say why and what a person could do.
+
+    `checkpoint` replaces the former one unless None: with the end, so that it holds for who runs the job again when a person
+    asks for that, and not where this run was told to stop and its end is not written.
+    """
 
     words: str
+    checkpoint: JSON | None = None
 
 
 Ending = Finished | NextStep | TryAgain | Failed

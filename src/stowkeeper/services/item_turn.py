@@ -399,17 +399,17 @@ class ItemTurn:
             return Finished("1 instance stored" if stored == 1 else f"{stored} instances stored")
         with self._database.read() as connection:
             reasons = store_items.words_of_failures(connection, self._run.job.job_key, REASONS_NAMED + 1)
-        with self._run.write() as transaction:
-            self._run.progress(transaction, checkpoint={**self._run.job.checkpoint, "is_closed": True})
+        # With the end and not before it: a run that was stopped in between has not come to it, and the next one sends nothing again.
+        closed = {**self._run.job.checkpoint, "is_closed": True}
         if not failed:
-            return Failed(f"{stored} stored, and commitment could not be asked for: {why_not_asked}")
+            return Failed(f"{stored} stored, and commitment could not be asked for: {why_not_asked}", closed)
         named = "; ".join(f"{words} ({times})" for words, times in reasons[:REASONS_NAMED])
         more = "; and more" if len(reasons) > REASONS_NAMED else ""
         not_asked = f". Commitment could not be asked for: {why_not_asked}" if why_not_asked else ""
         total = stored + failed
         what = "the instance" if total == 1 else f"{failed} of {total} instances"
         was = "was" if failed == 1 else "were"
-        return Failed(f"{what} {was} not stored: {named}{more}{not_asked}")
+        return Failed(f"{what} {was} not stored: {named}{more}{not_asked}", closed)
 
 
 def _pages_of(transaction: Transaction, job_key: int, outcome: str) -> Iterator[list[JobItem]]:
