@@ -13,6 +13,7 @@ from stowkeeper.archive.versions import find_versions, mark_damaged
 from stowkeeper.database.schema import jobs
 from stowkeeper.jobs import rows as job_rows
 from stowkeeper.jobs.states import JobState
+from stowkeeper.services.commitment.checking_step import CheckStep
 from stowkeeper.services.commitment.commitment_values import CommitmentState, InstanceOutcome
 from stowkeeper.services.commitment.limits import CHECK_PORTION
 from stowkeeper.services.commitment.options import CommitmentOptions
@@ -473,6 +474,30 @@ def test_cancelling_a_check_reports_what_was_not_checked_as_0110(scripted, user)
     assert server.commitment(UID).state is REPORTED
     assert {one.words for one in server.instances(UID)} == {"the check was cancelled"}
     assert held(server, 1) == ()
+
+
+def test_a_cancelled_check_is_reported_where_the_server_stopped_as_it_ended(tmp_path, user, monkeypatch):
+    end, is_at_its_end = CheckStep._ended, threading.Event()
+
+    def end_when_stopped(step):
+        ending = end(step)
+        is_at_its_end.set()
+        assert step.run.stopping.wait(30)
+        return ending
+
+    with commitment_serving(tmp_path / "archive", user.peer(), runs_jobs=False) as server:
+        server.keep(1)
+        assert user.ask(server.port, UID, named(1)) == 0
+        act(server, job_rows.cancel)
+    with monkeypatch.context() as planted:
+        planted.setattr(CheckStep, "_ended", end_when_stopped)
+        with commitment_serving(tmp_path / "archive", user.peer()):
+            assert is_at_its_end.wait(30)
+    assert user.reports == []
+    with commitment_serving(tmp_path / "archive", user.peer()) as server:
+        assert user.wait_for_reports()[0].failed == {named(1)[0]: 0x0110}
+        server.wait_for_job(UID, JobState.CANCELLED)
+        assert server.commitment(UID).state is REPORTED
 
 
 def test_cancelling_before_the_check_began_reports_as_well(tmp_path, user):

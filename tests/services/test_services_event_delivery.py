@@ -154,6 +154,24 @@ def test_there_is_no_job_where_nothing_is_to_be_told(delivering):
     assert delivering.jobs() == []
 
 
+def test_what_another_process_has_told_meanwhile_is_not_told_again(delivering, monkeypatch):
+    delivering.rig.keep(1)
+    due, is_late = delivering.desk._due, [True]
+
+    def due_late():
+        found = due()
+        if is_late:
+            is_late.clear()
+            delivering.run(lambda: delivering.listener.told, "what the other process told")
+            delivering.run(lambda: delivering.jobs()[0].is_finished, "its end")
+        return found
+
+    monkeypatch.setattr(delivering.desk, "_due", due_late)
+    delivering.look()
+    assert [job.state for job in delivering.jobs()] == [JobState.SUCCESS]
+    assert delivering.listener.uids() == told_of([1])
+
+
 def test_there_is_one_job_however_much_is_to_be_told(delivering):
     delivering.rig.keep(1)
     delivering.look()

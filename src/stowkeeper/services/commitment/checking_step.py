@@ -48,7 +48,7 @@ from stowkeeper.services.commitment.limits import (
 )
 from stowkeeper.services.commitment.options import CommitmentOptions, peer_lane
 from stowkeeper.services.commitment.policies import CheckContext, CheckPolicy, PolicyError
-from stowkeeper.services.commitment.times import age_seconds, utc_now
+from stowkeeper.services.commitment.times import age_seconds
 from stowkeeper.services.peers import PeerBook
 
 log = structlog.get_logger("stowkeeper.commitment")
@@ -284,6 +284,9 @@ class CheckStep:
             failures=rows.failures_of(transaction.connection, key),
             error="",
         )
+        # Here, so that a run that is stopped before its end is written leaves nothing unsaid: whether it was cancelled, above all.
+        self._checkpoint[REPORTING_SINCE] = transaction.at
+        self.run.progress(transaction, checkpoint=self._checkpoint)
 
     def _fail_what_is_open(self, reason: int, words: str) -> Ending:
         for portion in self._open_instances():
@@ -337,7 +340,6 @@ class CheckStep:
         )
         if commitment.way != WAY_DIMSE:
             return Finished()
-        self._checkpoint[REPORTING_SINCE] = utc_now()
         # A cancelled check ends here, and the report can be cancelled in its turn.
         return NextStep(REPORT, peer_lane(commitment.peer), self._checkpoint, concludes_wish=True)
 

@@ -56,7 +56,8 @@ class CommitmentJob:
             return await self._in_lane(run, CHECK, DISK_LANE, RecheckStep(run, commitment, self.tools).check)
         lane = peer_lane(commitment.peer)
         if run.job.lane != lane:
-            return NextStep(REPORT, lane)
+            # The check came to its end, and its run did not: a wish that it be cancelled is not one for the report.
+            return NextStep(REPORT, lane, concludes_wish=bool(run.job.checkpoint.get(CANCELLED)))
         ending = await self.reporter.report(run, commitment)
         if isinstance(ending, Finished) and run.job.checkpoint.get(CANCELLED):
             return replace(ending, was_cancelled=True)

@@ -11,7 +11,7 @@ from stowkeeper.database.engine import Database, Transaction
 from stowkeeper.database.schema import consumers, jobs
 from stowkeeper.jobs.states import FINISHED, JobState
 from stowkeeper.jobs.submission import submit
-from stowkeeper.services.events.delivery_job import DELIVER, consumer_of, deliver_request
+from stowkeeper.services.events.delivery_job import DELIVER, consumer_of, deliver_request, target_of
 from stowkeeper.services.events.feed import events_after
 from stowkeeper.services.events.limits import LOOK_RETRY_SECONDS, WATCH_SECONDS
 from stowkeeper.services.events.study_watch import StudyWatch
@@ -75,9 +75,10 @@ class EventDesk:
         if not due:
             return
         with self._database.write() as transaction:
-            under_way = _under_way(transaction.connection)
+            under_way, cursors = _under_way(transaction.connection), _cursors(transaction.connection)
             for name, cursor in due.items():
-                if name not in under_way:
+                # Another process may have delivered all of it meanwhile.
+                if name not in under_way and cursors.get(name) == cursor:
                     _forget_delivered(transaction, name)
                     submit(transaction, deliver_request(name, cursor))
         self._wake()
@@ -87,11 +88,9 @@ class EventDesk:
         due: dict[str, int] = {}
         with self._database.read() as connection:
             newest = newest_change(connection)
-            rows = connection.execute(select(consumers.c.name, consumers.c.seq))
-            cursors = {row.name: row.seq for row in rows}
-            under_way = _under_way(connection)
+            under_way, cursors = _under_way(connection), _cursors(connection)
             for name, target in self._targets().items():
-                cursor = cursors.get(consumer_of(name))
+                cursor = cursors.get(name)
                 if cursor is None or name in under_way:
                     continue
                 # What was looked through in vain is not looked through again each second.
@@ -111,6 +110,12 @@ def _forget_delivered(transaction: Transaction, target_name: str) -> None:
     # The second condition in these words, so that the partial index of the subjects is used.
     row = delete(jobs).where(jobs.c.subject == target_name, text("jobs.subject <> ''"))
     transaction.execute(row.where(jobs.c.kind == DELIVER, jobs.c.state == JobState.SUCCESS.value))
+
+
+def _cursors(connection: Connection) -> dict[str, int]:
+    """Return how far each target was told, by its name."""
+    rows = connection.execute(select(consumers.c.name, consumers.c.seq))
+    return {target_of(row.name): row.seq for row in rows}
 
 
 def _under_way(connection: Connection) -> set[str]:
