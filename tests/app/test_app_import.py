@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -24,6 +25,7 @@ from stowkeeper.services.limits import IMPORT_BUFFER_BYTES, IMPORT_BUFFERS, IMPO
 from support.command_line import CommandLine, environment, keep, program, serving, write_part10
 from support.instances import HANGING_PROTOCOL_STORAGE, make_instance
 from support.peers import run_peer
+from support.send_files import LONG_AGO_NS
 
 
 @pytest.fixture
@@ -386,6 +388,9 @@ class Unreadable:
         count: int = self._stream.readinto(view)  # type: ignore[attr-defined]  # it is opened without a buffer
         return count
 
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
     def __enter__(self) -> Self:
         return self
 
@@ -408,6 +413,50 @@ def test_a_file_that_cannot_be_read_to_its_end_leaves_nothing(
     found = outcomes(stow, path, other)
     assert found == {"a.dcm": ("refused", "it cannot be read: Input/output error"), "b.dcm": ("stored", "")}
     assert len(stow.list("instances")) == 1
+    assert list((stow.archive / "depot").iterdir()) == []
+
+
+def overwrite(path: Path) -> None:
+    with path.open("r+b") as stream:
+        stream.seek(-4, os.SEEK_END)
+        stream.write(b"late")
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as stream:
+        stream.write(b"more")
+
+
+@pytest.mark.parametrize("change", [overwrite, append])
+@pytest.mark.parametrize("size", [900, 5 * IMPORT_BUFFER_BYTES])
+def test_a_file_that_is_written_to_while_it_is_read_leaves_nothing(
+    tmp_path: Path,
+    stow: CommandLine,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
+    size: int,
+) -> None:
+    path = write_part10(tmp_path / "a.dcm", make_instance(1, size=size))
+    os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS))
+    other = write_part10(tmp_path / "b.dcm", make_instance(2))
+    fill = importing._fill
+    fills = []
+
+    def fill_before_it_changes(stream: IO[bytes], view: memoryview) -> tuple[int, bool]:
+        filled = fill(stream, view)
+        if not fills:
+            change(path)
+        fills.append(filled)
+        return filled
+
+    monkeypatch.setattr(importing, "_fill", fill_before_it_changes)
+    ended = stow("import", "--json", path, other)
+    assert ended.code == ExitCode.FINDINGS
+    assert [(line["outcome"], line["reason"] or "") for line in ended.lines[:-1]] == [
+        ("refused", "it changed while it was read"),
+        ("stored", ""),
+    ]
+    assert [row["sop_instance_uid"] for row in stow.list("instances")] == ["1.2.3.2"]
     assert list((stow.archive / "depot").iterdir()) == []
 
 

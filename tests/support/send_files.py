@@ -10,6 +10,9 @@ CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
+LONG_AGO_NS = 1_000_000_000_000_000_000
+"""When files were written that a test writes to again: however soon it does, their time is another one then."""
+
 
 def data_set_of(
     sop_instance_uid: str,

@@ -1,7 +1,8 @@
 """Importing: files and folders into the archive, by the one path that instances take, beside a server or not.
 
 A file is read once, straight into intake; nothing but the data set and its transfer syntax is taken from it (see
-`file_head.py`), and it is parsed to its end before it is kept. Sources are only read.
+`file_head.py`), and it is parsed to its end before it is kept. One that is written to meanwhile is refused. Sources are
+only read.
 """
 
 import os
@@ -17,7 +18,7 @@ from stowkeeper.archive.archive import Archive
 from stowkeeper.archive.arrival import Arrival, DuplicatePolicy
 from stowkeeper.archive.inquiries import receipt_outcomes
 from stowkeeper.archive.intake import Incoming
-from stowkeeper.archive.outcome import Outcome, Refused
+from stowkeeper.archive.outcome import Outcome, Refusal, Refused
 from stowkeeper.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
 from stowkeeper.services.file_head import DescribedHead, NoInstanceError, describe_head
 from stowkeeper.services.file_terms import PreamblePolicy, kept_preamble
@@ -170,6 +171,7 @@ class Importer:
         buffer = self._buffers.get()
         try:
             with open(source.path, "rb", buffering=0) as stream:
+                begun = os.fstat(stream.fileno())
                 count, is_whole = _fill(stream, memoryview(buffer))
                 described = describe_head(memoryview(buffer)[:count], is_whole=is_whole)
                 self._refuse_unknown(described)
@@ -183,7 +185,7 @@ class Importer:
                 )
                 incoming = self._begin(result, kept_preamble(memoryview(buffer)[:count], self._preamble))
                 first, buffer = buffer, bytearray()  # intake gives it back from now on
-                self._feed(incoming, stream, first, described.offset, count, is_whole=is_whole)
+                self._feed(incoming, stream, begun, first, described.offset, count, is_whole=is_whole)
         except NoInstanceError as error:
             skipped = error.skippable and not source.is_named
             outcome = ImportOutcome.SKIPPED if skipped else ImportOutcome.REFUSED
@@ -223,18 +225,23 @@ class Importer:
         self,
         incoming: Incoming,
         stream: IO[bytes],
+        begun: os.stat_result,
         buffer: bytearray,
         offset: int,
         count: int,
         *,
         is_whole: bool,
     ) -> None:
-        """Give a file to intake, buffer by buffer. One that fits into one takes one write and one sync."""
+        """Give a file to intake, buffer by buffer. One that fits into one takes one write and one sync.
+
+        Raises Refused for a file that changed since `begun`.
+        """
         try:
             while True:
                 incoming.write(memoryview(buffer)[offset:count], partial(self._buffers.put, buffer))
                 self._progress(count)
                 if is_whole:
+                    _check_unchanged(stream, begun)
                     incoming.commit()
                     self._on_their_way += 1
                     return
@@ -277,6 +284,14 @@ class Importer:
 
 def _refused(path: str, words: str) -> ImportResult:
     return ImportResult(path=path, outcome=ImportOutcome.REFUSED, words=words)
+
+
+def _check_unchanged(stream: IO[bytes], begun: os.stat_result) -> None:
+    """Raise Refused for a file that changed since `begun`: what was read of it may be a mixture."""
+    ended = os.fstat(stream.fileno())
+    # The size too: a write may change the time first, before `begun`, and the size after it.
+    if (ended.st_size, ended.st_mtime_ns) != (begun.st_size, begun.st_mtime_ns):
+        raise Refused(Refusal.PROCESSING_FAILURE, "it changed while it was read")
 
 
 def _fill(stream: IO[bytes], view: memoryview) -> tuple[int, bool]:
