@@ -382,10 +382,10 @@ def test_a_journal_that_cannot_be_written_ends_it_with_all_that_is_known(
 ) -> None:
     add = Journal.add
 
-    def full(journal: Journal, file: SendableFile, modified_ns: int) -> None:
+    def full(journal: Journal, file: SendableFile) -> None:
         if file.sop_instance_uid == "1.2.3.1":
             raise OSError(errno.ENOSPC, "No space left on device")
-        add(journal, file, modified_ns)
+        add(journal, file)
 
     monkeypatch.setattr(Journal, "add", full)
     arguments = ["--resume", str(folder.parent / "journal"), "--batch", "3", "--parallel", "1"]

@@ -1,6 +1,7 @@
 """The outgoing copy: the same values in another encoding, held against pydicom and DCMTK."""
 
 import io
+import os
 import re
 import struct
 import sys
@@ -549,6 +550,17 @@ def test_a_compressed_file_without_pixels_is_only_another_encoding(tmp_path: Pat
     with path.open("rb") as file:
         result = b"".join(convert(cast("BinaryIO", file), len(head), RLE_LOSSLESS, ILE))
     assert result == b"".join(implicit(tag, value) for tag, (_, value) in elements.items())
+
+
+def test_the_pixels_of_another_file_are_not_decoded_for_those_of_one(tmp_path: Path) -> None:
+    original = Path(str(get_testdata_file("MR_small_RLE.dcm"))).read_bytes()
+    path, other = tmp_path / "file.dcm", tmp_path / "other.dcm"
+    path.write_bytes(original)
+    other.write_bytes(original)
+    with path.open("rb") as file:
+        os.replace(other, path)
+        with pytest.raises(ConversionError, match="another file has taken its place"):
+            convert(file, read_file_meta(original, whole=True).length, RLE_LOSSLESS, ILE)
 
 
 def test_a_decoder_is_not_asked_for_more_than_an_element_can_hold(

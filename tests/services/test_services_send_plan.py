@@ -2,7 +2,10 @@
 
 import os
 import zlib
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
 from stowkeeper.dicom.part10 import PREFIX, encode_file_meta
+from stowkeeper.services import send_plan
 from stowkeeper.services.limits import CONTEXTS_PER_ASSOCIATION_MAX
 from stowkeeper.services.send_plan import (
     MEDIA_STORAGE_DIRECTORY,
@@ -20,7 +24,14 @@ from stowkeeper.services.send_plan import (
     read_sendable,
 )
 from support.examples import examples
-from support.send_files import CT_IMAGE_STORAGE, EXPLICIT_VR_LITTLE_ENDIAN, data_set_of, file_head, write_file
+from support.send_files import (
+    CT_IMAGE_STORAGE,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    LONG_AGO_NS,
+    data_set_of,
+    file_head,
+    write_file,
+)
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -52,8 +63,53 @@ def test_a_file_is_what_its_data_set_says(tmp_path: Path) -> None:
         transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN,
         offset=len(head),
         size=len(head) + len(data_set),
+        modified_ns=path.stat().st_mtime_ns,
     )
     assert file.data_set_length == len(data_set)
+
+
+@pytest.mark.parametrize(
+    ("place", "step", "is_unchanged"),
+    [(os, "stat", True), (os, "fstat", False), (send_plan, "_read_meta", False)],
+)
+def test_a_file_is_described_as_it_was_when_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: ModuleType, step: str, is_unchanged: bool
+) -> None:
+    path = tmp_path / "file"
+    write_file(path)
+    os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS))
+    take = getattr(place, step)
+
+    def take_before_it_changes(*arguments: Any) -> Any:
+        monkeypatch.setattr(place, step, take)
+        taken = take(*arguments)
+        path.write_bytes(path.read_bytes() + bytes(100))
+        return taken
+
+    monkeypatch.setattr(place, step, take_before_it_changes)
+    file = read_sendable(str(path))
+    assert getattr(place, step) is take
+    assert file.is_unchanged(path.stat()) is is_unchanged
+
+
+@pytest.mark.parametrize(
+    ("digest", "size", "modified_ns", "is_unchanged"),
+    [
+        ("", 200, 5, True),
+        ("", 200, 6, False),
+        ("", 201, 5, False),
+        ("af13", 200, 6, True),
+        ("af13", 201, 5, False),
+    ],
+)
+def test_a_file_that_is_proven_by_its_digest_may_be_of_any_time(
+    tmp_path: Path, digest: str, size: int, modified_ns: int, is_unchanged: bool
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(size))
+    os.utime(path, ns=(modified_ns, modified_ns))
+    planned = replace(file_of("1.1", "9.1"), modified_ns=5, digest=digest)
+    assert planned.is_unchanged(path.stat()) is is_unchanged
 
 
 def test_file_meta_information_stands_in_where_the_data_set_does_not_tell(tmp_path: Path) -> None:

@@ -305,6 +305,66 @@ def test_a_file_that_changed_since_the_plan_fails_alone(tmp_path: Path) -> None:
     assert len(acceptor.requests) == 1
 
 
+@pytest.mark.parametrize("converted", [False, True])
+def test_another_file_of_the_same_length_is_not_sent_in_the_place_of_one(
+    tmp_path: Path, converted: bool
+) -> None:
+    files = make_files(tmp_path, 3)
+    write_file(tmp_path / "other.dcm", 9)
+    os.replace(tmp_path / "other.dcm", files[1].path)
+    assert os.stat(files[1].path).st_size == files[1].size
+    with scripted_acceptor(accepting(IMPLICIT_VR_LITTLE_ENDIAN) if converted else Script()) as acceptor:
+        observer, _ = send(files, acceptor.port)
+    assert observer.results == {Result.ACCEPTED: 2, Result.FAILED: 1}
+    assert observer.result_of(1).words == "it has changed since it was looked at"
+    assert {uid_of(received) for received in acceptor.stored} == {"1.2.3.0", "1.2.3.2"}
+    assert len(acceptor.requests) == 1
+
+
+def overwrite(path: str) -> None:
+    with open(path, "r+b") as stream:
+        stream.seek(-4, os.SEEK_END)
+        stream.write(b"late")
+
+
+def append(path: str) -> None:
+    with open(path, "ab") as stream:
+        stream.write(b"more")
+
+
+@pytest.mark.parametrize(("change", "converted"), [(overwrite, False), (append, False), (overwrite, True)])
+@pytest.mark.parametrize(("pixels", "associations"), [(8, 1), (3 * READ_PIECE_BYTES, 2)])
+def test_a_file_that_is_written_to_on_its_way_is_not_sent_to_its_end(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[str], None],
+    converted: bool,
+    pixels: int,
+    associations: int,
+) -> None:
+    files = make_files(tmp_path, 3, pixels=bytes(pixels))
+    changed = os.stat(files[1].path)
+    looks = []
+
+    def look(descriptor: int) -> os.stat_result:
+        status = os.stat(descriptor)
+        if os.path.samestat(status, changed):
+            if not looks:
+                change(files[1].path)
+            looks.append(status)
+        return status
+
+    monkeypatch.setattr(os, "fstat", look)
+    with scripted_acceptor(accepting(IMPLICIT_VR_LITTLE_ENDIAN) if converted else Script()) as acceptor:
+        observer, error = send(files, acceptor.port)
+    assert error is None
+    assert observer.results == {Result.ACCEPTED: 2, Result.FAILED: 1}
+    assert observer.result_of(1).words == "it changed while it was sent"
+    assert {uid_of(received) for received in acceptor.stored} == {"1.2.3.0", "1.2.3.2"}
+    assert len(acceptor.requests) == associations
+    assert len(looks) == 2
+
+
 def test_a_file_that_becomes_shorter_on_the_way_ends_one_association(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

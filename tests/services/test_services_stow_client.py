@@ -229,6 +229,18 @@ def test_a_file_that_changed_is_not_sent_and_harms_no_other(tmp_path: Path) -> N
     assert [request.uids for request in server.requests] == [["1.2.3.0", "1.2.3.3"]]
 
 
+def test_another_file_of_the_same_length_is_not_sent_in_the_place_of_one(tmp_path: Path) -> None:
+    files = make_files(tmp_path, 3)
+    write_file(tmp_path / "other.dcm", 9)
+    os.replace(tmp_path / "other.dcm", files[1].path)
+    assert os.stat(files[1].path).st_size == files[1].size
+    with scripted_server() as server:
+        seen = stow(files, server.url)
+    assert seen.results == {"0": "stored", "1": "failed", "2": "stored"}
+    assert seen.of(1).words == "it has changed since it was looked at"
+    assert [request.uids for request in server.requests] == [["1.2.3.0", "1.2.3.2"]]
+
+
 def test_a_file_that_shrinks_while_it_goes_out_fails_alone(tmp_path: Path) -> None:
     files = make_files(tmp_path, 2)
     grow(files[1].path, 50_000_000)

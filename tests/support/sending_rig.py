@@ -1,6 +1,7 @@
 """Sending to a scripted acceptor, with everything told to an observer that remembers it."""
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from stowkeeper.net.client_connection import ClientTimeouts
 from stowkeeper.services.send_plan import SendableFile, plan_sending
 from stowkeeper.services.sending import Destination, Outcome, Result, SendOptions, send_files
 from support.scripted_acceptor import Received
-from support.send_files import write_file
+from support.send_files import LONG_AGO_NS, write_file
 
 QUICK = SendOptions(
     calling_ae_title="STOWKEEPER",
@@ -84,9 +85,11 @@ def send(
 
 
 def make_files(folder: Path, count: int, **values: Any) -> list[SendableFile]:
-    """Write instances 1.2.3.0 and so on into a folder; return them as planned."""
+    """Write instances 1.2.3.0 and so on into a folder, as of long ago; return them as planned."""
     for number in range(count):
-        write_file(folder / f"{number:04}.dcm", number, **values)
+        path = folder / f"{number:04}.dcm"
+        write_file(path, number, **values)
+        os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS))
     return plan_sending([str(folder)]).files
 
 

@@ -1,5 +1,6 @@
 """What tests of the STOW-RS client share: files to send, an observer that remembers, and one call that sends."""
 
+import os
 import ssl
 import threading
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from stowkeeper.services.stow_client.credentials import Credential
 from stowkeeper.services.stow_client.journal import Journal
 from stowkeeper.services.stow_client.options import Destination, Outcome, StowOptions
 from stowkeeper.services.stow_client.sending import stow_files
-from support.send_files import write_file
+from support.send_files import LONG_AGO_NS, write_file
 
 QUICK = {"back_off_seconds": 0.01, "seconds": 10.0}
 """Options that keep a test short."""
@@ -52,11 +53,13 @@ def number_of(outcome: Outcome) -> str:
 
 
 def make_files(folder: Path, count: int, pixels: bytes = b"12345678") -> list[SendableFile]:
-    """Write instances 1.2.3.0 and so on, and look at them as the command does."""
+    """Write instances 1.2.3.0 and so on, as of long ago, and look at them as the command does."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        write_file(folder / f"{number:04}.dcm", number, pixels=pixels)
-    return [read_sendable(str(folder / f"{number:04}.dcm")) for number in range(count)]
+    paths = [folder / f"{number:04}.dcm" for number in range(count)]
+    for number, path in enumerate(paths):
+        write_file(path, number, pixels=pixels)
+        os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS))
+    return [read_sendable(str(path)) for path in paths]
 
 
 def stow(

@@ -6,6 +6,7 @@ Instance UIDs stay, and the file is only read.
 """
 
 import io
+import os
 import shlex
 import sys
 import zlib
@@ -221,7 +222,7 @@ def _decoded_pixel_data(file: BinaryIO, transfer_syntax: str) -> NativePixelData
         raise ConversionError(
             f"its pixel data has {length} bytes when uncompressed, an element has 2^32 - 2 at most"
         )
-    frames = _decoded_frames(file.name, image, transfer_syntax)
+    frames = _decoded_frames(file, image, transfer_syntax)
     try:
         first, photometric_interpretation = next(frames)
     except StopIteration:
@@ -267,14 +268,16 @@ def _read_image(file: BinaryIO) -> _Image | None:
     return _Image(offset=start + 12, frames=frames, values=values)
 
 
-def _decoded_frames(path: str, image: _Image, transfer_syntax: str) -> Iterator[tuple[bytes, str]]:
+def _decoded_frames(opened: BinaryIO, image: _Image, transfer_syntax: str) -> Iterator[tuple[bytes, str]]:
     """Decode frame after frame: the samples, color by pixel, and their photometric interpretation."""
     import numpy as np  # noqa: PLC0415 - it is an extra
     from pydicom.pixels import get_decoder  # noqa: PLC0415 - as above
 
     sign = "i" if image.values["pixel_representation"] else "u"
     sample = np.dtype(f"<{sign}{image.values['bits_allocated'] // 8}")
-    with open(path, "rb") as file:
+    with open(opened.name, "rb") as file:  # once more: who reads its other elements goes on beside this
+        if not os.path.sameopenfile(file.fileno(), opened.fileno()):
+            raise ConversionError("another file has taken its place")
         file.seek(image.offset)
         decoded = get_decoder(transfer_syntax).iter_array(
             file,

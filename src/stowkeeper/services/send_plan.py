@@ -26,7 +26,8 @@ _IDENTIFIERS: Final = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID})
 class SendableFile:
     """A Part 10 file with an instance. `offset` is where its data set begins, `size` the whole file's, in bytes.
 
-    `digest` is the BLAKE3-256 of the data set in hexadecimal, where it is known: other bytes are not sent.
+    `digest` is the BLAKE3-256 of the data set in hexadecimal, where it is known: other bytes are not sent. Where it is not,
+    `modified_ns` is when the file was changed the last time, as it was looked at: one that was changed since is not sent.
     """
 
     path: str
@@ -35,12 +36,18 @@ class SendableFile:
     transfer_syntax_uid: str
     offset: int
     size: int
+    modified_ns: int = 0
     digest: str = ""
 
     @property
     def data_set_length(self) -> int:
         """Bytes of the data set in the file."""
         return self.size - self.offset
+
+    def is_unchanged(self, status: os.stat_result) -> bool:
+        """Tell by the status of the file, now that it is open, whether it is as it was looked at."""
+        # The size too: a write may change the time first, before the file was looked at, and the size after it.
+        return status.st_size == self.size and (bool(self.digest) or status.st_mtime_ns == self.modified_ns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,12 +171,13 @@ def read_sendable(path: str, *, odd_allowed: bool = False) -> SendableFile:
     SOP class and instance are those of the data set, which is what the peer compares; those of the file meta
     information stand in where the data set's are not found in its first bytes.
     """
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe that nobody writes to would be waited for
         raise NotDicomError("it is no regular file")
     with open(path, "rb", buffering=0) as stream:
+        # Of the file that is read, and before it is: what is written to it from here on is noticed when it is sent.
+        status = os.fstat(stream.fileno())
         meta, head = _read_meta(stream, status.st_size)
-    file = _described(path, meta, head, status.st_size)
+    file = _described(path, meta, head, status)
     if file.data_set_length % 2 and not odd_allowed and not _is_deflated(file.transfer_syntax_uid):
         raise NotSendableError(
             f"its data set has an odd number of bytes ({file.data_set_length}), which none may have: it is damaged or"
@@ -220,13 +228,13 @@ def _looks_like_bare_data_set(head: bytes) -> bool:
     return number <= b"\x00\x18" and (has_vr or b"\0\0\0\0" <= length < b"\0\0\1\0")
 
 
-def _described(path: str, meta: FileMeta, head: bytes, size: int) -> SendableFile:
+def _described(path: str, meta: FileMeta, head: bytes, status: os.stat_result) -> SendableFile:
     syntax = meta.transfer_syntax_uid
     if meta.media_storage_sop_class_uid == MEDIA_STORAGE_DIRECTORY:
         raise DirectoryFileError("it is a DICOMDIR, which lists other files")
     if not _is_encodable(syntax):
         raise NotSendableError("its file meta information names no transfer syntax")
-    if meta.length >= size:
+    if meta.length >= status.st_size:
         raise NotSendableError("it ends with its file meta information: there is no data set")
     scanner = HeaderScanner(syntax, _IDENTIFIERS)
     scanner.feed(head[meta.length :])
@@ -243,7 +251,8 @@ def _described(path: str, meta: FileMeta, head: bytes, size: int) -> SendableFil
         sop_instance_uid=sop_instance,
         transfer_syntax_uid=intern(syntax),
         offset=meta.length,
-        size=size,
+        size=status.st_size,
+        modified_ns=status.st_mtime_ns,
     )
 
 

@@ -23,6 +23,8 @@ from stowkeeper.services.send_plan import SendableFile
 DAMAGED: Final = "its bytes are not those that it was kept with"
 """Why a file whose digest is another is not sent; see `SendableFile.digest`."""
 
+CHANGED: Final = "it changed while it was sent"
+"""Why a file without a digest is not sent to its end; see `SendableFile.modified_ns`."""
 
 UNCONVERTIBLE: Final = "it cannot be converted"
 """How the words begin on a file that is whole and cannot be sent as the peer wants it."""
@@ -157,15 +159,13 @@ class FileReader:
     def _pieces_of(self, source: DataSetSource) -> Iterator[bytes]:
         file = source.file
         with open(file.path, "rb") as stream:
-            if os.fstat(stream.fileno()).st_size != file.size:
-                raise SourceError("it has changed since it was looked at")
+            _check_unchanged(stream, file, "it has changed since it was looked at")
             if source.target is not None:
                 if file.digest:
                     for _ in self._bytes_of(stream, file):
                         pass
                     stream.seek(0)
-                converted = convert(stream, file.offset, file.transfer_syntax_uid, source.target)
-                yield from _cut(converted, self._piece_bytes)
+                yield from _cut(_converted(stream, file, source.target), self._piece_bytes)
                 return
             left = file.data_set_length
             for piece in self._bytes_of(stream, file):
@@ -186,7 +186,21 @@ class FileReader:
                 seen.update(piece)
                 if not left and seen.hexdigest() != file.digest:
                     raise SourceError(DAMAGED)
+            if not left:
+                _check_unchanged(stream, file, CHANGED)
             yield piece
+
+
+def _check_unchanged(stream: BinaryIO, file: SendableFile, words: str) -> None:
+    """Raise SourceError with `words` for a file that is not as it was looked at."""
+    if not file.is_unchanged(os.fstat(stream.fileno())):
+        raise SourceError(words)
+
+
+def _converted(stream: BinaryIO, file: SendableFile, target: str) -> Iterator[bytes]:
+    """Convert a data set. Raises SourceError at its end where the file changed meanwhile."""
+    yield from convert(stream, file.offset, file.transfer_syntax_uid, target)
+    _check_unchanged(stream, file, CHANGED)  # `_cut` has its last piece still
 
 
 def _cut(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:

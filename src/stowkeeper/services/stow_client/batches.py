@@ -14,7 +14,7 @@ from blake3 import blake3
 from stowkeeper.archive.plain_head import HeadDamagedError, plain_head
 from stowkeeper.services.limits import FILE_HEAD_BYTES
 from stowkeeper.services.send_plan import SendableFile
-from stowkeeper.services.send_source import DAMAGED
+from stowkeeper.services.send_source import CHANGED, DAMAGED
 from stowkeeper.services.stow_client.limits import PIECE_BYTES
 from stowkeeper.stow.multipart_writer import MultipartWriter, new_boundary
 
@@ -34,8 +34,6 @@ class QueuedFile:
     file: SendableFile
     attempts: int = 0
     lost: int = 0
-    modified_ns: int = 0
-    """When the file was changed the last time, as it was sent."""
 
 
 Batch = tuple[QueuedFile, ...]
@@ -121,8 +119,7 @@ class BatchBody:
                 if filled == PIECE_BYTES:
                     yield view
                     filled = 0
-            with _opened(queued) as (stream, begun):
-                queued.modified_ns = begun.st_mtime_ns
+            with _opened(queued) as stream:
                 left = _bytes_of(queued)
                 stream.seek(queued.file.size - left)
                 seen = blake3() if queued.file.digest else None
@@ -134,7 +131,7 @@ class BatchBody:
                     filled += count
                     if not left:
                         # Its part has not ended yet: broken off here, the server does not have it.
-                        _check_whole(stream, begun, queued, seen.hexdigest() if seen is not None else "")
+                        _check_whole(stream, queued, seen.hexdigest() if seen is not None else "")
                     if filled == PIECE_BYTES:
                         yield view
                         filled = 0
@@ -144,17 +141,16 @@ class BatchBody:
 
 
 @contextlib.contextmanager
-def _opened(queued: QueuedFile) -> Iterator[tuple[io.FileIO, os.stat_result]]:
-    """Open a file and see that it is still what was planned; give it with its status, all of one moment."""
+def _opened(queued: QueuedFile) -> Iterator[io.FileIO]:
+    """Open a file, and see that it is still what was planned."""
     try:
         stream = io.FileIO(queued.file.path)
     except OSError as error:
         raise UnreadableFileError(queued, _words_of(error)) from error
     with stream:
-        status = os.fstat(stream.fileno())
-        if status.st_size != queued.file.size:
+        if not queued.file.is_unchanged(os.fstat(stream.fileno())):
             raise UnreadableFileError(queued, "it has changed since it was looked at")
-        yield stream, status
+        yield stream
 
 
 def _read_into(stream: io.FileIO, view: memoryview, queued: QueuedFile) -> int:
@@ -168,14 +164,12 @@ def _read_into(stream: io.FileIO, view: memoryview, queued: QueuedFile) -> int:
     return count
 
 
-def _check_whole(stream: io.FileIO, begun: os.stat_result, queued: QueuedFile, digest: str) -> None:
-    """Raise UnreadableFileError for a file that changed since `begun`, or is not what it has to be."""
+def _check_whole(stream: io.FileIO, queued: QueuedFile, digest: str) -> None:
+    """Raise UnreadableFileError for a file that changed while it was read, or is not what it has to be."""
     if digest != queued.file.digest:
         raise UnreadableFileError(queued, DAMAGED)
-    ended = os.fstat(stream.fileno())
-    # The size too: a write may change the time first, before `begun`, and the size after it.
-    if (ended.st_size, ended.st_mtime_ns) != (begun.st_size, begun.st_mtime_ns):
-        raise UnreadableFileError(queued, "it changed while it was sent")
+    if not queued.file.is_unchanged(os.fstat(stream.fileno())):
+        raise UnreadableFileError(queued, CHANGED)
 
 
 def _bytes_of(queued: QueuedFile) -> int:
@@ -187,7 +181,7 @@ def _head_of(queued: QueuedFile) -> bytes:
     """Return the first bytes of a file; of one of the archive the whole head as it goes out."""
     wanted = queued.file.offset if queued.file.digest else FILE_HEAD_BYTES
     head = memoryview(bytearray(min(wanted, queued.file.size)))
-    with _opened(queued) as (stream, _):
+    with _opened(queued) as stream:
         count = _read_into(stream, head, queued)
     if not queued.file.digest:
         return bytes(head[:count])

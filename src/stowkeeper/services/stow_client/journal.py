@@ -64,16 +64,12 @@ class Journal:
         os.close(descriptor)
 
     def has(self, file: SendableFile) -> bool:
-        """Tell whether this very file was stored by an earlier run."""
-        try:
-            modified_ns = os.stat(file.path).st_mtime_ns
-        except OSError:
-            return False
-        return _key(file, modified_ns) in self._stored
+        """Tell whether this very file, as it was looked at, was stored by an earlier run."""
+        return _key(file) in self._stored
 
-    def add(self, file: SendableFile, modified_ns: int) -> None:
-        """Write down that a file was stored, as it was at `modified_ns`. Raises OSError."""
-        path, size, modified_ns, uid = _key(file, modified_ns)
+    def add(self, file: SendableFile) -> None:
+        """Write down that a file was stored, as it was looked at. Raises OSError."""
+        path, size, modified_ns, uid = _key(file)
         self._write({"path": path, "size": size, "mtime_ns": modified_ns, "sop_instance_uid": uid})
 
     def _lock(self) -> None:
@@ -129,8 +125,8 @@ class Journal:
             line = line[os.write(self._descriptor, line) :]
 
 
-def _key(file: SendableFile, modified_ns: int) -> Key:
-    return os.path.abspath(file.path), file.size, modified_ns, file.sop_instance_uid
+def _key(file: SendableFile) -> Key:
+    return os.path.abspath(file.path), file.size, file.modified_ns, file.sop_instance_uid
 
 
 def _parsed(line: bytes) -> Mapping[str, Any]:

@@ -509,7 +509,7 @@ class _Sender:
         if self._journal is None or self._fault is not None:
             return
         try:
-            self._journal.add(queued.file, queued.modified_ns)
+            self._journal.add(queued.file)
         except OSError as error:
             self._fault = error
             self.ended = self.ended or Ended(sentence="the journal cannot be written", is_for_all=False)
