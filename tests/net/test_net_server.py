@@ -2,13 +2,14 @@
 
 import errno
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 from structlog.testing import capture_logs
 
 from stowkeeper.net.addresses import plain_address
-from stowkeeper.net.handlers import StoreAnswer
+from stowkeeper.net.handlers import AssociationFacts, StoreAnswer
 from stowkeeper.net.limits import (
     CONNECTIONS_WITHOUT_ASSOCIATION_MAX,
     CONNECTIONS_WITHOUT_ASSOCIATION_PER_PEER_MAX,
@@ -27,7 +28,7 @@ from support.raw_peer import (
     p_data,
     store_message,
 )
-from support.server_thread import SERVED_BY, RecordingHandlers, ServerThread, serving
+from support.server_thread import SERVED_BY, WAIT_SECONDS, RecordingHandlers, ServerThread, serving
 
 DATA = bytes(range(256)) * 200
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
@@ -329,3 +330,54 @@ def test_nobody_new_is_let_in_while_it_stops(server: ServerThread, handlers: Rec
         assert handlers.opened[-1].words == "the server stops"
         with RawPeer(server.port) as too_late, pytest.raises(PeerClosed):
             too_late.read_pdu()
+
+
+class WaitingForTheEnd(RecordingHandlers):
+    """Handlers that note the end of an association on its own thread, when they are told to go on, or fail to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noting = threading.Event()
+        self.go_on = threading.Event()
+        self.fault: Exception | None = None
+
+    def association_closed(self, facts: AssociationFacts) -> None:
+        self.noting.set()
+        assert self.go_on.wait(WAIT_SECONDS)
+        if self.fault is not None:
+            raise self.fault
+        super().association_closed(facts)
+
+
+def test_a_drain_waits_until_the_end_of_each_association_is_noted() -> None:
+    handlers = WaitingForTheEnd()
+    with serving(handlers, "threads") as server:
+        with RawPeer(server.port) as peer:
+            peer.associate()
+            peer.release()
+        assert handlers.noting.wait(WAIT_SECONDS)
+        waits = server.server._all_gone
+        waits.set()  # a drain that has to wait clears it
+        stopping = server.begin(server.server.stop())
+        server.wait_until(lambda: stopping.done() or not waits.is_set())
+        has_waited = not stopping.done()
+        handlers.go_on.set()
+        stopping.result(WAIT_SECONDS)
+        assert has_waited
+        assert [facts.end for facts in handlers.closed] == ["released"]
+
+
+def test_an_end_that_could_not_be_noted_holds_up_no_drain() -> None:
+    handlers = WaitingForTheEnd()
+    handlers.fault = ZeroDivisionError()
+    handlers.go_on.set()
+    with capture_logs() as logs, serving(handlers, "threads") as server:
+        with RawPeer(server.port) as peer:
+            peer.associate()
+            peer.release()
+        assert handlers.noting.wait(WAIT_SECONDS)
+        server.wait_until(lambda: not server.server._running_threads())
+        assert server.server.connections == 0
+    assert [line["what"] for line in logs if line["log_level"] == "error"] == [
+        "the end of an association was not noted"
+    ]

@@ -214,7 +214,7 @@ class AssociationServer:
 
     @property
     def connections(self) -> int:
-        """The number of open connections, those in a TLS handshake or before their PROXY header too."""
+        """The number of connections whose end is not noted yet, those in a TLS handshake or before their PROXY header too."""
         return len(self._protocols) + len(self._handshakes) + len(self._proxied)
 
     def _on_loop(self) -> list[AssociationProtocol]:
@@ -397,12 +397,16 @@ class AssociationServer:
         with self._lock:
             if facts is None or protocol not in self._protocols:
                 return
-            self._protocols.discard(protocol)
         self.buffered.discard(protocol)
-        self._give_up_invocations(protocol)
         facts.closed_at_nanoseconds = time.time_ns()
-        self.handlers.association_closed(facts)
-        self._leave(facts.peer_address)
+        try:
+            self.handlers.association_closed(facts)
+        finally:
+            # Only now: a drain waits for those that are counted, and what they write is taken no more after it.
+            with self._lock:
+                self._protocols.discard(protocol)
+            self._give_up_invocations(protocol)
+            self._leave(facts.peer_address)
 
     def _accepted(self, address: str | None = None) -> int:
         """Return how many associations are accepted and not over, of one address or in all. The lock is held."""
