@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from stowkeeper.app.commands import rm as rm_command
 from stowkeeper.app.commands.acting_user import acting_user
 from stowkeeper.app.exit_codes import ExitCode
 from stowkeeper.app.limits import HELD_SHOWN_MAX
 from stowkeeper.archive import audit, catalog
+from stowkeeper.archive.removal import RemovalPlan
 from support.catalog_rows import open_database
 from support.command_line import CommandLine, environment, keep, program, serving, write_part10
 from support.instances import make_instance
@@ -45,11 +47,11 @@ def uids(stow: CommandLine) -> set[str]:
     return {row["sop_instance_uid"] for row in stow.list("instances")}
 
 
-def hold(stow: CommandLine, path: Path) -> None:
+def hold(stow: CommandLine, path: Path, reason: str = "storage commitment 2.25.7") -> None:
     with open_database(stow.archive) as database, database.write() as transaction:
         version = catalog.find_version_by_path(transaction.connection, str(path.relative_to(stow.archive)))
         assert version is not None
-        catalog.hold(transaction, [version.version_key], "storage commitment 2.25.7")
+        catalog.hold(transaction, [version.version_key], reason)
 
 
 @pytest.mark.slow
@@ -113,6 +115,32 @@ def test_an_override_removes_what_is_held_and_leaves_a_line(stow: CommandLine) -
     assert entry.who == acting_user()
     assert (entry.action, entry.subject) == ("hold overridden", "1.2.3.1")
     assert REASON in entry.detail
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_override_leaves_what_became_held_after_it_was_shown(
+    stow: CommandLine, monkeypatch: pytest.MonkeyPatch, *, as_json: bool
+) -> None:
+    path = stow.path_of("1.2.3.1")
+    hold(stow, path)
+    show = rm_command._print_plan
+
+    def show_and_hold(plan: RemovalPlan, **options: bool) -> None:
+        show(plan, **options)
+        hold(stow, path, "storage commitment 2.25.8")
+
+    monkeypatch.setattr(rm_command, "_print_plan", show_and_hold)
+    ended = stow("rm", "--reason", REASON, "--override-holds", STUDY, *(["--json"] if as_json else []))
+    assert ended.code == ExitCode.FINDINGS
+    reasons = ["storage commitment 2.25.7", "storage commitment 2.25.8"]
+    if as_json:
+        (line,) = ended.lines
+        assert (line["removed"], line["passed_over"], line["overridden"]) == (2, 1, [])
+        assert line["held"] == [{"sop_instance_uid": "1.2.3.1", "reasons": reasons}]
+    else:
+        assert f"held, and to go all the same:\n  1.2.3.1: {reasons[0]}\n" in ended.err
+        assert f"1 held since, not removed:\n  1.2.3.1: {', '.join(reasons)}\n" in ended.err
+    assert uids(stow) == {"1.2.3.1", "1.2.3.3"}
 
 
 def test_a_dry_run_of_an_override_says_what_would_go_and_releases_nothing(stow: CommandLine) -> None:

@@ -159,7 +159,11 @@ def test_what_becomes_held_after_the_plan_stays(rig: ArchiveRig) -> None:
         catalog.hold(transaction, [key_of(rig, kept[2])], "storage commitment")
     result = carried.carry_out(plan, REASON)
     assert (result.removed, result.passed_over) == (2, 1)
-    assert result.held == [HeldVersion(sop_instance_uid="1.2.3.2", reasons=("storage commitment",))]
+    assert result.held == [
+        HeldVersion(
+            version_key=key_of(rig, kept[2]), sop_instance_uid="1.2.3.2", reasons=("storage commitment",)
+        )
+    ]
     assert state_of(rig, 2) is VersionState.KEPT
 
 
@@ -299,14 +303,38 @@ def test_an_override_of_what_nobody_holds_leaves_no_line(rig: ArchiveRig) -> Non
         assert audit.list_audit(connection) == []
 
 
-def test_what_became_held_after_the_plan_goes_too_with_an_override(rig: ArchiveRig) -> None:
+def test_an_override_releases_no_hold_that_came_after_the_plan(rig: ArchiveRig) -> None:
+    """Nobody has seen that promise: the version stays, and what was to be overridden holds it still."""
     kept = fill(rig)
+    hold(rig, kept[1], "research")
     carried = Removal(rig.files, rig.root, rig.database, override_holds=True, who="anna")
     plan = carried.plan(STUDY)
+    hold(rig, kept[1], "commitment 2.25.1 asked by CT")
     hold(rig, kept[2], "commitment 2.25.1 asked by CT")
-    assert carried.carry_out(plan, REASON).removed == 3
+    result = carried.carry_out(plan, REASON)
+    assert (result.removed, result.passed_over) == (1, 2)
+    assert {held.sop_instance_uid: set(held.reasons) for held in result.held} == {
+        "1.2.3.1": {"research", "commitment 2.25.1 asked by CT"},
+        "1.2.3.2": {"commitment 2.25.1 asked by CT"},
+    }
+    assert [state_of(rig, number) for number in (1, 2)] == [VersionState.KEPT] * 2
     with rig.database.read() as connection:
-        assert [entry.subject for entry in audit.list_audit(connection)] == ["1.2.3.2"]
+        assert audit.list_audit(connection) == []
+    assert override(rig, STUDY)[1].removed == 2, "with a new plan, which shows it, all goes"
+    check_settled(rig)
+
+
+def test_a_damaged_version_stays_with_a_hold_that_came_after_the_plan_of_an_override(rig: ArchiveRig) -> None:
+    kept = fill(rig)
+    with rig.database.write() as transaction:
+        path = next(row["path"] for row in rig.versions() if "1.2.20" in row["path"])
+        catalog.mark_damaged(transaction, path, "one bit")
+    carried = Removal(rig.files, rig.root, rig.database, override_holds=True, who="anna")
+    plan = carried.plan(OTHER)
+    hold(rig, kept[4], "commitment 2.25.1 asked by CT")
+    result = carried.carry_out(plan, REASON)
+    assert (result.closed, result.passed_over, len(result.held)) == (0, 1, 1)
+    assert state_of(rig, 4) is VersionState.DAMAGED
 
 
 def test_a_removal_that_was_done_by_another_releases_and_notes_nothing(rig: ArchiveRig) -> None:

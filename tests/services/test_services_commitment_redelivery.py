@@ -7,7 +7,7 @@ import pytest
 import structlog
 from sqlalchemy import select, update
 
-from stowkeeper.archive.removal import Removal, RemovalPlan
+from stowkeeper.archive.removal import Removal
 from stowkeeper.database.schema import audit, commitments, jobs
 from stowkeeper.jobs import rows as job_rows
 from stowkeeper.jobs.states import JobState
@@ -423,9 +423,8 @@ def test_once_answered_no_report_is_sent_again_that_would_not_be_true(answered):
 
 def remove(server, number):
     archive = server.archive
-    plan = RemovalPlan(uid=f"1.2.3.{number}", kept=[server.version_of(f"1.2.3.{number}").version_key])
     removal = Removal(archive.files, archive.root, archive.database, override_holds=True, who="operator")
-    result = removal.carry_out(plan, "removed by the test")
+    result = removal.carry_out(removal.plan(f"1.2.3.{number}"), "removed by the test")
     assert not result.held
 
 

@@ -8,8 +8,9 @@ Nobody may take another's file away. A name on the shelf can be given to a newco
 the second step runs under the shelf's lock and the writer lock, where nobody else changes the shelf and no row can
 change, and it unlinks a file only if the receipt in it is the version's own.
 
-Held versions are not removed, unless a person overrides that: then the holds are released and the audit trail
-says who did it and why, in the transaction that says `removing`. Damaged versions are evidence: their rows can be
+Held versions are not removed, unless a person overrides that: then the holds that the plan named are released and the
+audit trail says who did it and why, in the transaction that says `removing`. A hold that came after the plan is a promise
+that nobody has seen yet: with it the version stays. Damaged versions are evidence: their rows can be
 closed, their files stay in quarantine.
 
 Where no person decides but a rule, what it decided by is looked at once more in the transaction that says `removing`, and
@@ -58,6 +59,7 @@ _NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT})
 class HeldVersion:
     """A version that may not be removed, and the reasons of those who hold it."""
 
+    version_key: int
     sop_instance_uid: str
     reasons: tuple[str, ...]
 
@@ -67,7 +69,7 @@ class RemovalPlan:
     """What the removal of a study, a series or an instance would take away.
 
     `removing` were left in the middle of an earlier removal. `held` are refused; `overridden` are held as well, and among
-    those that go. `size` is in bytes, of the files to be unlinked.
+    those that go, unless somebody holds them for another reason by then. `size` is in bytes, of the files to be unlinked.
     """
 
     uid: str
@@ -112,7 +114,7 @@ class RemovalResult:
 class Removal:
     """Removes versions from an archive, beside whatever else works on it.
 
-    With `override_holds` held versions go too; `who` asked for that, a credential or the user of a command. So many
+    With `override_holds` versions go too that were held when the plan was made; `who` asked for that, a credential or the user of a command. So many
     as `mark_batch_max` are marked in one transaction. `progress` is told the number of versions of each batch that is done, and 0 between two versions. It may raise: what was marked until
     then is finished later.
     """
@@ -184,7 +186,7 @@ class Removal:
             self._progress(0)
             with self._database.write() as transaction:
                 if self._override_holds:
-                    self._override(transaction, portion, _REMOVED_BY_HAND, reason)
+                    self._override(transaction, plan.overridden, portion, _REMOVED_BY_HAND, reason)
                 found = catalog.mark_removing(transaction, portion, reason=reason)
                 keys = [version.version_key for version in found]
                 result.held += _held_among(transaction.connection, set(portion) - set(keys))
@@ -192,7 +194,7 @@ class Removal:
         result.passed_over = len(plan.kept) - len(marked)
         self.finish(marked, reason, result)
         self.finish(plan.removing, "", result)
-        self._close_damaged(plan.damaged, reason, result)
+        self._close_damaged(plan, reason, result)
         return result
 
     def carry_out_unless(self, plan: RemovalPlan, reason: str, spares: Sparing) -> RemovalResult:
@@ -216,13 +218,24 @@ class Removal:
     def _override(
         self,
         transaction: Transaction,
-        version_keys: Sequence[int],
+        overridden: Sequence[HeldVersion],
+        version_keys: Iterable[int],
         states: Collection[VersionState],
         reason: str,
     ) -> None:
-        """Release what holds versions that are about to go, and let the audit trail say so."""
-        found = find_versions_by_key(transaction.connection, version_keys)
-        going = [key for key, version in found.items() if version.is_held and version.state in states]
+        """Release what holds versions that are about to go, and let the audit trail say so.
+
+        Those that somebody holds for a reason which the plan does not name keep all their holds: they stay.
+        """
+        keys = set(version_keys)
+        named = {held.version_key: held.reasons for held in overridden if held.version_key in keys}
+        found = find_versions_by_key(transaction.connection, named)
+        held = reasons_of(transaction.connection, named)
+        going = [
+            key
+            for key, reasons in held.items()
+            if found[key].state in states and set(reasons).issubset(named[key])
+        ]
         released = delete_all_holds(transaction, going)
         audit.note_all(
             transaction,
@@ -304,16 +317,17 @@ class Removal:
                 return
             folder = above
 
-    def _close_damaged(self, version_keys: Sequence[int], reason: str, result: RemovalResult) -> None:
+    def _close_damaged(self, plan: RemovalPlan, reason: str, result: RemovalResult) -> None:
         """Mark damaged versions as removed. Their files stay in quarantine, and the result names them."""
-        for portion in portions(version_keys):
+        for portion in portions(plan.damaged):
             with self._database.write() as transaction:
                 if self._override_holds:
-                    self._override(transaction, portion, (VersionState.DAMAGED,), reason)
+                    self._override(transaction, plan.overridden, portion, (VersionState.DAMAGED,), reason)
                 closed = _mark_damaged_as_removed(transaction, portion, reason)
                 keys = {version.version_key for version in closed}
                 result.held += _held_among(transaction.connection, set(portion) - keys)
             result.closed += len(closed)
+            result.passed_over += len(portion) - len(closed)
             for version in closed:
                 result.quarantined += self._quarantine_names(os.path.basename(version.path))
             self._progress(len(portion))
@@ -379,7 +393,11 @@ def _with_reasons(connection: Connection, held: Sequence[Version]) -> list[HeldV
     """Name held versions with the reasons of their holds."""
     reasons = reasons_of(connection, [version.version_key for version in held])
     return [
-        HeldVersion(sop_instance_uid=version.sop_instance_uid, reasons=reasons.get(version.version_key, ()))
+        HeldVersion(
+            version_key=version.version_key,
+            sop_instance_uid=version.sop_instance_uid,
+            reasons=reasons.get(version.version_key, ()),
+        )
         for version in held
     ]
 

@@ -167,7 +167,13 @@ class _Resources:
             if version.state is VersionState.REMOVING:
                 plan.removing.append(version.version_key)
             elif version.is_held:
-                plan.held.append(HeldVersion(sop_instance_uid=version.sop_instance_uid, reasons=()))
+                plan.held.append(
+                    HeldVersion(
+                        version_key=version.version_key,
+                        sop_instance_uid=version.sop_instance_uid,
+                        reasons=(),
+                    )
+                )
             elif version.state is VersionState.DAMAGED:
                 plan.damaged.append(version.version_key)
             else:

@@ -105,6 +105,8 @@ def _print_result(plan: RemovalPlan, result: RemovalResult, *, as_json: bool) ->
         line = _as_line(plan, removed=removed, dry_run=False)
         line["passed_over"] = result.passed_over
         line["held"] = [*_named(plan.held), *_named(result.held)]
+        stayed = {held.version_key for held in result.held}
+        line["overridden"] = _named([held for held in plan.overridden if held.version_key not in stayed])
         line["left"] = [{"path": path, "words": words} for path, words in result.left]
         line["quarantined"] = result.quarantined
         click.echo(json.dumps(line))
