@@ -231,7 +231,6 @@ def test_a_credential_is_not_sent_in_the_clear(
     )
 
 
-@pytest.mark.slow
 def test_a_file_that_is_not_there_is_no_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("--token-file", "--ca-file", "--certificate"):
         assert run(["stow", option, "absent", "https://127.0.0.1:1", str(folder)]) == ExitCode.NO_INPUT

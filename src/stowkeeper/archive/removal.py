@@ -114,9 +114,9 @@ class RemovalResult:
 class Removal:
     """Removes versions from an archive, beside whatever else works on it.
 
-    With `override_holds` versions go too that were held when the plan was made; `who` asked for that, a credential or the user of a command. So many
-    as `mark_batch_max` are marked in one transaction. `progress` is told the number of versions of each batch that is done, and 0 between two versions. It may raise: what was marked until
-    then is finished later.
+    With `override_holds` versions go too that were held when the plan was made; `who` asked for that, a credential or the
+    user of a command. So many as `mark_batch_max` are marked in one transaction. `progress` is told the number of versions of
+    each batch that is done, and 0 between two versions. It may raise: what was marked until then is finished later.
     """
 
     def __init__(
