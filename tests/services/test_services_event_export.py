@@ -14,6 +14,7 @@ from stowkeeper.durable import copying
 from stowkeeper.durable.copying import CopyStoppedError, copy_into
 from stowkeeper.durable.filesystem import FileSystem
 from stowkeeper.services.events.export import EXPORT_PLACES, ExportWay, filled_path
+from stowkeeper.services.events.feed import later_arrivals_elsewhere
 from stowkeeper.services.events.targets import DeliveryError
 from support.event_rig import event_rig
 
@@ -155,6 +156,32 @@ def test_copies_of_one_name_are_never_each_others_parts(rig, folder):
         behind.join()
     assert names_in(folder) == ["SCANNER.dcm"]
     assert copy.read_bytes() == Path(rig.archive.root, one.path).read_bytes()
+
+
+def test_later_versions_in_other_studies_are_found_without_a_walk(rig):
+    rig.keep(1)
+    rig.keep(1, study="1.2.99", series="1.2.99.1", content=7)
+    first, second = rig.events()
+    asked = []
+    with rig.database.read() as connection:
+        driver = connection.connection.driver_connection
+        driver.set_trace_callback(asked.append)
+        assert later_arrivals_elsewhere(connection, first) == [second]
+        driver.set_trace_callback(None)
+        (question,) = asked
+        steps = [step[3] for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {question}")]
+    assert "SEARCH instances USING INDEX instances_uid_hash (uid_hash=?)" in steps
+    assert "SEARCH changes USING INDEX changes_received (receipt_key=?)" in steps
+    assert not [step for step in steps if step.startswith("SCAN") and "CONSTANT" not in step]
+
+
+def test_a_copy_whose_name_a_folder_has_leaves_nothing_behind(rig, folder):
+    rig.keep(1)
+    (event,) = rig.events()
+    (folder / "1.2.3.1.dcm").mkdir()
+    with pytest.raises(DeliveryError, match="Is a directory"):
+        way(rig, folder).deliver(event, never)
+    assert names_in(folder) == []
 
 
 def test_a_template_makes_folders(rig, folder):

@@ -134,16 +134,17 @@ class ExportWay:
                 os.unlink(hidden, dir_fd=folder)  # what a crash left, or somebody put there
             target = os.open(hidden, _CREATE_FLAGS, self._mode, dir_fd=folder)
             try:
-                os.fchmod(target, self._mode)  # whatever the umask says
-                copy_into(source, target, is_over)
-                self._files.synchronize(target)
+                try:
+                    os.fchmod(target, self._mode)  # whatever the umask says
+                    copy_into(source, target, is_over)
+                    self._files.synchronize(target)
+                finally:
+                    self._files.close(target)
+                os.replace(hidden, last, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(hidden, dir_fd=folder)
                 raise
-            finally:
-                self._files.close(target)
-            os.replace(hidden, last, src_dir_fd=folder, dst_dir_fd=folder)
         finally:
             os.close(folder)
         self._files.synchronize_directory(os.path.join(self._folder, *parents))
