@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, cast
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select, text
 
 from stowkeeper.archive.catalog_values import VersionState
 from stowkeeper.archive.changes import ChangeKind
@@ -120,14 +120,13 @@ def newest_events(
 
 def later_arrivals_elsewhere(connection: Connection, event: Event) -> list[Event]:
     """Return the arrivals after an event of versions of its instance in other studies, as far as their files are there, in order."""
-    query = _events((EventKind.INSTANCE_RECEIVED,), "").where(
-        instances.c.uid_hash == uid_hash(event.sop_instance_uid),
-        instances.c.sop_instance_uid == event.sop_instance_uid,
-        changes.c.seq > event.seq,
-        versions.c.state.in_((VersionState.KEPT, VersionState.SUPERSEDED)),
-        func.coalesce(studies.c.study_instance_uid, "") != event.study_instance_uid,
-    )
-    return [_event(row) for row in connection.execute(query.order_by(changes.c.seq))]
+    uid = event.sop_instance_uid
+    found = map(_event, connection.execute(_ARRIVALS_OF_INSTANCE, {"uid": uid, "hash": uid_hash(uid)}))
+    return [
+        other
+        for other in found
+        if other.seq > event.seq and other.study_instance_uid != event.study_instance_uid
+    ]
 
 
 def count_events_after(connection: Connection, seq: int, kinds: Collection[EventKind]) -> int:
@@ -183,6 +182,21 @@ def _events(kinds: Collection[EventKind], study_instance_uid: str) -> Select[Any
     if study_instance_uid:
         query = query.where(studies.c.study_instance_uid == study_instance_uid)
     return query
+
+
+# Put together once: that takes longer than the answer, and each copy of an instance asks.
+_ARRIVALS_OF_INSTANCE: Final = (
+    _events((EventKind.INSTANCE_RECEIVED,), "")
+    .where(
+        instances.c.uid_hash == bindparam("hash"),
+        instances.c.sop_instance_uid == bindparam("uid"),
+        versions.c.state.in_((VersionState.KEPT.value, VersionState.SUPERSEDED.value)),
+        # From the versions to their changes, in the words of the index.
+        changes.c.receipt_key == versions.c.version_key,
+        text("changes.kind = 'received'"),
+    )
+    .order_by(changes.c.seq)
+)
 
 
 def _event(row: Row[Any]) -> Event:
