@@ -200,16 +200,18 @@ def test_a_time_out_around_a_thread_does_not_break_it_off(database: Database, tm
         return "whole"
 
     async def run(run: JobRun) -> Ending:
+        working = asyncio.create_task(run.in_thread(work))
+        await asyncio.to_thread(begun.wait, 30)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await run.in_thread(work)
+                await working
         assert done.is_set()
         return Finished()
 
     async def scenario() -> None:
         job = submit(database)
         async with engine_of(database, tmp_path, Kind("plain", run)):
-            await asyncio.to_thread(begun.wait)
+            await asyncio.to_thread(begun.wait, 30)
             await asyncio.sleep(0.1)  # past the time-out
             assert find(database, job).state == "running"
             done.set()

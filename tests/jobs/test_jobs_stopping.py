@@ -254,11 +254,13 @@ def test_a_thread_that_never_ends_is_left_to_itself(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(JobEngine._leave_stuck_runs, "__defaults__", (0.1,))
+    begun = threading.Event()
     release = threading.Event()
     refused = threading.Event()
 
     async def run(run: JobRun) -> Ending:
         def work() -> None:
+            begun.set()
             release.wait()
             try:
                 with run.write() as transaction:
@@ -272,7 +274,7 @@ def test_a_thread_that_never_ends_is_left_to_itself(
     async def scenario() -> None:
         stuck = submit(database, "stuck", lane="peer:A")
         async with engine_of(database, tmp_path, Kind("stuck", run), Kind("plain", finish)) as engine:
-            await until_state(database, stuck, "running")
+            assert await asyncio.to_thread(begun.wait, 10)
             act(database, rows.cancel, stuck)
             await until_state(database, stuck, "cancelled")
             await until(lambda: engine.running == 0, "the engine knows it too")

@@ -131,7 +131,9 @@ def test_who_asks_for_little_waits_for_none_of_the_largest_requests_of_others(tm
             large = server.commitments._large_actions
             server.wait(lambda: large._count == 3, "the large requests to wait")
         assert tried(server.port, action_data("1.8", [(CT_IMAGE_STORAGE, "1.2.3.1")])) == 0
-        assert len(answered) < 2, "it waited for more than the one that was being written"
+        assert len(answered) < 3, (
+            "it waited for more than the one that was being written, and the next one in an unlucky order"
+        )
         for thread in hogs:
             thread.join(120)
         assert answered == [0] * 4

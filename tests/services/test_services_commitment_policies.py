@@ -221,9 +221,9 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started(archive, tmp_pat
     start = f"import subprocess; subprocess.Popen([sys.executable, '-I', '-c', {child!r}])\n"
     wait = f"while not os.path.exists({str(pid_file)!r}) or not os.path.getsize({str(pid_file)!r}): time.sleep(0.01)\n"
     began = time.monotonic()
-    with pytest.raises(PolicyError, match=r"took longer than 1\.5 seconds"):
-        ask(archive, script(tmp_path, start + wait + body), question(archive, 1), seconds=1.5)
-    assert time.monotonic() - began < 10
+    with pytest.raises(PolicyError, match=r"took longer than 5 seconds"):
+        ask(archive, script(tmp_path, start + wait + body), question(archive, 1), seconds=5)
+    assert time.monotonic() - began < 30
     child_pid = int(pid_file.read_text())
     deadline = time.monotonic() + SECONDS
     while Path(f"/proc/{child_pid}/cmdline").exists() and Path(f"/proc/{child_pid}/cmdline").read_bytes():

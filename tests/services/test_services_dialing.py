@@ -237,18 +237,20 @@ def test_it_sends_a_little_from_time_to_time_and_never_answers(run: Run[Any]) ->
     may_end = threading.Event()
 
     def drip() -> None:
+        piece = (
+            b"\x04\x00\x00\x00\x40\x00\x00\x00\x3f\xfc\x01\x03"  # the head of a PDU that never becomes whole
+        )
         while not may_end.wait(BRIEF / 8):
             for connected in list(acceptor._sockets):
                 with contextlib.suppress(OSError):
-                    connected.sendall(b"\0")
+                    connected.sendall(piece)
+            piece = b"\0"
 
     thread = threading.Thread(target=drip, daemon=True)
 
     def answer(_: Received) -> bytes:
         thread.start()
-        return (
-            b"\x04\x00\x00\x00\x40\x00\x00\x00\x3f\xfc\x01\x03"  # the head of a PDU that never becomes whole
-        )
+        return b""
 
     with scripted_acceptor(Script(answer=answer)) as acceptor:
         try:

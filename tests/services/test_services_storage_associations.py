@@ -14,7 +14,7 @@ from stowkeeper.services.limits import REFUSED_SYNTAXES_LOGGED_MAX
 from stowkeeper.upperlayer.items import ProposedContext, UserIdentity, UserInformation
 from stowkeeper.upperlayer.negotiation import Accepted
 from stowkeeper.upperlayer.pdu import AssociateRQ
-from support.archive_server import archive_serving, associations, open_archive
+from support.archive_server import archive_serving, associations, open_archive, settle
 from support.instances import CT_IMAGE_STORAGE, make_instance
 from support.raw_peer import RawPeer, item
 
@@ -40,6 +40,7 @@ def test_an_association_is_written_down_with_how_it_ended(archive: Archive) -> N
     facts.request = association_request(CT_IMAGE_STORAGE)
     facts.contexts_accepted, facts.contexts_refused, facts.messages, facts.bytes_received = 1, 2, 3, 4
     facts.end, facts.words = "aborted", "idle for 600 seconds"
+    settle(archive)  # whose words on what is kept are not asked for
     with capture_logs() as logs:
         talk.service.association_opened(facts)
         talk.service.association_closed(facts)
@@ -120,6 +121,7 @@ def test_the_log_names_what_was_refused_and_a_bounded_number_of_it(archive: Arch
         facts.opened_at_nanoseconds, facts.closed_at_nanoseconds = 10**18, 10**18 + 1_500_000_000
         facts.end = "released"
         talk.send(make_instance(1))
+        settle(archive)
         with capture_logs() as logs:
             talk.service.association_closed(facts)
         (line,) = logs

@@ -133,7 +133,7 @@ def test_a_redirect_is_not_followed(collector: Collector, exporter: CollectorExp
 def test_nobody_listens() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        exporter = exporter_to(f"http://127.0.0.1:{taken.getsockname()[1]}/v1/traces", seconds=0.2)
+        exporter = exporter_to(f"http://127.0.0.1:{taken.getsockname()[1]}/v1/traces")
         assert exporter.export([make_span()]) == "Connection refused"
         exporter.close()
 
@@ -207,12 +207,12 @@ def test_of_an_answer_without_an_end_little_is_read() -> None:
 
 def test_what_is_no_http_is_not_quoted_and_reasons_are_bounded() -> None:
     with peculiar(head=b"220 mail.example.org PAT^IENT ready\r\n", then=b"", pace=0, times=0) as (url, _sent):
-        exporter = exporter_to(url, seconds=0.2)
+        exporter = exporter_to(url)
         assert exporter.export([make_span()]) == "it answered what is no HTTP (BadStatusLine)"
         exporter.close()
     long = b"HTTP/1.1 500 " + b"x" * 60_000 + b"\r\nContent-Length: 0\r\n\r\n"
     with peculiar(head=long, then=b"", pace=0, times=0) as (url, _sent):
-        exporter = exporter_to(url, seconds=0.2)
+        exporter = exporter_to(url)
         assert len(exporter.export([make_span()])) == REASON_LETTERS_MAX
         exporter.close()
 
@@ -253,7 +253,7 @@ def test_a_collector_by_https_is_known_by_its_authority(
         knowing = exporter_to(url, ca_file=tls_files.authority.certificate)
         assert knowing.export([make_span()]) == ""
         knowing.close()
-        stranger = exporter_to(url, seconds=0.5)
+        stranger = exporter_to(url)
         assert "CERTIFICATE_VERIFY_FAILED" in stranger.export([make_span()]).upper().replace(" ", "_")
         stranger.close()
         assert len(collector.spans) == 1

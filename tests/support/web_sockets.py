@@ -29,11 +29,15 @@ def read_one(sock: socket.socket) -> bytes:
     """Return one whole answer of a connection that goes on."""
     answer = b""
     while b"\r\n\r\n" not in answer:
-        answer += sock.recv(65536)
+        piece = sock.recv(65536)
+        assert piece, answer
+        answer += piece
     head, _, body = answer.partition(b"\r\n\r\n")
     (length,) = [line.split(b":")[1] for line in head.split(b"\r\n") if line.startswith(b"content-length")]
     while len(body) < int(length):
-        body += sock.recv(65536)
+        piece = sock.recv(65536)
+        assert piece, head + b"\r\n\r\n" + body
+        body += piece
     return head + body
 
 

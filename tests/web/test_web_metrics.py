@@ -685,13 +685,13 @@ def test_a_scrape_beside_a_million_receipts(tmp_path: Path, million: Database) -
         return time.thread_time() - start
 
     timed()
-    assert sorted(timed() for _ in range(9))[4] < 0.1
+    assert sorted(timed() for _ in range(9))[4] < 0.5
     # As many as come in half a minute of the fastest receiving.
     with_new = []
     for number in range(5):
         fill(million, 20_000, first=MILLION + 20_000 * number + 1)
         with_new.append(timed())
-    assert sorted(with_new)[2] < 0.1
+    assert sorted(with_new)[2] < 0.5
     while scrape("metrics_behind"):
         pass
     assert scrape("received_objects_total", outcome="identical", way="C-STORE") == 100_000
@@ -732,4 +732,4 @@ def test_a_scrape_beside_a_thousand_transactions_for_dead_peers(tmp_path: Path, 
         scrape.metrics.text()
         return time.thread_time() - start
 
-    assert sorted(timed() for _ in range(5))[2] < 0.1
+    assert sorted(timed() for _ in range(5))[2] < 0.5

@@ -36,6 +36,7 @@ CONTEXT = Context(
 
 def store(rig: OrthancRig, *numbers: int, calling: bytes = b"SCANNER") -> None:
     """Store instances by C-STORE; the last one once more, with another instance's UID: it is refused."""
+    before = ended(rig)
     with RawPeer(rig.port) as peer:
         peer.associate(CONTEXT, calling=calling)
         for number in numbers:
@@ -44,7 +45,12 @@ def store(rig: OrthancRig, *numbers: int, calling: bytes = b"SCANNER") -> None:
             assert answer.status == 0
         peer.release()
     rig.wait(lambda: not rig.get("/api/associations/open")["items"], "the end of the association")
+    rig.wait(lambda: ended(rig) > before, "its line in the ledger")
     rig.settle()
+
+
+def ended(rig: OrthancRig) -> int:
+    return sum(1 for one in items(rig, "/api/associations") if one["ended"])
 
 
 def items(rig: OrthancRig, path: str) -> list[dict[str, Any]]:

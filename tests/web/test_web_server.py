@@ -47,9 +47,9 @@ def test_a_head_that_does_not_come_in_time_ends_the_connection(
     served: WebThread, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     monkeypatch.setattr(connection, "HEAD_SECONDS", SOON)
+    began = time.monotonic()
     with connect(served) as sock:
         sock.sendall(sent)
-        began = time.monotonic()
         answer = read_all(sock)
         assert time.monotonic() - began >= SOON * 0.8
     assert not answer or status_of(answer) == 408
@@ -59,9 +59,9 @@ def test_who_sends_a_byte_now_and_then_gains_no_time(
     served: WebThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "HEAD_SECONDS", SOON)
+    began = time.monotonic()
     with connect(served) as sock:
         sock.settimeout(SOON / 10)
-        began = time.monotonic()
         sock.sendall(b"GET /api/live HTTP/1.1\r\nX: ")
         answer = b""
         while time.monotonic() - began < WAIT_SECONDS:

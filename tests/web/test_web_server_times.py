@@ -166,7 +166,7 @@ class Gate:
             return "done"
 
         @self.router.get("/longer")
-        @allow(Role.READ, seconds=4 * SOON)
+        @allow(Role.READ, seconds=20 * SOON)
         def wait_longer() -> str:
             self.entered.release()
             self.open.wait(2 * SOON)
