@@ -11,6 +11,7 @@ import json
 import re
 import signal
 import socket
+import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from support import forked
 from support.archive_server import archive_serving
 from support.command_line import environment, program, write_part10
 from support.instances import CT_IMAGE_STORAGE, Instance, encode_element
+from support.live_folder import statuses_below
 from support.processes import running
 from support.raw_peer import Context, RawPeer, store_message
 from support.stow_bodies import RELATED, body_of, closing, part
@@ -207,9 +209,9 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
             ask(server.port, server.token, folder)
             commands = commands_beside(folder, process.port, server.port, server.token)
             # Before the stop, which takes slots and locks away.
+            statuses = {process.archive: process.archive.stat(), **statuses_below(process.archive)}
             found = {
-                str(path.relative_to(folder)): path.stat().st_mode & 0o777
-                for path in [process.archive, *process.archive.rglob("*")]
+                str(path.relative_to(folder)): status.st_mode & 0o777 for path, status in statuses.items()
             }
             pid = process.program.pid
             process.signal(signal.SIGTERM)
@@ -299,9 +301,9 @@ def test_a_umask_does_not_lock_a_server_out_of_its_files(tmp_path: Path) -> None
             assert peer.store("1.2.3.1", named(1).data).status == 0
             peer.release()
         wrong = {
-            str(path.relative_to(tmp_path)): oct(path.stat().st_mode & 0o777)
-            for path in (tmp_path / "archive").rglob("*")
-            if path.stat().st_mode & 0o700 != (0o700 if path.is_dir() else 0o600)
+            str(path.relative_to(tmp_path)): oct(status.st_mode & 0o777)
+            for path, status in statuses_below(tmp_path / "archive").items()
+            if status.st_mode & 0o700 != (0o700 if stat.S_ISDIR(status.st_mode) else 0o600)
         }
     assert wrong == {}
     (file,) = (tmp_path / "archive/objects").rglob("*.dcm")

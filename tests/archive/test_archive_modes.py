@@ -19,6 +19,7 @@ from stowkeeper.durable.filesystem import FileSystem
 from support.archive_server import settle
 from support.crash_checks import until
 from support.instances import make_instance
+from support.live_folder import statuses_below
 from support.quiet_log import quiet_log
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,8 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 
 def modes(root: Path) -> dict[str, int]:
     """Return the modes of all that there is in an archive, but in its depot."""
-    found = {str(path.relative_to(root)): path.stat().st_mode & 0o777 for path in root.rglob("*")}
+    statuses = statuses_below(root)
+    found = {str(path.relative_to(root)): status.st_mode & 0o777 for path, status in statuses.items()}
     return {name: mode for name, mode in found.items() if not name.startswith("depot/")}
 
 

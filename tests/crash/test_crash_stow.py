@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import threading
 from pathlib import Path
 from random import Random
@@ -16,6 +17,7 @@ from stowkeeper.app.exit_codes import ExitCode
 from support.command_line import CommandLine, serving
 from support.instances import make_instance
 from support.job_engine_thread import wait_until
+from support.live_folder import statuses_below
 from support.metadata_requests import identifiers
 from support.orthanc_rig import part10_of
 from support.processes import Program
@@ -131,4 +133,5 @@ def spooled_bytes(server: Program, archive: Path) -> int:
 
 
 def bytes_under(archive: Path) -> int:
-    return sum(path.stat().st_size for path in archive.rglob("*") if path.is_file())
+    found = statuses_below(archive).values()
+    return sum(status.st_size for status in found if stat.S_ISREG(status.st_mode))

@@ -16,6 +16,7 @@ from stowkeeper.upperlayer.negotiation import Accepted
 from stowkeeper.upperlayer.pdu import AssociateRQ
 from support.archive_server import archive_serving, associations, open_archive, settle
 from support.instances import CT_IMAGE_STORAGE, make_instance
+from support.live_folder import contents_below
 from support.raw_peer import RawPeer, item
 
 
@@ -195,7 +196,7 @@ def test_no_secret_of_an_identity_is_written_anywhere(tmp_path: Path) -> None:
         (4, None),
         (5, None),
     ]
-    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    written = b"".join(contents_below(tmp_path).values())
     assert b"jane" in written
     assert secret not in written
     assert secret.decode() not in repr(logs)

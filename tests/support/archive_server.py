@@ -1,6 +1,7 @@
 """The real archive behind the real storage service and server, in this process: for tests that speak to it by socket."""
 
 import contextlib
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from stowkeeper.net.server_options import ServerOptions
 from stowkeeper.services.storage import Rules, StorageService
 from stowkeeper.upperlayer.negotiation import AcceptancePolicy
 from support.catalog_rows import open_database
+from support.live_folder import statuses_below
 from support.server_thread import OPTIONS, ServerThread, serving
 
 IDLE_SECONDS = 30.0
@@ -68,7 +70,8 @@ def data_set_of(archive: Archive, row: dict[str, Any]) -> bytes:
 
 def depot_leftovers(archive: Archive) -> list[Path]:
     """Return the depot's files that hold anything: none, when all is finished."""
-    return [path for path in Path(archive.root, "depot").rglob("*") if path.is_file() and path.stat().st_size]
+    found = statuses_below(Path(archive.root, "depot"))
+    return [path for path, status in found.items() if stat.S_ISREG(status.st_mode) and status.st_size]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
