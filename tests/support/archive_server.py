@@ -1,7 +1,6 @@
 """The real archive behind the real storage service and server, in this process: for tests that speak to it by socket."""
 
 import contextlib
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from stowkeeper.net.server_options import ServerOptions
 from stowkeeper.services.storage import Rules, StorageService
 from stowkeeper.upperlayer.negotiation import AcceptancePolicy
 from support.catalog_rows import open_database
-from support.live_folder import statuses_below
+from support.live_folder import files_with_content_below
 from support.server_thread import OPTIONS, ServerThread, serving
 
 IDLE_SECONDS = 30.0
@@ -70,8 +69,7 @@ def data_set_of(archive: Archive, row: dict[str, Any]) -> bytes:
 
 def depot_leftovers(archive: Archive) -> list[Path]:
     """Return the depot's files that hold anything: none, when all is finished."""
-    found = statuses_below(Path(archive.root, "depot"))
-    return [path for path, status in found.items() if stat.S_ISREG(status.st_mode) and status.st_size]
+    return files_with_content_below(Path(archive.root, "depot"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from stowkeeper.durable.filesystem import FileSystem
 from support.archive_rig import ArchiveView, check_settled, read_all
 from support.catalog_rows import open_database
 from support.instances import Instance
+from support.live_folder import files_with_content_below
 
 SECONDS_MAX = 30.0
 POLL_SECONDS = 0.01
@@ -59,7 +60,7 @@ def depot_folders(archive: Path) -> list[Path]:
 
 def depot_files(archive: Path) -> list[Path]:
     """Return the files in the depot that hold anything."""
-    return [path for path in (archive / "depot").glob("*/*") if path.stat().st_size]
+    return files_with_content_below(archive / "depot")
 
 
 def until(condition: Callable[[], bool], seconds: float = SECONDS_MAX) -> None:

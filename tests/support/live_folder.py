@@ -1,6 +1,7 @@
 """What lies in a folder in which others are at work: what goes away while it is looked at is left out."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,12 @@ def statuses_below(folder: Path) -> dict[Path, os.stat_result]:
         with suppress(FileNotFoundError):
             found[path] = path.stat()
     return found
+
+
+def files_with_content_below(folder: Path) -> list[Path]:
+    """Return the files below a folder that hold anything."""
+    found = statuses_below(folder)
+    return [path for path, status in found.items() if stat.S_ISREG(status.st_mode) and status.st_size]
 
 
 def contents_below(folder: Path) -> dict[Path, bytes]:
