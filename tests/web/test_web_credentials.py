@@ -235,6 +235,25 @@ def test_what_was_read_before_a_change_is_not_taken_for_what_is_there_after_it(
 
 
 @pytest.mark.slow
+def test_a_look_that_takes_longer_than_its_answer_is_fresh_is_taken_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(database, "monitor")
+    clock = Clock()
+    book = CredentialBook(database, clock=clock)
+    looks = []
+
+    def look_slowly(connection: Connection) -> list[Credential]:
+        looks.append(clock.now)
+        assert len(looks) == 1
+        clock.now += 2 * CREDENTIALS_FRESH_SECONDS
+        return list_credentials(connection)
+
+    monkeypatch.setattr(credentials, "list_credentials", look_slowly)
+    assert set(book.all()) == {"monitor"}
+    assert not book.is_fresh()
+
+
 def test_what_was_verified_is_remembered_for_a_while(database: Database) -> None:
     clock = Clock()
     given = presented(f"Bearer {add(database, 'monitor')}")

@@ -319,15 +319,16 @@ class CredentialBook:
 
     def all(self, *, anew: bool = False) -> dict[str, Credential]:
         """Return the credentials by name. May read the database, with `anew` it does; raises DatabaseUnavailable."""
-        while anew or not self.is_fresh():
+        if not anew and self.is_fresh():
+            return self._credentials
+        while True:
             changes, now = self._changes, self._clock()
             with self._database.read() as connection:
                 found = {credential.name: credential for credential in list_credentials(connection)}
             with self._lock:
-                if changes != self._changes:
-                    continue  # what was read may be older than the change
-                self._credentials, self._read_at, anew = found, now, False
-        return self._credentials
+                if changes == self._changes:  # else what was read may be older than the change
+                    self._credentials, self._read_at = found, now
+                    return found
 
     def last_known(self) -> dict[str, Credential] | None:
         """Return the credentials as they were read last, however long ago; None where they never were."""
