@@ -64,7 +64,6 @@ def test_the_days_of_a_certificate(
     assert found.level is Level.OK or own.certificate in found.mend
 
 
-@pytest.mark.slow
 def test_a_key_that_does_not_fit_or_cannot_be_read(
     own: Identity, tls_files: TLSFiles, tmp_path: Path
 ) -> None:

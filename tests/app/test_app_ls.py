@@ -118,7 +118,6 @@ def test_every_noun_is_listed_for_people_and_for_scripts(stow: CommandLine) -> N
         assert (table.err, lines.err) == ("", "")
 
 
-@pytest.mark.slow
 def test_studies_are_listed_when_nothing_is_named(stow: CommandLine) -> None:
     assert stow("ls").out == stow("ls", "studies").out
     row = next(row for row in stow.list() if row["study_instance_uid"] == STUDY)

@@ -121,7 +121,6 @@ def test_sockets_that_change_below_a_running_server_are_opened_anew(recorder: Re
     ]
 
 
-@pytest.mark.slow
 def test_a_stop_stops_the_sockets_and_a_restart_leaves_them(
     recorder: Recorder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,7 +90,6 @@ def test_every_uncompressed_transfer_syntax_becomes_every_other(source_syntax, t
     assert written == encode(tree, target_syntax)
 
 
-@pytest.mark.slow
 def test_big_endian_pixels_of_the_private_syntax_are_turned_around():
     data = encode(IMAGE, IMPLICIT) + header(0x7FE00010, b"OW", 4, IMPLICIT) + b"\1\2\3\4"
     assert write(data, GE_PIXELS) == data

@@ -87,7 +87,6 @@ def only_failure(server: SerialServerThread) -> tuple[str, bool]:
 # Associations
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_association(
     server: SerialServerThread, handlers: RecordingHandlers, tls_files: TLSFiles, version: ssl.TLSVersion

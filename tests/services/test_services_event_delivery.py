@@ -144,7 +144,6 @@ def test_a_target_is_not_told_of_what_was_before_it(rig, tmp_path, monkeypatch):
     assert delivering.listener.uids() == told_of([2])
 
 
-@pytest.mark.slow
 def test_there_is_no_job_where_nothing_is_to_be_told(delivering):
     delivering.targets["router"] = EventTarget(
         name="router", kinds=frozenset({EventKind.STUDY_QUIET}), open_way=delivering.listener.open_way

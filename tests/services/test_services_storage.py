@@ -461,7 +461,6 @@ def test_peers_may_have_to_be_known(archive: Archive) -> None:
     assert rejection(talk.service.negotiate(stranger, talk.facts)) == (1, 1, 3)
 
 
-@pytest.mark.slow
 def test_ae_titles_may_be_checked(archive: Archive) -> None:
     policy = replace(
         RULES.acceptance, called_ae_titles=frozenset({"STOWKEEPER"}), calling_ae_titles=frozenset({"SCANNER"})

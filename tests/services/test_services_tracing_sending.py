@@ -330,7 +330,6 @@ def test_spans_go_in_batches_and_are_counted(scripted: Scripted) -> None:
     sender.stop()
 
 
-@pytest.mark.slow
 def test_spans_without_room_are_dropped_and_nobody_waits(scripted: Scripted) -> None:
     sender = SpanSender(scripted)
     scripted.goes_on.clear()

@@ -124,7 +124,6 @@ def test_what_is_not_there_is_404(client: httpx.Client) -> None:
     problem(client.get("/api/system/"), 404)
 
 
-@pytest.mark.slow
 def test_outside_of_the_native_interface_errors_have_another_shape(client: httpx.Client) -> None:
     answer = client.get("/nowhere")
     assert answer.status_code == 404

@@ -95,7 +95,6 @@ def test_every_operation_says_which_problems_it_can_have(document: dict[str, Any
                 assert answer["description"]
 
 
-@pytest.mark.slow
 def test_a_store_request_is_described_with_its_bodies_and_all_its_answers(document: dict[str, Any]) -> None:
     statuses = {"200", "202", "400", "401", "403", "406", "408", "409", "413", "415", "429", "500", "503"}
     for path in (STUDIES, f"{STUDIES}/{{study}}"):
